@@ -1,0 +1,13 @@
+//! The vocabulary and every decision of the node agent, as pure functions.
+//!
+//! This crate knows no clock, file, socket, lock or task. Functions take what was desired, what was
+//! observed, the facts they need and `now`; they return plans and statuses, which are values. The shell
+//! carries plans out and decides nothing. `cargo xtask tidy` holds the crate to its dependency allow-list.
+
+pub mod ids;
+pub mod lifecycle;
+pub mod observed;
+pub mod plan;
+pub mod verdicts;
+
+pub use k8s_openapi::api::core::v1::Pod;
