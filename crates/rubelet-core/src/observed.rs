@@ -151,7 +151,7 @@ impl ObservedPod {
     }
     /// The newest instance of a container, by attempt and then by creation.
     pub fn newest_container(&self, name: &str) -> Option<&ObservedContainer> {
-        self.instances(name).next()
+        self.containers.iter().find(|c| c.name == name)
     }
     /// All instances of a container, newest first.
     pub fn instances<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ObservedContainer> + 'a {
