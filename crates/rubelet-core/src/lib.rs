@@ -4,10 +4,12 @@
 //! observed, the facts they need and `now`; they return plans and statuses, which are values. The shell
 //! carries plans out and decides nothing. `cargo xtask tidy` holds the crate to its dependency allow-list.
 
+pub mod hash;
 pub mod ids;
 pub mod lifecycle;
 pub mod observed;
 pub mod plan;
+pub mod quantity;
 pub mod verdicts;
 
 pub use k8s_openapi::api::core::v1::Pod;
