@@ -1,0 +1,19 @@
+//! Compiles `proto/cri.proto` into the module `rubelet_cri::v1`, client and server, without a `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/cri.proto");
+    let descriptors = protox::compile(["proto/cri.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        // Ordered maps: what is sent and what is logged does not depend on a hash seed.
+        .btree_map(".")
+        // Passwords must not reach a log by way of `{:?}`; `src/redact.rs` writes Debug by hand.
+        .skip_debug([".runtime.v1.AuthConfig"])
+        // Comments in the proto are notes for its readers, not Rust documentation.
+        .disable_comments(["."])
+        .compile_fds(descriptors)?;
+    Ok(())
+}
