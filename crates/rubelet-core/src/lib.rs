@@ -4,12 +4,19 @@
 //! observed, the facts they need and `now`; they return plans and statuses, which are values. The shell
 //! carries plans out and decides nothing. `cargo xtask tidy` holds the crate to its dependency allow-list.
 
+pub mod actions;
+pub mod backoff;
 pub mod hash;
 pub mod ids;
+pub mod kill;
 pub mod lifecycle;
 pub mod observed;
+pub mod phase;
 pub mod plan;
 pub mod quantity;
+pub mod restart;
+pub mod status;
+pub mod termination;
 pub mod verdicts;
 
 pub use k8s_openapi::api::core::v1::Pod;

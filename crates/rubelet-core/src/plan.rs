@@ -57,12 +57,16 @@ pub struct StartContainer {
     pub index: usize,
     /// Container name.
     pub name: String,
+    /// End of the dead instance that this start replaces: the executor moves the crash-loop back-off to its
+    /// next delay right before the start (`BackoffTable::next`). `None` for a first start.
+    pub restart_since: Option<Timestamp>,
 }
 
 /// What is to be done to one pod now.
 ///
-/// Order of execution: `kill_pod` (and then nothing else but a new sandbox), `kill`, `remove`, `create_sandbox`,
-/// then `start` in its order.
+/// Order of execution: `kill_pod`, `kill`, `remove`, `prune`, `create_sandbox`, then `start` in its order. A
+/// failed step ends the sync, except that a failed start of an ephemeral container, a sidecar or an app container
+/// does not keep the later ones from being tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodPlan {
     /// Kill every container and sandbox first.
@@ -71,11 +75,15 @@ pub struct PodPlan {
     pub create_sandbox: Option<u32>,
     /// The sandbox to use when none is created.
     pub sandbox: Option<SandboxId>,
-    /// Containers to kill, in parallel.
+    /// Containers to kill: in parallel, but one after another in this order under RestartAllContainers
+    /// (apps, then init containers).
     pub kill: Vec<KillContainer>,
     /// Dead instances to remove from the runtime with their logs kept (init containers that are rerun, all of
     /// them under RestartAllContainers).
     pub remove: Vec<ContainerId>,
+    /// Older dead instances of init containers, to be removed with their logs: only the last execution of each
+    /// is kept. Nothing depends on it; a failure is repaired by the next sync.
+    pub prune: Vec<ContainerId>,
     /// Containers to start, in this order.
     pub start: Vec<StartContainer>,
     /// Containers that would be started but wait for their back-off: name and the earliest time.
@@ -106,6 +114,7 @@ impl PodPlan {
             && self.create_sandbox.is_none()
             && self.kill.is_empty()
             && self.remove.is_empty()
+            && self.prune.is_empty()
             && self.start.is_empty()
     }
 }

@@ -1,5 +1,5 @@
-//! What the probes last said of container instances, as a value. Empty until a prober writes it: a
-//! container without a verdict is judged by the rules for containers without probes.
+//! What the probes last said of container instances, as a value. Written by the prober only; read by the
+//! planner and the status.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use crate::ids::ContainerId;
 /// The last verdicts about one container instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Startup probe: `Some(true)` passed, `Some(false)` not yet, `None` has no startup probe.
+    /// Startup probe: `Some(true)` passed, `Some(false)` not yet, `None` has no startup probe or no result.
     pub started: Option<bool>,
-    /// Readiness probe: `None` has no readiness probe.
+    /// Readiness probe: `None` has no readiness probe or no result.
     pub ready: Option<bool>,
     /// Liveness probe has reached its failure threshold: the container is to be killed.
     pub liveness_failed: bool,
@@ -20,11 +20,17 @@ pub struct Verdict {
 
 /// Verdicts of a pod's containers by container ID.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProbeVerdicts(pub BTreeMap<ContainerId, Verdict>);
+pub struct ProbeVerdicts {
+    /// What is known. A container that is missing here has no result yet.
+    pub by_container: BTreeMap<ContainerId, Verdict>,
+    /// Whether somebody probes. If not (the default), a container is judged by the rules for containers
+    /// without probes; if so, a container with a probe and without a result has not passed it.
+    pub probing: bool,
+}
 
 impl ProbeVerdicts {
     /// The verdict on an instance; the default one when there is none.
     pub fn of(&self, id: &ContainerId) -> Verdict {
-        self.0.get(id).copied().unwrap_or_default()
+        self.by_container.get(id).copied().unwrap_or_default()
     }
 }

@@ -1,0 +1,208 @@
+//! Whether a container that ended is started again: exit-code rules, the container's policy, the pod's
+//! policy, in that order (KEP-753 sidecars, KEP-5307 container restart rules, KEP-5532 RestartAllContainers).
+//!
+//! It answers questions about single containers and pods; it never plans. `actions`, `phase` and `status`
+//! call it, and so does the shell when it wants to know what a container is.
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, PodStatus,
+};
+
+use crate::observed::{ObservedPod, ObservedState};
+use crate::plan::ContainerKind;
+
+/// `spec.restartPolicy` of a pod or a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Restart whatever the exit code was.
+    Always,
+    /// Restart when the exit code was not 0.
+    OnFailure,
+    /// Never restart.
+    Never,
+}
+
+impl RestartPolicy {
+    /// Reads the API's word; `None` for anything else, which means that the next wider policy decides.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "Always" => Some(Self::Always),
+            "OnFailure" => Some(Self::OnFailure),
+            "Never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    /// Whether a container that ended with this exit code is started again.
+    pub fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// What follows from a container's exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartDecision {
+    /// It stays as it is.
+    Stay,
+    /// It is started again.
+    Restart,
+    /// Every container of the pod is removed and the pod starts from its first init container (KEP-5532).
+    RestartAll,
+}
+
+/// The pod's own restart policy; `Always` when the pod does not say.
+pub fn pod_policy(spec: &PodSpec) -> RestartPolicy {
+    spec.restart_policy.as_deref().and_then(RestartPolicy::parse).unwrap_or(RestartPolicy::Always)
+}
+
+/// The policy that holds for a container when no exit-code rule matches: its own, else the pod's.
+pub fn container_policy(container: &Container, spec: &PodSpec) -> RestartPolicy {
+    container.restart_policy.as_deref().and_then(RestartPolicy::parse).unwrap_or_else(|| pod_policy(spec))
+}
+
+/// Whether an init container is a sidecar: restartable, started in init order, kept running afterwards (KEP-753).
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
+}
+
+/// What follows when `container` exits with `exit_code`.
+///
+/// Exit-code rules count only for a container that has a restart policy of its own (upstream
+/// `ContainerShouldRestart`); the first rule that matches decides.
+pub fn on_exit(container: &Container, spec: &PodSpec, exit_code: i32) -> RestartDecision {
+    if container.restart_policy.is_some()
+        && let Some(rule) = matching_rule(container, exit_code)
+    {
+        match rule.action.as_str() {
+            "Restart" => return RestartDecision::Restart,
+            "RestartAllContainers" => return RestartDecision::RestartAll,
+            _ => {}
+        }
+    }
+    if container_policy(container, spec).restarts(exit_code) {
+        RestartDecision::Restart
+    } else {
+        RestartDecision::Stay
+    }
+}
+
+/// Whether a container that exited with `exit_code` runs again, alone or with the whole pod.
+pub fn restarts_after(container: &Container, spec: &PodSpec, exit_code: i32) -> bool {
+    on_exit(container, spec, exit_code) != RestartDecision::Stay
+}
+
+/// Whether a running container that is killed for a failed probe is started again: by policy only, exit-code
+/// rules do not count because the container has not exited.
+pub fn restarts_after_probe_failure(container: &Container, spec: &PodSpec) -> bool {
+    container_policy(container, spec) != RestartPolicy::Never
+}
+
+/// Whether the container's current instance is to be replaced by a new one in the next sync (upstream
+/// `ShouldContainerBeRestarted`). A pod that ends restarts nothing.
+pub fn is_to_be_started(pod: &Pod, container: &Container, observed: &ObservedPod) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let Some(spec) = pod.spec.as_ref() else { return false };
+    match observed.newest_container(&container.name) {
+        None => true,
+        Some(instance) => match instance.state {
+            ObservedState::Running => false,
+            ObservedState::Unknown | ObservedState::Created => true,
+            ObservedState::Exited => restarts_after(container, spec, instance.exit_code),
+        },
+    }
+}
+
+/// Whether any container of the pod has a rule that restarts all of them.
+pub fn may_restart_all(spec: &PodSpec) -> bool {
+    planned_containers(spec).any(|(_, container)| {
+        container
+            .restart_policy_rules
+            .as_ref()
+            .is_some_and(|rules| rules.iter().any(|rule| rule.action == "RestartAllContainers"))
+    })
+}
+
+/// Whether RestartAllContainers is under way: the reported condition says so, or an exited container matches
+/// such a rule, as observed or as last reported (upstream `ShouldAllContainersRestart`).
+pub fn restart_all_wanted(pod: &Pod, observed: &ObservedPod, reported: Option<&PodStatus>) -> bool {
+    let Some(spec) = pod.spec.as_ref() else { return false };
+    let condition = reported.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+        conditions.iter().any(|c| c.type_ == "AllContainersRestarting" && c.status == "True")
+    });
+    if condition {
+        return true;
+    }
+    planned_containers(spec).any(|(_, container)| {
+        match observed.newest_container(&container.name) {
+            Some(instance) if instance.state == ObservedState::Exited => {
+                if on_exit(container, spec, instance.exit_code) == RestartDecision::RestartAll {
+                    return true;
+                }
+            }
+            // A living instance outdates what was reported of its predecessor.
+            Some(_) => return false,
+            None => {}
+        }
+        reported_exit_code(reported, &container.name)
+            .is_some_and(|code| on_exit(container, spec, code) == RestartDecision::RestartAll)
+    })
+}
+
+/// Whether RestartAllContainers has removed what it had to: no init or app container is left in the runtime.
+pub fn restart_all_cleaned_up(pod: &Pod, observed: &ObservedPod) -> bool {
+    pod.spec.as_ref().is_none_or(|spec| {
+        planned_containers(spec).all(|(_, container)| observed.newest_container(&container.name).is_none())
+    })
+}
+
+/// Init and app containers of a pod in spec order, each with its kind and index.
+pub fn planned_containers(spec: &PodSpec) -> impl Iterator<Item = ((ContainerKind, usize), &Container)> {
+    init_containers(spec)
+        .iter()
+        .enumerate()
+        .map(|(index, container)| ((ContainerKind::Init, index), container))
+        .chain(spec.containers.iter().enumerate().map(|(index, c)| ((ContainerKind::App, index), c)))
+}
+
+/// The pod's init containers, sidecars included, in spec order.
+pub fn init_containers(spec: &PodSpec) -> &[Container] {
+    spec.init_containers.as_deref().unwrap_or_default()
+}
+
+/// The pod's ephemeral containers in spec order.
+pub fn ephemeral_containers(spec: &PodSpec) -> &[EphemeralContainer] {
+    spec.ephemeral_containers.as_deref().unwrap_or_default()
+}
+
+/// The first exit-code rule that matches.
+fn matching_rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.as_ref()?.iter().find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.as_ref().is_some_and(|values| values.contains(&exit_code));
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    })
+}
+
+/// Exit code of a container's current state as last reported.
+fn reported_exit_code(reported: Option<&PodStatus>, name: &str) -> Option<i32> {
+    let status = reported?;
+    let lists = [status.init_container_statuses.as_ref(), status.container_statuses.as_ref()];
+    lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|container| container.name == name)
+        .and_then(|container| container.state.as_ref()?.terminated.as_ref())
+        .map(|terminated| terminated.exit_code)
+}
