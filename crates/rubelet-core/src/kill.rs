@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{LifecycleHandler, Pod, PodSpec};
 
+use crate::containers::{init_containers, is_sidecar, regular_containers, spec_of};
 use crate::ids::{ContainerId, SandboxId};
 use crate::observed::{ObservedContainer, ObservedPod, ObservedState};
 use crate::plan::KillReason;
@@ -79,27 +80,122 @@ pub fn compute_kill_plan(
     grace_override: Option<u64>,
     reason: KillReason,
 ) -> KillPlan {
-    let _ = (pod, observed, grace_override, reason);
-    KillPlan::default()
+    let grace = grace_override.map(|grace| i64::try_from(grace).unwrap_or(i64::MAX));
+    let alive: Vec<&ObservedContainer> =
+        observed.containers.iter().filter(|container| may_run(container)).collect();
+    let containers = alive
+        .iter()
+        .map(|container| ContainerKill {
+            wait_for: pod.map(|pod| prerequisites(pod, container, &alive)).unwrap_or_default(),
+            ..kill_one(pod, container, reason, "", grace)
+        })
+        .collect();
+    KillPlan { containers, sandboxes: observed.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect() }
 }
 
-/// How to stop one container of a pod that goes on. `message` is the text of its event.
+/// How to stop one container of a pod that goes on. `message` is the text of its event; empty for the usual
+/// one.
 pub fn compute_container_kill(
     pod: Option<&Pod>,
     container: &ObservedContainer,
     reason: KillReason,
     message: &str,
 ) -> ContainerKill {
-    let _ = (pod, message);
+    let grace = (reason == KillReason::RestartAll).then_some(0);
+    kill_one(pod, container, reason, message, grace)
+}
+
+fn kill_one(
+    pod: Option<&Pod>,
+    container: &ObservedContainer,
+    reason: KillReason,
+    message: &str,
+    grace_override: Option<i64>,
+) -> ContainerKill {
+    let lifecycle_hook = pod.and_then(|pod| pre_stop_of_spec(spec_of(pod), &container.name));
+    let grace_seconds = grace_override.unwrap_or_else(|| own_grace(pod, container, reason)).max(0);
+    // A hook needs time and a container that is known to run; one whose pod no longer lists it, or whose pod
+    // is unknown, runs the hook it was created with.
+    let pre_stop = if grace_seconds > 0 && container.state == ObservedState::Running {
+        lifecycle_hook.unwrap_or_else(|| pre_stop_of_facts(container))
+    } else {
+        None
+    };
+    let message = if message.is_empty() {
+        format!("Stopping container {}", container.name)
+    } else {
+        message.to_owned()
+    };
     ContainerKill {
         id: container.id.clone(),
         name: container.name.clone(),
         reason,
-        message: String::new(),
-        grace_seconds: 0,
-        pre_stop: None,
-        wait_for: vec![],
+        message,
+        grace_seconds,
+        pre_stop,
+        wait_for: Vec::new(),
     }
+}
+
+/// Grace without an override: the API's deletion grace, else the failed probe's own, else the spec's
+/// (upstream `setTerminationGracePeriod`).
+fn own_grace(pod: Option<&Pod>, container: &ObservedContainer, reason: KillReason) -> i64 {
+    let facts = &container.facts;
+    let Some(pod) = pod else {
+        return facts
+            .pod_deletion_grace_period
+            .or(facts.pod_termination_grace_period)
+            .unwrap_or(MINIMUM_STOP_SECONDS);
+    };
+    if let Some(deletion) = pod.metadata.deletion_grace_period_seconds {
+        return deletion;
+    }
+    let spec = regular_containers(spec_of(pod)).find(|spec| spec.name == container.name);
+    let probe = spec.and_then(|spec| match reason {
+        KillReason::LivenessProbe => spec.liveness_probe.as_ref(),
+        KillReason::StartupProbe => spec.startup_probe.as_ref(),
+        _ => None,
+    });
+    probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or_else(|| spec_grace(pod))
+}
+
+/// The preStop hook of a container of the spec; the outer `None` says that the spec has no such container.
+fn pre_stop_of_spec(spec: &PodSpec, name: &str) -> Option<Option<LifecycleHandler>> {
+    let regular = regular_containers(spec).map(|c| (&c.name, c.lifecycle.as_ref()));
+    let ephemeral = restart::ephemeral_containers(spec).iter().map(|c| (&c.name, c.lifecycle.as_ref()));
+    regular
+        .chain(ephemeral)
+        .find(|(listed, _)| *listed == name)
+        .map(|(_, lifecycle)| lifecycle.and_then(|lifecycle| lifecycle.pre_stop.clone()))
+}
+
+/// The preStop hook that the agent noted on the container when it created it.
+fn pre_stop_of_facts(container: &ObservedContainer) -> Option<LifecycleHandler> {
+    serde_json::from_str(container.facts.pre_stop_handler.as_deref()?).ok()
+}
+
+/// Whom a sidecar waits for: every app container, and the nearest later sidecar that is alive too (upstream
+/// `terminationOrdering`). Nobody else waits.
+fn prerequisites(pod: &Pod, container: &ObservedContainer, alive: &[&ObservedContainer]) -> Vec<ContainerId> {
+    let spec = spec_of(pod);
+    let inits = init_containers(spec);
+    let Some(position) = inits.iter().position(|init| init.name == container.name && is_sidecar(init)) else {
+        return Vec::new();
+    };
+    let of_name = |name: &str| {
+        alive.iter().filter(|other| other.name == name).map(|other| other.id.clone()).collect::<Vec<_>>()
+    };
+    let later = inits[position + 1..]
+        .iter()
+        .filter(|init| is_sidecar(init))
+        .map(|init| of_name(&init.name))
+        .find(|ids| !ids.is_empty())
+        .unwrap_or_default();
+    spec.containers.iter().flat_map(|app| of_name(&app.name)).chain(later).collect()
+}
+
+fn may_run(container: &ObservedContainer) -> bool {
+    matches!(container.state, ObservedState::Running | ObservedState::Unknown)
 }
 
 fn seconds(value: i64) -> u64 {
@@ -107,5 +203,5 @@ fn seconds(value: i64) -> u64 {
 }
 
 fn spec_grace(pod: &Pod) -> i64 {
-    pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE_SECONDS)
+    spec_of(pod).termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)
 }

@@ -6,6 +6,7 @@
 
 pub mod actions;
 pub mod backoff;
+pub mod containers;
 pub mod hash;
 pub mod ids;
 pub mod kill;

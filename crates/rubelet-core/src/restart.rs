@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, PodStatus,
 };
 
+pub use crate::containers::{init_containers, is_sidecar};
 use crate::observed::{ObservedPod, ObservedState};
 use crate::plan::ContainerKind;
 
@@ -62,11 +63,6 @@ pub fn pod_policy(spec: &PodSpec) -> RestartPolicy {
 /// The policy that holds for a container when no exit-code rule matches: its own, else the pod's.
 pub fn container_policy(container: &Container, spec: &PodSpec) -> RestartPolicy {
     container.restart_policy.as_deref().and_then(RestartPolicy::parse).unwrap_or_else(|| pod_policy(spec))
-}
-
-/// Whether an init container is a sidecar: restartable, started in init order, kept running afterwards (KEP-753).
-pub fn is_sidecar(init: &Container) -> bool {
-    init.restart_policy.as_deref() == Some("Always")
 }
 
 /// What follows when `container` exits with `exit_code`.
@@ -168,11 +164,6 @@ pub fn planned_containers(spec: &PodSpec) -> impl Iterator<Item = ((ContainerKin
         .enumerate()
         .map(|(index, container)| ((ContainerKind::Init, index), container))
         .chain(spec.containers.iter().enumerate().map(|(index, c)| ((ContainerKind::App, index), c)))
-}
-
-/// The pod's init containers, sidecars included, in spec order.
-pub fn init_containers(spec: &PodSpec) -> &[Container] {
-    spec.init_containers.as_deref().unwrap_or_default()
 }
 
 /// The pod's ephemeral containers in spec order.

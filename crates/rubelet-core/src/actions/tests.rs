@@ -1,0 +1,1 @@
+//! Tables, properties and a model runtime for the planner.
