@@ -65,12 +65,13 @@ impl CriErrorKind {
     pub fn of_code(code: i32) -> Self {
         match code {
             1 => Self::Canceled,
-            3 | 11 => Self::InvalidArgument,
+            3 => Self::InvalidArgument,
             4 => Self::DeadlineExceeded,
             5 => Self::NotFound,
             6 => Self::AlreadyExists,
             7 | 16 => Self::PermissionDenied,
-            8 => Self::ResourceExhausted,
+            // 11 (OutOfRange) is what tonic says of a message over the size limit.
+            8 | 11 => Self::ResourceExhausted,
             9 => Self::FailedPrecondition,
             12 => Self::Unimplemented,
             14 => Self::Unreachable,

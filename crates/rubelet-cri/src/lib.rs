@@ -6,10 +6,20 @@
 //! agent's vocabulary ([`observe`]).
 //! Never decides what to do with a pod and never retries a call: both belong to the caller.
 
+pub mod backoff;
+pub mod client;
+pub mod connect;
+pub mod deadline;
+pub mod endpoint;
 pub mod error;
+mod link;
+pub mod observe;
 mod redact;
 pub mod service;
 pub mod v1;
 
+pub use client::CriClient;
+pub use deadline::Deadlines;
+pub use endpoint::{CriEndpoint, EndpointError};
 pub use error::{CriError, CriErrorKind, Disposition};
 pub use service::{ContainerEventStream, CriFuture, ImageService, RuntimeService};
