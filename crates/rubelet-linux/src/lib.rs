@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The kernel's side of the node: cgroups, the file system, inotify, facts from `/proc`. The only crate that
+//! may hold unsafe code. It reports and does; it decides nothing about pods.
+
+pub mod cgroup;
+pub mod facts;
+pub mod remove;
+pub mod watch;

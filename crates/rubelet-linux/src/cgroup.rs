@@ -1,0 +1,81 @@
+//! Cgroup directories of pods. The runtime makes them as parents of its containers' cgroups; this module
+//! takes them away when the pod is gone. It never touches a cgroup outside the path it is given, and never
+//! one that still holds a process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The mounted cgroup hierarchies: one root under the unified hierarchy, one for each controller before it.
+pub fn hierarchies(mount: &Path) -> Vec<PathBuf> {
+    if mount.join("cgroup.controllers").exists() {
+        return vec![mount.to_owned()];
+    }
+    let mut roots: Vec<PathBuf> = fs::read_dir(mount)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !path.is_symlink())
+        .collect();
+    roots.sort();
+    roots
+}
+
+/// Removes a pod's cgroup (a path like `/kubepods/burstable/pod…`) from every hierarchy, with the empty
+/// groups below it. Groups that are not there are fine.
+///
+/// # Errors
+/// When a group still holds a process or cannot be removed.
+pub fn remove(hierarchies: &[PathBuf], cgroup: &str) -> io::Result<()> {
+    let relative = cgroup.trim_start_matches('/');
+    if relative.is_empty() || relative.split('/').any(|part| part == "..") {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{cgroup:?} is not a pod's cgroup")));
+    }
+    for root in hierarchies {
+        remove_below(&root.join(relative))?;
+    }
+    Ok(())
+}
+
+fn remove_below(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_below(&entry.path())?;
+        }
+    }
+    // On a cgroup file system rmdir takes the group with its files; it fails while a process is in it.
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_group_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let below = |path: &str| root.path().join(path);
+        for controller in ["cpu", "memory"] {
+            fs::create_dir_all(below(controller).join("kubepods/poda/container")).unwrap();
+            fs::create_dir_all(below(controller).join("kubepods/podb")).unwrap();
+        }
+        let roots = hierarchies(root.path());
+        assert_eq!(roots, [below("cpu"), below("memory")]);
+        remove(&roots, "/kubepods/poda").unwrap();
+        remove(&roots, "/kubepods/poda").unwrap();
+        assert!(!below("cpu/kubepods/poda").exists() && !below("memory/kubepods/poda").exists());
+        assert!(below("cpu/kubepods/podb").exists());
+        for bad in ["", "/", "/kubepods/../.."] {
+            assert!(remove(&roots, bad).is_err(), "{bad}");
+        }
+    }
+}

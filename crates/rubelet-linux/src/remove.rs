@@ -1,0 +1,125 @@
+//! Removes a directory tree and never crosses into another file system: what is mounted below is not ours to
+//! delete. Symbolic links are removed, never followed.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
+
+/// Removes `path` with everything below it.
+///
+/// # Errors
+/// The first thing that cannot be removed; `ErrorKind::CrossesDevices` for a mount point below `path`, whose
+/// content stays untouched. `NotFound` when `path` does not exist.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let parent = path.parent().ok_or_else(|| io::Error::other("the root cannot be removed"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("the path has no last part"))?;
+    let parent = openat(rustix::fs::CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let top = open_dir(&parent, name)?;
+    let device = fstat(&top)?.st_dev;
+    empty(&top, device)?;
+    drop(top);
+    unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}
+
+fn open_dir(at: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(openat(at, name, flags, Mode::empty())?)
+}
+
+fn empty(dir: &OwnedFd, device: u64) -> io::Result<()> {
+    let entries = Dir::read_from(dir.as_fd())?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let status = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => continue,
+            status => status?,
+        };
+        if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+            ignore_gone(unlinkat(dir, name, AtFlags::empty()))?;
+            continue;
+        }
+        if status.st_dev != device {
+            return Err(io::Error::new(
+                io::ErrorKind::CrossesDevices,
+                format!("{} is a mount point", name.to_string_lossy()),
+            ));
+        }
+        let below = open_dir(dir, name)?;
+        empty(&below, device)?;
+        drop(below);
+        ignore_gone(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
+    }
+    Ok(())
+}
+
+fn ignore_gone(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn removes_deep_trees_and_does_not_follow_links() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::write(tree.join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("a/link")).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+        assert!(outside.join("precious").exists());
+        assert_eq!(remove_tree(&tree).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_tree_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, root.path().join("tree")).unwrap();
+        assert!(remove_tree(&root.path().join("tree")).is_err());
+        assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn stops_at_a_mount_point() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir_all(tree.join("mounted")).unwrap();
+        // A tmpfs needs privilege; where there is none the kernel refuses the mount and there is nothing to check.
+        let mounted = rustix::mount::mount(
+            "tmpfs",
+            tree.join("mounted"),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            None,
+        );
+        if mounted.is_err() {
+            assert!(!rustix::process::geteuid().is_root(), "root must be able to mount: {mounted:?}");
+            return;
+        }
+        fs::write(tree.join("mounted/precious"), "x").unwrap();
+        let result = remove_tree(&tree);
+        let kept = tree.join("mounted/precious").exists();
+        rustix::mount::unmount(tree.join("mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
+        assert!(kept);
+    }
+}

@@ -1,0 +1,40 @@
+//! Wall-clock time for everything that ends up in a status or a log. The only place that reads the system
+//! clock; timers use `tokio::time`, so that a paused clock drives both.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// Tells the wall-clock time: the system's, or in a simulation a base time plus tokio's (paused) clock.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    simulated: Option<(Timestamp, Instant)>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self { simulated: None }
+    }
+
+    /// A clock that shows `base` now and goes on with tokio's clock. Must be called inside a runtime.
+    pub fn simulated(base: Timestamp) -> Self {
+        Self { simulated: Some((base, Instant::now())) }
+    }
+
+    /// The time now.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+    pub fn now(&self) -> Timestamp {
+        match &self.simulated {
+            None => Timestamp::now(),
+            Some((base, start)) => jiff::SignedDuration::try_from(start.elapsed())
+                .ok()
+                .and_then(|passed| base.checked_add(passed).ok())
+                .unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    /// How long from now until `at`; zero when it is past.
+    pub fn until(&self, at: Timestamp) -> std::time::Duration {
+        at.duration_since(self.now()).try_into().unwrap_or_default()
+    }
+}

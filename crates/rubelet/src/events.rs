@@ -1,0 +1,142 @@
+//! Events: what a user would see in `kubectl describe pod`. Until the control plane is connected they go to
+//! the log and to a bounded ring that the read side and the tests look at. Repeated events of one pod are
+//! counted instead of logged again, so that a pod cannot flood the log.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rubelet_core::ids::PodUid;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+
+/// How many events are kept.
+const RING: usize = 1024;
+/// An event equal to an earlier one of the last this many seconds is only counted.
+const REPEAT_SECONDS: i64 = 60;
+
+/// Normal or Warning, as in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// Something expected.
+    Normal,
+    /// Something to look at.
+    Warning,
+}
+
+/// Who an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSubject {
+    /// Pod UID; empty for the node.
+    pub uid: PodUid,
+    /// `namespace/name`, or the node's name.
+    pub name: String,
+    /// Container name, if it is about one.
+    pub container: Option<String>,
+}
+
+/// One event with its count.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Normal or Warning.
+    pub kind: EventType,
+    /// Upstream's reason, for example `Pulled`.
+    pub reason: String,
+    /// Message.
+    pub message: String,
+    /// Subject.
+    pub subject: EventSubject,
+    /// First time.
+    pub first: Timestamp,
+    /// Last time.
+    pub last: Timestamp,
+    /// How often.
+    pub count: u32,
+}
+
+/// Records events; cheap to clone.
+#[derive(Clone)]
+pub struct EventRecorder {
+    clock: Clock,
+    ring: Arc<Mutex<VecDeque<Event>>>,
+}
+
+impl EventRecorder {
+    /// An empty recorder.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ring: Arc::default() }
+    }
+
+    /// Records a Normal event.
+    pub fn normal(&self, subject: &EventSubject, reason: &str, message: impl Into<String>) {
+        self.record(EventType::Normal, subject, reason, message.into());
+    }
+
+    /// Records a Warning event.
+    pub fn warning(&self, subject: &EventSubject, reason: &str, message: impl Into<String>) {
+        self.record(EventType::Warning, subject, reason, message.into());
+    }
+
+    fn record(&self, kind: EventType, subject: &EventSubject, reason: &str, message: String) {
+        let now = self.clock.now();
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeated = ring.iter_mut().rev().find(|event| {
+            event.subject == *subject
+                && event.reason == reason
+                && event.message == message
+                && now.as_second() - event.last.as_second() < REPEAT_SECONDS
+        });
+        if let Some(event) = repeated {
+            event.count += 1;
+            event.last = now;
+            return;
+        }
+        let container = subject.container.as_deref().unwrap_or_default();
+        match kind {
+            EventType::Normal => info!(object = subject.name, container, reason, "{message}"),
+            EventType::Warning => warn!(object = subject.name, container, reason, "{message}"),
+        }
+        if ring.len() == RING {
+            ring.pop_front();
+        }
+        ring.push_back(Event {
+            kind,
+            reason: reason.to_owned(),
+            message,
+            subject: subject.clone(),
+            first: now,
+            last: now,
+            count: 1,
+        });
+    }
+
+    /// The events kept, oldest first.
+    pub fn snapshot(&self) -> Vec<Event> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_repeated_event_is_counted_and_the_ring_is_bounded() {
+        let events = EventRecorder::new(Clock::simulated(Timestamp::UNIX_EPOCH));
+        let subject = EventSubject { uid: "u".into(), name: "default/p".into(), container: None };
+        for _ in 0..5 {
+            events.warning(&subject, "FailedSync", "no luck");
+        }
+        for n in 0..2 * RING {
+            events.normal(&subject, "Pulled", format!("image {n}"));
+        }
+        let kept = events.snapshot();
+        assert_eq!(kept.len(), RING);
+        let events = EventRecorder::new(Clock::simulated(Timestamp::UNIX_EPOCH));
+        for _ in 0..5 {
+            events.warning(&subject, "FailedSync", "no luck");
+        }
+        assert_eq!(events.snapshot().iter().map(|e| e.count).collect::<Vec<_>>(), [5]);
+    }
+}

@@ -1,0 +1,107 @@
+//! Every touch of the file system that a pod can make slow goes through here: a bounded pool of disposable
+//! blocking threads with a deadline. A call that hangs (a dead NFS server under a hostPath) costs one
+//! thread until the kernel lets go; it never costs the caller more than its deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+/// How long one file system operation of the agent may take.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Handle to the pool; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct FsPool {
+    permits: Arc<Semaphore>,
+}
+
+/// Why a file system operation gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// The operation itself failed.
+    #[error("{what}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The operation did not answer in time; it may still happen later.
+    #[error("{what}: no answer from the file system within {seconds} s")]
+    Timeout {
+        /// What was being done, with the path.
+        what: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// Too many operations hang already.
+    #[error("{what}: all file system workers are busy or hang")]
+    Exhausted {
+        /// What was being done, with the path.
+        what: String,
+    },
+    /// The operation panicked: a bug of the agent.
+    #[error("{what}: the file system worker panicked")]
+    Bug {
+        /// What was being done.
+        what: String,
+    },
+}
+
+impl FsPool {
+    /// A pool of at most `threads` operations at a time.
+    pub fn new(threads: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(threads)) }
+    }
+
+    /// Runs one operation. `what` names it for errors, for example `create directory /var/lib/…`.
+    ///
+    /// # Errors
+    /// [`FsError`]; after `Timeout` the operation may still complete, so callers must be idempotent.
+    pub async fn run<T, F>(&self, what: impl Into<String>, operation: F) -> Result<T, FsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> io::Result<T> + Send + 'static,
+    {
+        let what = what.into();
+        let permit = match tokio::time::timeout(DEADLINE, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(FsError::Exhausted { what }),
+        };
+        // The permit travels with the operation: a hung one keeps it, which bounds the threads.
+        let work = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            operation()
+        });
+        match tokio::time::timeout(DEADLINE, work).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(source))) => Err(FsError::Io { what, source }),
+            Ok(Err(_)) => Err(FsError::Bug { what }),
+            Err(_) => Err(FsError::Timeout { what, seconds: DEADLINE.as_secs() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn errors_name_the_operation() {
+        let pool = FsPool::new(2);
+        let error = pool.run("read /nowhere", || std::fs::read("/nowhere/at/all")).await.unwrap_err();
+        assert_eq!(error.to_string(), "read /nowhere");
+        assert_eq!(pool.run("add", || Ok(1 + 1)).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_panic_stays_in_the_pool() {
+        let pool = FsPool::new(1);
+        let error = pool.run("boom", || -> io::Result<()> { panic!("on purpose") }).await.unwrap_err();
+        assert!(matches!(error, FsError::Bug { .. }));
+        assert_eq!(pool.run("still works", || Ok(7)).await.unwrap(), 7);
+    }
+}

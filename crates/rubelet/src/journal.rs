@@ -1,0 +1,237 @@
+//! Durable facts about pods: one small checksummed record per pod UID under `<root-dir>/rubelet/pods`.
+//!
+//! A record is replaced by writing a new file and renaming it, so that kill -9 at any moment leaves the old
+//! or the new one, never a torn one. Records hold what neither the runtime nor a source can tell after a
+//! restart: the status last reported and crash-loop back-offs. A damaged record is set aside and reported;
+//! the pod goes on without it. Each record has one writer, its pod's worker.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::PodStatus;
+use rubelet_core::backoff::BackoffEntry;
+use rubelet_core::ids::PodUid;
+use serde::{Deserialize, Serialize};
+
+use crate::fs_pool::{FsError, FsPool};
+
+/// Version of the record format.
+const VERSION: u32 = 1;
+
+/// What is remembered of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// The status last reported.
+    pub status: Option<PodStatus>,
+    /// Crash-loop and image pull back-offs by key.
+    pub backoff: BTreeMap<String, BackoffEntry>,
+    /// The pod ended for good: it is not started again even if its containers are gone from the runtime.
+    pub finished: bool,
+}
+
+/// The journal; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    fs: FsPool,
+}
+
+/// What `load` found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Good records.
+    pub records: BTreeMap<PodUid, PodRecord>,
+    /// Damaged ones: what and where.
+    pub problems: Vec<String>,
+}
+
+impl Journal {
+    /// The journal below a root directory.
+    pub fn new(root_dir: &Path, fs: FsPool) -> Self {
+        Self { dir: root_dir.join("rubelet/pods"), fs }
+    }
+
+    /// Reads every record.
+    ///
+    /// # Errors
+    /// When the directory can be neither read nor made.
+    pub async fn load(&self) -> Result<Loaded, FsError> {
+        let dir = self.dir.clone();
+        self.fs.run(format!("read journal {}", dir.display()), move || load_dir(&dir)).await
+    }
+
+    /// Replaces the record of a pod.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old record is then still there.
+    pub async fn save(&self, uid: &PodUid, record: &PodRecord) -> Result<(), FsError> {
+        let path = self.path(uid);
+        let text = encode(record);
+        self.fs.run(format!("write journal record {}", path.display()), move || replace(&path, &text)).await
+    }
+
+    /// Forgets a pod.
+    ///
+    /// # Errors
+    /// When the record is there and cannot be removed.
+    pub async fn remove(&self, uid: &PodUid) -> Result<(), FsError> {
+        let path = self.path(uid);
+        self.fs
+            .run(format!("remove journal record {}", path.display()), move || match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+            .await
+    }
+
+    fn path(&self, uid: &PodUid) -> PathBuf {
+        // UIDs come from manifests: anything that is not a plain word must not choose the path.
+        let safe: String = uid
+            .as_str()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+            .collect();
+        self.dir.join(format!("{safe}.json"))
+    }
+}
+
+fn load_dir(dir: &Path) -> io::Result<Loaded> {
+    fs::create_dir_all(dir)?;
+    let mut loaded = Loaded::default();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".json"))
+        else {
+            continue;
+        };
+        let decoded = fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| decode(&text));
+        match decoded {
+            Ok(record) => {
+                loaded.records.insert(PodUid::new(stem), record);
+            }
+            Err(problem) => {
+                let aside = path.with_extension("damaged");
+                let moved = fs::rename(&path, &aside);
+                loaded.problems.push(format!(
+                    "{}: {problem}; {}",
+                    path.display(),
+                    match moved {
+                        Ok(()) => format!("set aside as {}", aside.display()),
+                        Err(error) => format!("and it cannot be set aside: {error}"),
+                    }
+                ));
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+/// First line: version and checksum; second line: the record as JSON.
+fn encode(record: &PodRecord) -> String {
+    // A struct of strings, numbers and maps with string keys always serialises.
+    let body = serde_json::to_string(record).unwrap_or_default();
+    format!("rubelet-journal v{VERSION} {:08x}\n{body}\n", checksum(body.as_bytes()))
+}
+
+fn decode(text: &str) -> Result<PodRecord, String> {
+    let (head, body) = text.split_once('\n').ok_or("the record is empty or torn")?;
+    let body = body.strip_suffix('\n').ok_or("the record is torn")?;
+    let expected = format!("rubelet-journal v{VERSION} {:08x}", checksum(body.as_bytes()));
+    if head != expected {
+        return Err(format!(
+            "bad head `{}`, expected `{expected}`",
+            head.chars().take(60).collect::<String>()
+        ));
+    }
+    serde_json::from_str(body).map_err(|error| format!("not a record: {error}"))
+}
+
+/// FNV-1a, 32 bits: enough to notice torn or edited text.
+fn checksum(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let written = fs::File::create(&fresh).and_then(|mut file| file.write_all(text.as_bytes()));
+    if let Err(error) = written {
+        if error.kind() == io::ErrorKind::NotFound
+            && let Some(dir) = path.parent()
+        {
+            fs::create_dir_all(dir)?;
+            fs::File::create(&fresh)?.write_all(text.as_bytes())?;
+        } else {
+            return Err(error);
+        }
+    }
+    fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> PodRecord {
+        PodRecord {
+            namespace: "default".into(),
+            name: "web".into(),
+            status: Some(PodStatus { phase: Some("Running".into()), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn records_survive_and_damaged_ones_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path(), FsPool::new(1));
+        journal.save(&"good".into(), &record()).await.unwrap();
+        journal.save(&"bad".into(), &record()).await.unwrap();
+        let bad = dir.path().join("rubelet/pods/bad.json");
+        let mut text = fs::read_to_string(&bad).unwrap();
+        text.truncate(text.len() - 10);
+        fs::write(&bad, text).unwrap();
+        let loaded = journal.load().await.unwrap();
+        assert_eq!(loaded.records.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["good"]);
+        assert_eq!(loaded.records[&PodUid::from("good")], record());
+        assert_eq!(loaded.problems.len(), 1);
+        assert!(
+            loaded.problems[0].contains("bad.json: the record is torn; set aside"),
+            "{:?}",
+            loaded.problems
+        );
+        // The damaged one is not reported twice, and forgetting is idempotent.
+        assert!(journal.load().await.unwrap().problems.is_empty());
+        journal.remove(&"good".into()).await.unwrap();
+        journal.remove(&"good".into()).await.unwrap();
+        assert!(journal.load().await.unwrap().records.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_uid_cannot_choose_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path(), FsPool::new(1));
+        journal.save(&"../../escape".into(), &record()).await.unwrap();
+        assert!(dir.path().join("rubelet/pods/______escape.json").exists());
+    }
+
+    #[test]
+    fn every_truncation_and_bit_flip_is_noticed() {
+        let text = encode(&record());
+        for cut in 0..text.len() {
+            assert!(decode(&text[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(decode(&changed).is_err(), "bit flipped at {at}");
+            }
+        }
+    }
+}
