@@ -1,0 +1,342 @@
+//! Removes what a private containerd and its pods leave on the machine.
+//!
+//! Owns the order: containers, shims, the daemon, mounts, the bridge, iptables rules, cgroups, the folder. Works just
+//! as well when the daemon hangs or is dead, because it asks runc and the kernel, not the daemon. Never touches what
+//! carries another name than the folder's own. Called by `cargo xtask containerd stop` and `make stop`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Handle, network, tag};
+use crate::process::{command, command_line, find_program, output, process_ids, say, signal};
+use crate::{host, wait};
+
+/// Where the kernel shows control groups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// The chains that every portmap plugin of the machine shares, in the order in which they can go.
+const PORTMAP_CHAINS: [&str; 3] = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"];
+
+/// Ends the containerd in `dir` with all its pods and removes every trace of it.
+pub(crate) fn bring_down(dir: &Path) -> Result<()> {
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    if !host::is_root() {
+        bail!("stopping a containerd needs root");
+    }
+    if let Some(handle) = Handle::load(&dir) {
+        stop_processes(&handle)?;
+        remove_network(&handle)?;
+        remove_cgroup_root(&handle.cgroup_root)?;
+    } else if dir.join("config.toml").exists() {
+        bail!(
+            "{} holds a containerd without containerd.json: end it by hand, then remove the folder",
+            dir.display()
+        );
+    }
+    unmount_below(&dir)?;
+    fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
+fn stop_processes(handle: &Handle) -> Result<()> {
+    // The daemon goes first, so that nothing restarts or re-reads what is taken away under it.
+    if handle.is_running() {
+        signal(handle.pid, "TERM");
+        if wait::until("containerd to end", Duration::from_secs(5), || {
+            Ok((!handle.is_running()).then_some(()))
+        })
+        .is_err()
+        {
+            say("containerd does not end by itself: killing it");
+            signal(handle.pid, "KILL");
+        }
+    }
+    delete_containers(handle);
+    let shims = || -> Vec<u32> {
+        let mark = format!("-address {}", handle.socket.display());
+        let is_ours = |pid: &u32| {
+            let line = command_line(*pid);
+            line.contains("containerd-shim") && line.contains(&mark)
+        };
+        process_ids().into_iter().filter(is_ours).collect()
+    };
+    for pid in shims() {
+        signal(pid, "KILL");
+    }
+    wait::until("the shims to end", Duration::from_secs(10), || Ok(shims().is_empty().then_some(())))?;
+    // A container that was being made while the first round ran.
+    delete_containers(handle);
+    Ok(())
+}
+
+/// Kills and deletes every container that runc knows, which removes its cgroup too.
+fn delete_containers(handle: &Handle) {
+    let Ok(entries) = fs::read_dir(handle.runc_root()) else { return };
+    for entry in entries.flatten() {
+        let deleted = output(
+            command([&handle.runc])
+                .arg("--root")
+                .arg(handle.runc_root())
+                .args(["delete", "--force"])
+                .arg(entry.file_name()),
+        );
+        if let Err(error) = deleted {
+            say(&format!("container {}: {error:#}", entry.file_name().to_string_lossy()));
+        }
+    }
+}
+
+/// Unmounts everything under `dir`, the deepest first.
+pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    for target in mounts_below(&mounts, dir) {
+        output(command(["umount", "--lazy", "--no-canonicalize"]).arg(&target))?;
+    }
+    Ok(())
+}
+
+/// The mount points under `dir` in the order in which they can go. Later mounts may cover earlier ones.
+fn mounts_below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
+    let targets = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<PathBuf> = targets.filter(|target| target.starts_with(dir) && target != dir).collect();
+    below.reverse();
+    below
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(field: &str) -> PathBuf {
+    let mut text = field.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        text = text.replace(escape, plain);
+    }
+    PathBuf::from(text)
+}
+
+/// Removes the bridge, the rules of its pods, and the shared chains when nobody else uses them.
+fn remove_network(handle: &Handle) -> Result<()> {
+    if Path::new("/sys/class/net").join(&handle.bridge).exists()
+        && let Some(ip) = find_program("ip")
+    {
+        output(command([ip]).args(["link", "delete", &handle.bridge]))?;
+    }
+    let Some(iptables) = find_program("iptables") else { return Ok(()) };
+    let run = |arguments: &[&str]| output(command([&iptables]).args(["-w", "-t", "nat"]).args(arguments));
+    let Ok(rules) = run(&["-S"]) else { return Ok(()) };
+    for words in removals(&rules, &network::name(&tag(&handle.dir))) {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Err(error) = run(&words) {
+            say(&format!("iptables: {error:#}"));
+        }
+    }
+    Ok(())
+}
+
+/// The iptables calls that take the rules of network `name` out of the nat table listed in `rules`.
+fn removals(rules: &str, name: &str) -> Vec<Vec<String>> {
+    let rules: Vec<Vec<String>> = rules.lines().map(words).collect();
+    let named = format!("name: \"{name}\"");
+    let is_ours = |rule: &&Vec<String>| rule.iter().any(|word| word.contains(&named));
+    let mut calls = Vec::new();
+    let mut chains: Vec<&str> = Vec::new();
+    for rule in rules.iter().filter(is_ours) {
+        let chain = rule.get(1).map(String::as_str).unwrap_or_default();
+        // A rule in a pod's own chain goes with the chain; a jump to it, from a shared chain, goes alone.
+        if let Some(target) = jump(rule).filter(|target| target.starts_with("CNI-") && *target != chain) {
+            if !PORTMAP_CHAINS.contains(&target) && !chains.contains(&target) {
+                chains.push(target);
+            }
+            if !chain.starts_with("CNI-") || PORTMAP_CHAINS.contains(&chain) {
+                calls.push(deletion(rule));
+            }
+        }
+    }
+    for chain in chains {
+        calls.push(vec!["-F".to_owned(), chain.to_owned()]);
+        calls.push(vec!["-X".to_owned(), chain.to_owned()]);
+    }
+    // The shared chains are of no use once no pod of anyone is listed in the first of them.
+    let others = rules
+        .iter()
+        .any(|rule| rule.starts_with(&["-A".into(), PORTMAP_CHAINS[0].into()]) && !is_ours(&rule));
+    let present = |chain: &&&str| rules.iter().any(|rule| rule.as_slice() == ["-N", chain]);
+    if !others {
+        for chain in PORTMAP_CHAINS.iter().filter(present) {
+            let jumps = rules.iter().filter(|rule| jump(rule) == Some(*chain) && !is_ours(rule));
+            let jumps = jumps.filter(|rule| rule.get(1).is_some_and(|from| !from.starts_with("CNI-")));
+            calls.extend(jumps.map(|rule| deletion(rule)));
+        }
+        for flag in ["-F", "-X"] {
+            calls.extend(
+                PORTMAP_CHAINS.iter().filter(present).map(|chain| vec![flag.into(), (*chain).into()]),
+            );
+        }
+    }
+    calls
+}
+
+fn jump(rule: &[String]) -> Option<&str> {
+    let at = rule.iter().position(|word| word == "-j")?;
+    rule.get(at + 1).map(String::as_str)
+}
+
+fn deletion(rule: &[String]) -> Vec<String> {
+    let mut call = rule.to_vec();
+    if let Some(first) = call.first_mut() {
+        *first = "-D".to_owned();
+    }
+    call
+}
+
+/// Splits a line of `iptables -S` as a shell would: blanks part, double quotes hold together, a backslash escapes.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut any) = (Vec::new(), String::new(), false, false);
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if quoted => word.extend(characters.next()),
+            '"' => (quoted, any) = (!quoted, true),
+            blank if blank.is_whitespace() && !quoted => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            plain => word.push(plain),
+        }
+    }
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// The hierarchies of this machine: one per v1 controller and the unified one, or the one of cgroup v2.
+fn hierarchies() -> Vec<PathBuf> {
+    let top = PathBuf::from(CGROUPS);
+    if top.join("cgroup.controllers").exists() {
+        return vec![top];
+    }
+    let Ok(entries) = fs::read_dir(&top) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("cgroup.procs").exists())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Makes the cgroup that the agent is pointed to, in every hierarchy.
+pub(crate) fn create_cgroup_root(name: &str) -> Result<()> {
+    for hierarchy in hierarchies() {
+        let group = hierarchy.join(name.trim_start_matches('/'));
+        if let Err(error) = fs::create_dir(&group)
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(error).with_context(|| format!("cannot create {}", group.display()));
+        }
+        // A new v1 cpuset has no cpu and no memory node until it is told.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if hierarchy.join("cgroup.clone_children").exists() && group.join(file).exists() {
+                fs::write(group.join(file), fs::read(hierarchy.join(file))?)
+                    .with_context(|| format!("cannot set {}", group.join(file).display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the cgroup and those below it from every hierarchy; what still holds a process is killed first.
+fn remove_cgroup_root(name: &str) -> Result<()> {
+    for hierarchy in hierarchies() {
+        let group = hierarchy.join(name.trim_start_matches('/'));
+        wait::until(&format!("{} to be removable", group.display()), Duration::from_secs(10), || {
+            Ok((!group.exists() || remove_cgroup_tree(&group)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Tries to remove a cgroup and all below it; false when a process is left in it, which has been sent SIGKILL.
+fn remove_cgroup_tree(group: &Path) -> bool {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup_tree(&entry.path());
+        }
+    }
+    let left = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in left.lines().filter_map(|line| line.parse().ok()) {
+        signal(pid, "KILL");
+    }
+    fs::remove_dir(group).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_taken_down_from_the_last_one_and_only_below_the_folder() {
+        let mountinfo = "1 0 8:1 / / rw - ext4 /dev/sda rw\n\
+                         2 1 0:5 / /d/state/a rw - overlay overlay rw\n\
+                         3 1 0:6 / /d/state/a/b\\040c rw - tmpfs tmpfs rw\n\
+                         4 1 0:7 / /dx rw - tmpfs tmpfs rw\n\
+                         5 1 0:8 / /d rw - tmpfs tmpfs rw\n";
+        let found = mounts_below(mountinfo, Path::new("/d"));
+        assert_eq!(found, [PathBuf::from("/d/state/a/b c"), PathBuf::from("/d/state/a")]);
+    }
+
+    const MASQUERADE: &str = "-P PREROUTING ACCEPT\n\
+        -N CNI-aaa\n\
+        -A POSTROUTING -s 10.1.0.2/32 -m comment --comment \"name: \\\"rubelet-1\\\" id: \\\"x\\\"\" -j CNI-aaa\n\
+        -A CNI-aaa -d 10.1.0.0/24 -m comment --comment \"name: \\\"rubelet-1\\\" id: \\\"x\\\"\" -j ACCEPT\n";
+
+    const PORTMAP: &str = "-N CNI-DN-bbb\n\
+        -N CNI-HOSTPORT-DNAT\n\
+        -N CNI-HOSTPORT-MASQ\n\
+        -N CNI-HOSTPORT-SETMARK\n\
+        -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT\n\
+        -A POSTROUTING -m comment --comment \"CNI portfwd requiring masquerade\" -j CNI-HOSTPORT-MASQ\n\
+        -A CNI-DN-bbb -s 10.1.0.0/24 -p tcp -m tcp --dport 80 -j CNI-HOSTPORT-SETMARK\n\
+        -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"rubelet-1\\\" id: \\\"x\\\"\" -j CNI-DN-bbb\n\
+        -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE\n";
+
+    fn check_removals(rules: &str, wanted: &[&str]) {
+        let calls: Vec<String> = removals(rules, "rubelet-1").iter().map(|call| call.join(" ")).collect();
+        assert_eq!(calls, wanted);
+    }
+
+    #[test]
+    fn the_rules_of_one_network_go_and_others_stay() {
+        let jump =
+            "-D POSTROUTING -s 10.1.0.2/32 -m comment --comment name: \"rubelet-1\" id: \"x\" -j CNI-aaa";
+        check_removals(MASQUERADE, &[jump, "-F CNI-aaa", "-X CNI-aaa"]);
+        check_removals(&MASQUERADE.replace("rubelet-1", "rubelet-10"), &[]);
+    }
+
+    #[test]
+    fn the_shared_chains_go_with_their_last_pod() {
+        let dnat = "-D CNI-HOSTPORT-DNAT -p tcp -m comment --comment dnat name: \"rubelet-1\" id: \"x\" -j CNI-DN-bbb";
+        let own = [dnat, "-F CNI-DN-bbb", "-X CNI-DN-bbb"];
+        let shared = [
+            "-D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+            "-D POSTROUTING -m comment --comment CNI portfwd requiring masquerade -j CNI-HOSTPORT-MASQ",
+            "-F CNI-HOSTPORT-DNAT",
+            "-F CNI-HOSTPORT-MASQ",
+            "-F CNI-HOSTPORT-SETMARK",
+            "-X CNI-HOSTPORT-DNAT",
+            "-X CNI-HOSTPORT-MASQ",
+            "-X CNI-HOSTPORT-SETMARK",
+        ];
+        check_removals(PORTMAP, &[own.as_slice(), shared.as_slice()].concat());
+        let with_another = PORTMAP.to_owned()
+            + "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"other\\\"\" -j CNI-DN-ccc\n";
+        check_removals(&with_another, &own);
+    }
+
+    #[test]
+    fn removing_what_never_was_is_no_error() {
+        bring_down(Path::new("/no/such/folder")).unwrap();
+    }
+}

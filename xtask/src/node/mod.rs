@@ -1,0 +1,242 @@
+//! `make run` and `make stop`: a node of one's own, with a sample pod on it.
+//!
+//! Owns the node's folder, the agent's process and what a person is shown. Never talks to the container runtime beyond
+//! starting it: what a pod does is the agent's business, seen through its read-only port. Called by the command line.
+
+mod settings;
+mod status;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::containerd::{self, Version, last_lines};
+use crate::process::{command, is_alive, read_pid, run, say, signal, step};
+use crate::{host, http, images, wait};
+use settings::Layout;
+
+/// How long the sample pod may take on a slow machine.
+const POD_DEADLINE: Duration = Duration::from_secs(120);
+/// How long the agent has to end by itself.
+const AGENT_STOP: Duration = Duration::from_secs(15);
+
+/// What `up` was asked to do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpOptions {
+    /// The cargo profile the agent is built with.
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// The containerd to run on.
+    #[arg(long, value_enum, default_value_t = Version::Installed)]
+    containerd: Version,
+    /// Leave the agent running in the background instead of waiting for Ctrl-C.
+    #[arg(long)]
+    detach: bool,
+    /// An agent that is built already: what a second start through sudo is given.
+    #[arg(long, hide = true)]
+    agent: Option<PathBuf>,
+}
+
+/// Builds and starts everything, shows the sample pod, and waits for Ctrl-C.
+pub(crate) fn up(options: &UpOptions) -> Result<()> {
+    let Some(agent) = &options.agent else { return prepare(options) };
+    let layout = Layout::new(&host::dev_dir());
+    if let Some(pid) = running_agent(&layout) {
+        say(&format!("the agent is running already (process {pid})"));
+        return show(&layout);
+    }
+    let archives = images::archives_in(&images::default_dir());
+    let runtime = step("starting a private containerd", || {
+        containerd::start(options.containerd, &layout.containerd, Some(&archives))
+    })?;
+    say(&format!("containerd {} with the {} snapshotter", runtime.version, runtime.snapshotter));
+    layout.write(&runtime)?;
+    let mut child = step("starting the agent", || start_agent(&layout, agent))?;
+    step("waiting for the sample pod", || wait_for_pod(&layout, &mut child))?;
+    show(&layout)?;
+    if options.detach {
+        say(&format!("the agent goes on as process {}; `make stop` removes everything", child.id()));
+        return Ok(());
+    }
+    stay(&layout, &mut child)
+}
+
+/// What needs no root: packages (through sudo), the agent, the images. Then the rest, as root.
+fn prepare(options: &UpOptions) -> Result<()> {
+    host::install_requirements()?;
+    let agent =
+        step(&format!("building the agent (profile {})", options.profile), || build_agent(&options.profile))?;
+    step("building the images", || images::build(&images::default_dir()))?;
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut words = vec![own.display().to_string()];
+    if !host::is_root() {
+        let dev_dir = format!("RUBELET_DEV_DIR={}", host::dev_dir().display());
+        words = [vec!["env".to_owned(), dev_dir], words].concat();
+    }
+    words.extend(["up".to_owned(), "--agent".to_owned(), agent.display().to_string()]);
+    words.extend(["--containerd".to_owned(), options.containerd.to_string()]);
+    if options.detach {
+        words.push("--detach".to_owned());
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // The second start takes this one's place, so that Ctrl-C and the exit code are its own.
+    let error = host::as_root(&words)?.exec();
+    Err(error).context("cannot start the second half")
+}
+
+/// Builds the agent and returns the binary.
+fn build_agent(profile: &str) -> Result<PathBuf> {
+    let root = host::repository();
+    run(command(["cargo", "build", "--package", "rubelet", "--bin", "rubelet", "--profile", profile])
+        .current_dir(&root))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    // The dev profile is the one whose folder has another name.
+    let binary = target.join(if profile == "dev" { "debug" } else { profile }).join("rubelet");
+    std::path::absolute(&binary)
+        .ok()
+        .filter(|path| path.is_file())
+        .with_context(|| format!("cargo built no {}", binary.display()))
+}
+
+/// The agent that this folder's pid file names, when it lives.
+fn running_agent(layout: &Layout) -> Option<u32> {
+    read_pid(&layout.agent_pid).filter(|pid| is_alive(*pid, &layout.config.display().to_string()))
+}
+
+fn start_agent(layout: &Layout, agent: &Path) -> Result<Child> {
+    let log = fs::File::create(&layout.agent_log)
+        .with_context(|| format!("cannot create {}", layout.agent_log.display()))?;
+    // A process group of its own: this program passes Ctrl-C on as SIGTERM and can say what happens.
+    let child = Command::new(agent)
+        .arg("--config")
+        .arg(&layout.config)
+        .arg("--root-dir")
+        .arg(&layout.agent_root)
+        .arg("--hostname-override")
+        .arg(settings::NODE_NAME)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {}", agent.display()))?;
+    fs::write(&layout.agent_pid, format!("{}\n", child.id()))?;
+    Ok(child)
+}
+
+fn pods() -> Result<Value> {
+    Ok(serde_json::from_str(&http::get(settings::READ_ONLY_PORT, "/pods")?)?)
+}
+
+fn wait_for_pod(layout: &Layout, child: &mut Child) -> Result<()> {
+    let mut seen = String::new();
+    let waited = wait::until("the sample pod to run", POD_DEADLINE, || {
+        if let Some(status) = child.try_wait()? {
+            bail!("the agent ended with {status}");
+        }
+        let Ok(pods) = pods() else { return Ok(None) };
+        let now = status::summary(&pods);
+        if now != seen && !now.is_empty() {
+            say(&now);
+            seen = now;
+        }
+        Ok(status::all_ready(&pods).then_some(()))
+    });
+    waited.with_context(|| {
+        let log = &layout.agent_log;
+        format!("the agent's last words (all of them are in {}):\n{}", log.display(), last_lines(log, 20))
+    })
+}
+
+/// Prints pods, addresses and first log lines.
+fn show(layout: &Layout) -> Result<()> {
+    let pods = pods().context("the agent's read-only port does not answer")?;
+    print!("{}", status::table(&pods));
+    for pod in status::pods(&pods) {
+        let lines = wait::until("the first log lines", Duration::from_secs(10), || {
+            let lines = status::log_lines(&layout.pod_logs, pod, 3);
+            Ok((!lines.is_empty()).then_some(lines))
+        });
+        for line in lines.unwrap_or_default() {
+            println!("  {line}");
+        }
+    }
+    println!("status: curl http://127.0.0.1:{}/pods", settings::READ_ONLY_PORT);
+    println!("manifests: {} (edit or add one)", layout.manifests.display());
+    println!("agent's log: {}", layout.agent_log.display());
+    Ok(())
+}
+
+/// Waits for Ctrl-C or the agent's own end, and stops the agent but not its containers.
+fn stay(layout: &Layout, child: &mut Child) -> Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&asked)).context("cannot wait for Ctrl-C")?;
+    }
+    say("Ctrl-C stops the agent; its containers go on");
+    while !asked.load(Ordering::Relaxed) {
+        if let Some(status) = child.try_wait()? {
+            bail!("the agent ended with {status}:\n{}", last_lines(&layout.agent_log, 20));
+        }
+        wait::pause();
+    }
+    eprintln!();
+    say("stopping the agent");
+    signal(child.id(), "TERM");
+    let ended = wait::until("the agent to end", AGENT_STOP, || Ok(child.try_wait()?));
+    match ended {
+        Ok(status) if status.success() => {}
+        Ok(status) => say(&format!("the agent ended with {status}; see {}", layout.agent_log.display())),
+        Err(_) => {
+            say("the agent does not end by itself: killing it");
+            child.kill()?;
+            child.wait()?;
+        }
+    }
+    fs::remove_file(&layout.agent_pid)?;
+    say("the containers go on without it: `make run` takes them up again, `make stop` removes everything");
+    Ok(())
+}
+
+/// Removes everything that `up` made, but not what it downloaded.
+pub(crate) fn down() -> Result<()> {
+    let layout = Layout::new(&host::dev_dir());
+    if !layout.dir.exists() {
+        say("nothing to stop");
+        return Ok(());
+    }
+    if !host::is_root() {
+        let own = std::env::current_exe().context("cannot find this program")?.display().to_string();
+        let dev_dir = format!("RUBELET_DEV_DIR={}", host::dev_dir().display());
+        let error = host::as_root(&["env", &dev_dir, &own, "down"])?.exec();
+        return Err(error).context("cannot start again as root");
+    }
+    if let Some(pid) = running_agent(&layout) {
+        step("stopping the agent", || stop_agent(&layout, pid))?;
+    }
+    step("stopping containers and containerd", || containerd::bring_down(&layout.containerd))?;
+    containerd::unmount_below(&layout.dir.canonicalize()?)?;
+    fs::remove_dir_all(&layout.dir).with_context(|| format!("cannot remove {}", layout.dir.display()))?;
+    // The folder above stays when something was downloaded into it.
+    let _holds_the_cache = fs::remove_dir(host::dev_dir());
+    say("everything is removed");
+    Ok(())
+}
+
+fn stop_agent(layout: &Layout, pid: u32) -> Result<()> {
+    signal(pid, "TERM");
+    let gone = || Ok(running_agent(layout).is_none().then_some(()));
+    if wait::until("the agent to end", AGENT_STOP, gone).is_err() {
+        say("the agent does not end by itself: killing it");
+        signal(pid, "KILL");
+        wait::until("the agent to be gone", AGENT_STOP, gone)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `make test`: everything that CI runs, in the order in which mistakes are cheapest to hear of.
+//!
+//! Owns which checks there are. Nothing is skipped silently: what cannot run fails with what to do about it. Called
+//! by people, and by .ci/run on CI.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::containerd::{Handle, Version};
+use crate::process::{command, find_program, output, run, say, step};
+use crate::{host, tidy};
+
+/// What `test` was asked to do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestOptions {
+    /// Leave out the tests that need root and a container runtime.
+    #[arg(long)]
+    no_node: bool,
+    /// The containerd versions the node tests run on.
+    #[arg(long = "containerd", value_enum, default_values_t = [Version::V1_6, Version::V2])]
+    versions: Vec<Version>,
+}
+
+/// Runs all of it; the first failure ends it.
+pub(crate) fn test(options: &TestOptions) -> Result<()> {
+    if !options.no_node {
+        host::install_requirements()?;
+        host::as_root(&["true"])
+            .context("the node tests need root; `cargo xtask test --no-node` leaves them out")?;
+    }
+    cargo("formatting", &["fmt", "--all", "--check"])?;
+    step("tidy", tidy::check)?;
+    if find_program("cargo-deny").is_some() {
+        cargo("licences and sources", &["deny", "--all-features", "check", "licenses", "bans", "sources"])?;
+    } else {
+        say("cargo-deny is not installed: licences are not checked here");
+    }
+    cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let nextest = output(command(["cargo", "nextest", "--version"]).current_dir(host::repository())).is_ok();
+    if nextest {
+        cargo("tests", &["nextest", "run", "--workspace", "--profile", "ci"])?;
+        cargo("documentation tests", &["test", "--workspace", "--doc"])?;
+    } else {
+        cargo("tests", &["test", "--workspace"])?;
+    }
+    if options.no_node {
+        say("the node tests were left out, as asked");
+        return Ok(());
+    }
+    for version in &options.versions {
+        node_tests(*version, nextest)?;
+    }
+    two_commands()
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    step(what, || run(command(["cargo"]).args(arguments).current_dir(host::repository())))
+}
+
+/// A private containerd that is torn down however the tests end.
+struct Runtime {
+    dir: PathBuf,
+    handle_file: PathBuf,
+    version: String,
+}
+
+impl Runtime {
+    /// Starts through the command line, so that only that part needs root.
+    fn start(version: Version) -> Result<Self> {
+        // Sockets have short paths, so it does not go below a repository that may be anywhere.
+        let dir = PathBuf::from(format!("/tmp/rubelet-test-{}-{version}", std::process::id()));
+        let mut runtime =
+            Self { handle_file: dir.join("containerd.json"), version: version.to_string(), dir };
+        let mut start =
+            xtask(&["containerd", "start", "--check", "--version", &version.to_string(), "--dir"])?;
+        output(start.arg(&runtime.dir))?;
+        runtime.version =
+            Handle::load(&runtime.dir).context("the started containerd left no handle")?.version;
+        Ok(runtime)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let stopped =
+            xtask(&["containerd", "stop", "--dir"]).and_then(|mut stop| output(stop.arg(&self.dir)));
+        if let Err(error) = stopped {
+            say(&format!("containerd {} could not be removed: {error:#}", self.version));
+        }
+    }
+}
+
+/// This program, as root.
+fn xtask(arguments: &[&str]) -> Result<Command> {
+    let own = std::env::current_exe().context("cannot find this program")?.display().to_string();
+    // The second process has to find cargo's tools where this one does.
+    let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());
+    host::as_root(&[&["env", &path, own.as_str()], arguments].concat())
+}
+
+/// The scenarios of crates/rubelet/tests/node on one containerd version.
+fn node_tests(version: Version, nextest: bool) -> Result<()> {
+    let runtime = step(&format!("containerd {version}"), || Runtime::start(version))?;
+    let scenarios = host::repository().join("crates/rubelet/tests/node");
+    if !scenarios.exists() {
+        bail!("there are no node tests in {}", scenarios.display());
+    }
+    let mut words: Vec<&str> =
+        if nextest { vec!["cargo", "nextest", "run", "--profile", "ci"] } else { vec!["cargo", "test"] };
+    words.extend(["--package", "rubelet", "--features", "node-tests", "--test", "node"]);
+    step(&format!("node tests on containerd {}", runtime.version), || {
+        let mut command = command(&words);
+        command.current_dir(host::repository()).env("RUBELET_NODE_CONTAINERD", &runtime.handle_file);
+        if !host::is_root() {
+            // Built by the person who runs it, run by root.
+            let target =
+                format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
+            command.env(target, "sudo --preserve-env");
+        }
+        run(&mut command)
+    })
+}
+
+/// `make run` and `make stop` as a newcomer has them, in a folder of their own.
+fn two_commands() -> Result<()> {
+    let dir = PathBuf::from(format!("/tmp/rubelet-run-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let ran = step("make run and make stop", || {
+        let first = up_and_down(&dir, &["up", "--detach", "--profile", "dev"]);
+        // A second `make run` beside the first one must find it and change nothing.
+        let second = first.and_then(|()| up_and_down(&dir, &["up", "--detach", "--profile", "dev"]));
+        let down = up_and_down(&dir, &["down"]);
+        second.and(down)
+    });
+    if ran.is_ok() && dir.join("node").exists() {
+        bail!("make stop left {} behind", dir.join("node").display());
+    }
+    let _not_there_after_a_clean_stop = fs::remove_dir_all(&dir);
+    ran
+}
+
+fn up_and_down(dir: &Path, arguments: &[&str]) -> Result<()> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    run(command([own]).args(arguments).env("RUBELET_DEV_DIR", dir))
+}
