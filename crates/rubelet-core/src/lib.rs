@@ -7,23 +7,34 @@
 pub mod actions;
 pub mod backoff;
 pub mod containers;
+pub mod defaults;
 pub mod dns;
 pub mod downward;
 pub mod env;
+pub mod go_dump;
 pub mod hash;
 pub mod hostname;
 pub mod hosts;
 pub mod ids;
+pub mod image;
 pub mod kill;
+pub mod labels;
 pub mod lifecycle;
 pub mod observed;
+pub mod paths;
 pub mod phase;
 pub mod plan;
 pub mod qos;
 pub mod quantity;
 pub mod restart;
+pub mod static_pod;
+pub mod security;
 pub mod status;
 pub mod termination;
+pub mod validation;
 pub mod verdicts;
+
+#[cfg(test)]
+mod fixtures;
 
 pub use k8s_openapi::api::core::v1::Pod;
