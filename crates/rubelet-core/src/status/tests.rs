@@ -1,0 +1,1 @@
+//! Tables for statuses and their guards.
