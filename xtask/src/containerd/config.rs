@@ -26,11 +26,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The text for a containerd of that major version: 1.x reads version 2, 2.x reads version 3.
-    pub(crate) fn render(&self, major: u32) -> String {
-        let mut text = self.common(if major >= 2 { 3 } else { 2 });
-        text += &if major >= 2 { self.cri_split() } else { self.cri_whole() };
-        text
+    /// The text for a containerd of that (major, minor): 1.x reads configuration version 2, 2.x version 3.
+    pub(crate) fn render(&self, line: (u32, u32)) -> String {
+        if line < (2, 0) {
+            self.common(2) + &self.cri_whole()
+        } else {
+            self.common(3) + &self.cri_split(line)
+        }
     }
 
     /// Everything outside of CRI. Plugins that would write outside the folder are moved into it or left out.
@@ -97,7 +99,7 @@ disabled_plugins = [
     }
 
     /// CRI as an image, a runtime and a service plugin: containerd 2.
-    fn cri_split(&self) -> String {
+    fn cri_split(&self, line: (u32, u32)) -> String {
         format!(
             r#"
 [plugins."io.containerd.cri.v1.images"]
@@ -111,7 +113,7 @@ disabled_plugins = [
   restrict_oom_score_adj = {restrict}
 
 [plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dir = {bin}
+  {bin}
   conf_dir = {conf}
 
 [plugins."io.containerd.cri.v1.runtime".containerd]
@@ -123,7 +125,11 @@ disabled_plugins = [
 "#,
             pause = quote(images::PAUSE),
             restrict = self.restrict_oom_score_adj,
-            bin = quote(&self.cni_bin_dir.display().to_string()),
+            // 2.1 takes a list, and warns about the one folder that 2.0 knows.
+            bin = match quote(&self.cni_bin_dir.display().to_string()) {
+                folder if line < (2, 1) => format!("bin_dir = {folder}"),
+                folder => format!("bin_dirs = [{folder}]"),
+            },
             conf = quote(&self.cni_conf_dir.display().to_string()),
             snapshotter = quote(&self.snapshotter),
             runtime = self.runtime("io.containerd.cri.v1.runtime"),
@@ -165,7 +171,7 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn rendered(major: u32) -> String {
+    fn rendered(line: (u32, u32)) -> String {
         let settings = Settings {
             dir: "/d".into(),
             runc: "/usr/sbin/runc".into(),
@@ -175,11 +181,11 @@ mod tests {
             cni_bin_dir: "/usr/lib/cni".into(),
             runc_root: "/d/state/runc".into(),
         };
-        settings.render(major)
+        settings.render(line)
     }
 
-    fn check(major: u32, wanted: &[&str], unwanted: &[&str]) {
-        let text = rendered(major);
+    fn check(line: (u32, u32), wanted: &[&str], unwanted: &[&str]) {
+        let text = rendered(line);
         for line in wanted {
             assert!(text.lines().any(|has| has.trim() == *line), "{line:?} is missing in:\n{text}");
         }
@@ -202,14 +208,19 @@ mod tests {
 
     #[test]
     fn containerd_1_gets_version_2_with_one_cri_plugin() {
-        check(1, &BOTH, &["io.containerd.cri.v1"]);
-        check(1, &["version = 2", "sandbox_image = \"rubelet.local/pause:1\""], &[]);
+        check((1, 7), &BOTH, &["io.containerd.cri.v1"]);
+        check((1, 7), &["version = 2", "sandbox_image = \"rubelet.local/pause:1\""], &[]);
     }
 
     #[test]
     fn containerd_2_gets_version_3_with_cri_in_parts() {
-        check(2, &BOTH, &["sandbox_image"]);
-        check(2, &["version = 3", "sandbox = \"rubelet.local/pause:1\""], &[]);
+        check((2, 1), &BOTH, &["sandbox_image"]);
+        check(
+            (2, 0),
+            &["version = 3", "sandbox = \"rubelet.local/pause:1\"", "bin_dir = \"/usr/lib/cni\""],
+            &[],
+        );
+        check((2, 1), &["bin_dirs = [\"/usr/lib/cni\"]"], &["bin_dir ="]);
     }
 
     #[test]

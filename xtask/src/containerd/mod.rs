@@ -192,7 +192,7 @@ fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
         runc_root: runc_root(dir),
     };
     let file = dir.join("config.toml");
-    fs::write(&file, settings.render(programs.major()?))?;
+    fs::write(&file, settings.render(programs.line()?))?;
     let cgroup_root = format!("/rubelet-{tag}");
     teardown::create_cgroup_root(&cgroup_root)?;
     let log = fs::File::options().create(true).append(true).open(log_file(dir))?;
@@ -286,6 +286,8 @@ pub(crate) fn check(handle: &Handle) -> Result<()> {
             &handle.snapshotter,
             "--runc-binary",
             &handle.runc.display().to_string(),
+            "--runc-root",
+            &runc_root(&handle.dir).display().to_string(),
             images::BUSYBOX,
             "xtask-check",
             "sh",

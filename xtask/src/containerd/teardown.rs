@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Handle, network, tag};
+use super::{Handle, NAMESPACE, network, tag};
 use crate::process::{command, command_line, find_program, output, process_ids, say, signal};
 use crate::{host, wait};
 
 /// Where the kernel shows control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where libcni keeps a file per sandbox and network; containerd offers no setting for it.
+const CNI_RESULTS: &str = "/var/lib/cni/results";
+/// Where every containerd's shims have their sockets.
+const SHIM_SOCKETS: &str = "/run/containerd/s/";
 /// The chains that every portmap plugin of the machine shares, in the order in which they can go.
 const PORTMAP_CHAINS: [&str; 3] = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"];
 
@@ -64,6 +68,7 @@ fn stop_processes(handle: &Handle) -> Result<()> {
     for pid in shims() {
         signal(pid, "KILL");
     }
+    remove_shim_sockets(handle);
     wait::until("the shims to end", Duration::from_secs(10), || Ok(shims().is_empty().then_some(())))?;
     // A container that was being made while the first round ran.
     delete_containers(handle);
@@ -83,6 +88,39 @@ fn delete_containers(handle: &Handle) {
         );
         if let Err(error) = deleted {
             say(&format!("container {}: {error:#}", entry.file_name().to_string_lossy()));
+        }
+    }
+}
+
+/// Removes the sockets of killed shims: each shim's folder names its own in the file `address`.
+fn remove_shim_sockets(handle: &Handle) {
+    let bundles = handle.dir.join("state/io.containerd.runtime.v2.task").join(NAMESPACE);
+    for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
+        let address = fs::read_to_string(bundle.path().join("address")).unwrap_or_default();
+        if let Some(socket) =
+            address.trim().strip_prefix("unix://").filter(|path| path.starts_with(SHIM_SOCKETS))
+        {
+            let _gone_already = fs::remove_file(socket);
+        }
+    }
+}
+
+/// Removes what libcni noted about the sandboxes of network `name`, and about their loopback interfaces.
+fn remove_cni_results(folder: &Path, name: &str) {
+    let files = || {
+        fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|file| file.file_name().into_string().ok())
+    };
+    let prefix = format!("{name}-");
+    let sandboxes: Vec<String> =
+        files().filter_map(|file| Some(file.strip_prefix(&prefix)?.split('-').next()?.to_owned())).collect();
+    for file in files() {
+        let loopback = || sandboxes.iter().any(|sandbox| file == format!("cni-loopback-{sandbox}-lo"));
+        if file.starts_with(&prefix) || loopback() {
+            let _gone_already = fs::remove_file(folder.join(file));
         }
     }
 }
@@ -120,6 +158,7 @@ fn remove_network(handle: &Handle) -> Result<()> {
     {
         output(command([ip]).args(["link", "delete", &handle.bridge]))?;
     }
+    remove_cni_results(Path::new(CNI_RESULTS), &network::name(&tag(&handle.dir)));
     let Some(iptables) = find_program("iptables") else { return Ok(()) };
     let run = |arguments: &[&str]| output(command([&iptables]).args(["-w", "-t", "nat"]).args(arguments));
     let Ok(rules) = run(&["-S"]) else { return Ok(()) };
@@ -333,6 +372,21 @@ mod tests {
         let with_another = PORTMAP.to_owned()
             + "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"other\\\"\" -j CNI-DN-ccc\n";
         check_removals(&with_another, &own);
+    }
+
+    #[test]
+    fn notes_about_other_networks_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["rubelet-1-aa-eth0", "cni-loopback-aa-lo", "rubelet-10-bb-eth0", "cni-loopback-bb-lo"] {
+            fs::write(folder.path().join(file), "").unwrap();
+        }
+        remove_cni_results(folder.path(), "rubelet-1");
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["cni-loopback-bb-lo", "rubelet-10-bb-eth0"]);
     }
 
     #[test]

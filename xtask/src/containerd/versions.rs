@@ -64,15 +64,16 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The major version, which decides how the configuration is spelled.
-    pub(crate) fn major(&self) -> Result<u32> {
-        major(&self.version)
+    /// Major and minor version, which decide how the configuration is spelled.
+    pub(crate) fn line(&self) -> Result<(u32, u32)> {
+        line(&self.version)
             .with_context(|| format!("containerd version {:?} is not understood", self.version))
     }
 }
 
-fn major(version: &str) -> Option<u32> {
-    version.split('.').next()?.parse().ok()
+fn line(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Finds the programs of a version: installed, in the cache, or fetched.
@@ -287,9 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn majors_are_read_from_every_spelling() {
-        for (version, wanted) in [("1.6.20~ds1", Some(1)), ("2.1.9+unknown", Some(2)), ("unknown", None)] {
-            assert_eq!(major(version), wanted, "{version}");
+    fn version_lines_are_read_from_every_spelling() {
+        for (version, wanted) in
+            [("1.6.20~ds1", Some((1, 6))), ("2.1.9+unknown", Some((2, 1))), ("unknown", None)]
+        {
+            assert_eq!(line(version), wanted, "{version}");
         }
     }
 }

@@ -46,19 +46,30 @@ pub(crate) fn build() -> Result<Vec<u8>> {
 }
 
 fn compile(source: &Path, binary: &Path) -> Result<()> {
-    output(command(["rustc"]).args(FLAGS).arg("-o").arg(binary).arg(source))?;
+    // In the repository, so that rustup takes the pinned toolchain.
+    output(command(["rustc"]).args(FLAGS).arg("-o").arg(binary).arg(source).current_dir(host::repository()))?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::process::Command;
+    use std::process::{Child, Command};
     use std::time::Duration;
 
     use super::*;
     use crate::process::{command_line, process_ids, signal};
     use crate::wait;
+
+    /// A child that does not outlive a failing test.
+    struct Guarded(Child);
+
+    impl Drop for Guarded {
+        fn drop(&mut self) {
+            let _ended_already = self.0.kill();
+            let _reaped_already = self.0.wait();
+        }
+    }
 
     fn compiled(folder: &Path) -> PathBuf {
         let binary = folder.join("pause");
@@ -84,10 +95,10 @@ mod tests {
             let binary = compiled(folder.path());
             let size = fs::metadata(&binary).unwrap().len();
             assert!(size < 8192, "pause has grown to {size} bytes");
-            let mut child = Command::new(&binary).spawn().unwrap();
-            wait_until_it_sleeps(child.id(), &binary);
-            signal(child.id(), name);
-            assert!(child.wait().unwrap().success(), "SIG{name} should end it with code 0");
+            let mut child = Guarded(Command::new(&binary).spawn().unwrap());
+            wait_until_it_sleeps(child.0.id(), &binary);
+            signal(child.0.id(), name);
+            assert!(child.0.wait().unwrap().success(), "SIG{name} should end it with code 0");
         }
     }
 
@@ -100,9 +111,9 @@ mod tests {
         let pipe = folder.path().join("pipe");
         output(command(["mkfifo"]).arg(&pipe)).unwrap();
         let script = format!("(read line < {}) & exec {}", pipe.display(), binary.display());
-        let mut parent = Command::new("sh").args(["-c", &script]).spawn().unwrap();
-        wait_until_it_sleeps(parent.id(), &binary);
-        let parent_line = format!("PPid:\t{}", parent.id());
+        let mut parent = Guarded(Command::new("sh").args(["-c", &script]).spawn().unwrap());
+        wait_until_it_sleeps(parent.0.id(), &binary);
+        let parent_line = format!("PPid:\t{}", parent.0.id());
         let children = || -> Vec<u32> {
             let is_child = |pid: &u32| {
                 let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -116,7 +127,7 @@ mod tests {
             Ok(children().is_empty().then_some(()))
         })
         .unwrap();
-        signal(parent.id(), "TERM");
-        assert!(parent.wait().unwrap().success());
+        signal(parent.0.id(), "TERM");
+        assert!(parent.0.wait().unwrap().success());
     }
 }

@@ -91,7 +91,9 @@ fn commands<'a>(line: &'a str, facts: &'a Facts<'_>) -> impl Iterator<Item = Str
     let word_after = |command: &str| {
         let rest = line.trim_start().trim_start_matches("$ ").strip_prefix(command)?;
         let word = rest.split_whitespace().next()?;
-        word.chars().all(|character| character.is_ascii_lowercase() || character == '-').then_some(word)
+        (word.starts_with(|first: char| first.is_ascii_lowercase())
+            && word.chars().all(|character| character.is_ascii_lowercase() || character == '-'))
+        .then_some(word)
     };
     let task = word_after("cargo xtask ")
         .filter(|task| !facts.tasks.iter().any(|known| known == task))
@@ -124,7 +126,10 @@ mod tests {
 
     #[test]
     fn what_exists_may_be_named() {
-        check("`README.md`, `crates/rubelet-core/`, `rubelet-core`, `cargo xtask tidy --x`, `make run`", &[]);
+        check(
+            "`README.md`, `crates/rubelet-core/`, `rubelet-core`, `cargo xtask tidy --x`, `cargo xtask --help`, `make run`",
+            &[],
+        );
         check(
             "[a](a.md#part), [up](../docs/a.md)",
             &["docs/x.md:1: link to ../docs/a.md, which does not exist"],
