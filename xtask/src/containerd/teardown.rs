@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::{Handle, NAMESPACE, network, tag};
 use crate::process::{command, command_line, find_program, output, process_ids, say, signal};
@@ -92,17 +93,24 @@ fn delete_containers(handle: &Handle) {
     }
 }
 
-/// Removes the sockets of killed shims: each shim's folder names its own in the file `address`.
+/// Removes the sockets of killed shims, which the folders of their containers name.
 fn remove_shim_sockets(handle: &Handle) {
     let bundles = handle.dir.join("state/io.containerd.runtime.v2.task").join(NAMESPACE);
     for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
-        let address = fs::read_to_string(bundle.path().join("address")).unwrap_or_default();
-        if let Some(socket) =
-            address.trim().strip_prefix("unix://").filter(|path| path.starts_with(SHIM_SOCKETS))
-        {
+        if let Some(socket) = shim_socket(&bundle.path()).filter(|path| path.starts_with(SHIM_SOCKETS)) {
             let _gone_already = fs::remove_file(socket);
         }
     }
+}
+
+/// The shim's socket: containerd 1 keeps its address as a text, containerd 2 as a part of a JSON object.
+fn shim_socket(bundle: &Path) -> Option<PathBuf> {
+    let address = fs::read_to_string(bundle.join("address")).ok().or_else(|| {
+        let bootstrap: Value =
+            serde_json::from_str(&fs::read_to_string(bundle.join("bootstrap.json")).ok()?).ok()?;
+        bootstrap["address"].as_str().map(str::to_owned)
+    })?;
+    address.trim().strip_prefix("unix://").map(PathBuf::from)
 }
 
 /// Removes what libcni noted about the sandboxes of network `name`, and about their loopback interfaces.
@@ -372,6 +380,17 @@ mod tests {
         let with_another = PORTMAP.to_owned()
             + "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"other\\\"\" -j CNI-DN-ccc\n";
         check_removals(&with_another, &own);
+    }
+
+    #[test]
+    fn both_generations_of_shims_name_their_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(shim_socket(folder.path()), None);
+        fs::write(folder.path().join("bootstrap.json"), r#"{"version":3,"address":"unix:///run/a"}"#)
+            .unwrap();
+        assert_eq!(shim_socket(folder.path()), Some("/run/a".into()));
+        fs::write(folder.path().join("address"), "unix:///run/b\n").unwrap();
+        assert_eq!(shim_socket(folder.path()), Some("/run/b".into()));
     }
 
     #[test]
