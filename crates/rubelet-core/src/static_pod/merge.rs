@@ -1,0 +1,87 @@
+//! One source's full set of pods: which of them may stand beside one another, and what this version can mount.
+//!
+//! Owns the rule that a name occurs once per source; never looks at other sources (they are merged by UID).
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+
+use crate::ids::PodKey;
+
+/// A pod that was left out of its source's set.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("pod {key} occurs twice in this source: the first one is kept; give the other another name")]
+pub struct Dropped {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// The pod that is not used, for the event that says so.
+    pub pod: Box<Pod>,
+}
+
+/// Keeps the first pod of every name and reports the others (upstream `filterInvalidPods`).
+///
+/// Pods have been validated one by one before; the order of the source decides who is first.
+pub fn filter_invalid(pods: Vec<Pod>) -> (Vec<Pod>, Vec<Dropped>) {
+    let mut names = BTreeSet::new();
+    let mut kept = Vec::with_capacity(pods.len());
+    let mut dropped = Vec::new();
+    for pod in pods {
+        let key = PodKey::of(&pod);
+        if names.insert(key.clone()) {
+            kept.push(pod);
+        } else {
+            dropped.push(Dropped { key, pod: Box::new(pod) });
+        }
+    }
+    (kept, dropped)
+}
+
+/// Volumes of kinds that this version cannot mount yet: name and kind of each.
+///
+/// Only `hostPath` and plain `emptyDir` (on disk or in memory) are mounted. Issues to come shorten the list.
+pub fn unsupported_volumes(pod: &Pod) -> Vec<(String, &'static str)> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| Some((volume.name.clone(), unsupported_kind(volume)?))).collect()
+}
+
+fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
+    let kinds = [
+        (
+            volume.empty_dir.as_ref().is_some_and(|dir| is_huge_page(dir.medium.as_deref())),
+            "emptyDir on huge pages",
+        ),
+        (volume.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
+        (volume.azure_disk.is_some(), "azureDisk"),
+        (volume.azure_file.is_some(), "azureFile"),
+        (volume.cephfs.is_some(), "cephfs"),
+        (volume.cinder.is_some(), "cinder"),
+        (volume.config_map.is_some(), "configMap"),
+        (volume.csi.is_some(), "csi"),
+        (volume.downward_api.is_some(), "downwardAPI"),
+        (volume.ephemeral.is_some(), "ephemeral"),
+        (volume.fc.is_some(), "fc"),
+        (volume.flex_volume.is_some(), "flexVolume"),
+        (volume.flocker.is_some(), "flocker"),
+        (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
+        (volume.git_repo.is_some(), "gitRepo"),
+        (volume.glusterfs.is_some(), "glusterfs"),
+        (volume.image.is_some(), "image"),
+        (volume.iscsi.is_some(), "iscsi"),
+        (volume.nfs.is_some(), "nfs"),
+        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
+        (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
+        (volume.portworx_volume.is_some(), "portworxVolume"),
+        (volume.projected.is_some(), "projected"),
+        (volume.quobyte.is_some(), "quobyte"),
+        (volume.rbd.is_some(), "rbd"),
+        (volume.scale_io.is_some(), "scaleIO"),
+        (volume.secret.is_some(), "secret"),
+        (volume.storageos.is_some(), "storageos"),
+        (volume.vsphere_volume.is_some(), "vsphereVolume"),
+    ];
+    kinds.into_iter().find(|(present, _)| *present).map(|(_, kind)| kind)
+}
+
+fn is_huge_page(medium: Option<&str>) -> bool {
+    medium.is_some_and(|medium| medium.starts_with("HugePages"))
+}
