@@ -150,25 +150,21 @@ pub(crate) fn start(version: Version, dir: &Path, archives: Option<&Archives>) -
     }
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let dir = dir.canonicalize()?;
-    if let Some(handle) = Handle::load(&dir).filter(Handle::is_running) {
-        return Ok(handle);
-    }
-    let programs = versions::provide(version)?;
-    let handle = launch(&dir, &programs)?;
-    fs::write(handle_file(&dir), format!("{:#}\n", handle.to_json()))?;
-    let built;
-    let archives = match archives {
-        Some(archives) => archives,
-        None => {
-            built = images::build(&images::default_dir())?;
-            &built
-        }
+    let handle = match Handle::load(&dir).filter(Handle::is_running) {
+        Some(running) => running,
+        None => launch(&dir, &versions::provide(version)?)?,
     };
-    import(&handle, archives)?;
+    wait_until_ready(&handle)?;
+    if missing_image(&handle)?.is_some() {
+        match archives {
+            Some(archives) => import(&handle, archives)?,
+            None => import(&handle, &images::build(&images::default_dir())?)?,
+        }
+    }
     Ok(handle)
 }
 
-/// Starts the daemon and waits until it answers.
+/// Starts the daemon and leaves its handle, so that it can be stopped even when this program is interrupted.
 fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
     let socket = dir.join("containerd.sock");
     if socket.as_os_str().len() > SOCKET_PATH_MAX - ".ttrpc".len() {
@@ -223,18 +219,15 @@ fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
         bridge,
         cgroup_root,
     };
-    wait_until_ready(&handle, child)?;
+    fs::write(handle_file(dir), format!("{:#}\n", handle.to_json()))?;
     Ok(handle)
 }
 
 /// Waits until the CRI plugin runs; an early exit is reported with the end of the log.
-fn wait_until_ready(handle: &Handle, mut child: std::process::Child) -> Result<()> {
+fn wait_until_ready(handle: &Handle) -> Result<()> {
     wait::until("containerd to answer", Duration::from_secs(60), || {
-        if let Some(status) = child.try_wait()? {
-            bail!(
-                "containerd ended with {status}; its last words:\n{}",
-                last_lines(&log_file(&handle.dir), 15)
-            );
+        if !handle.is_running() {
+            bail!("containerd ended; its last words:\n{}", last_lines(&log_file(&handle.dir), 15));
         }
         if !handle.socket.exists() {
             return Ok(None);
@@ -269,11 +262,16 @@ fn import(handle: &Handle, archives: &Archives) -> Result<()> {
         output(&mut handle.ctr(&["images", "import", "--snapshotter", &handle.snapshotter, &path]))
             .with_context(|| format!("cannot import {}", archive.image))?;
     }
-    let known = output(&mut handle.ctr(&["images", "ls", "-q"]))?;
-    match archives.0.iter().find(|archive| !known.lines().any(|line| line == archive.image)) {
-        Some(archive) => bail!("{} was imported but is not listed:\n{known}", archive.image),
+    match missing_image(handle)? {
+        Some(image) => bail!("{image} was imported but is not listed"),
         None => Ok(()),
     }
+}
+
+/// One of our images that the daemon does not know.
+fn missing_image(handle: &Handle) -> Result<Option<&'static str>> {
+    let known = output(&mut handle.ctr(&["images", "ls", "-q"]))?;
+    Ok([images::PAUSE, images::BUSYBOX].into_iter().find(|image| !known.lines().any(|line| line == *image)))
 }
 
 /// Runs a container of our workload image and checks what it says: the least a containerd must be able to do.

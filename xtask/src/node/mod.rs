@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::containerd::{self, Version, last_lines};
@@ -58,14 +58,38 @@ pub(crate) fn up(options: &UpOptions) -> Result<()> {
     })?;
     say(&format!("containerd {} with the {} snapshotter", runtime.version, runtime.snapshotter));
     layout.write(&runtime)?;
+    let interrupted = Interrupted::watch()?;
     let mut child = step("starting the agent", || start_agent(&layout, agent))?;
-    step("waiting for the sample pod", || wait_for_pod(&layout, &mut child))?;
-    show(&layout)?;
-    if options.detach {
+    let shown = step("waiting for the sample pod", || wait_for_pod(&layout, &mut child, &interrupted))
+        .and_then(|()| show(&layout));
+    if shown.is_ok() && options.detach {
         say(&format!("the agent goes on as process {}; `make stop` removes everything", child.id()));
         return Ok(());
     }
-    stay(&layout, &mut child)
+    let waited = shown.and_then(|()| stay(&layout, &mut child, &interrupted));
+    stop_child(&layout, &mut child)?;
+    say(
+        "the containers go on without the agent: `make run` takes them up again, `make stop` removes everything",
+    );
+    if interrupted.now() { Ok(()) } else { waited }
+}
+
+/// Whether somebody pressed Ctrl-C or asked this program to end.
+struct Interrupted(Arc<AtomicBool>);
+
+impl Interrupted {
+    fn watch() -> Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            signal_hook::flag::register(signal, Arc::clone(&asked)).context("cannot wait for Ctrl-C")?;
+        }
+        Ok(Self(asked))
+    }
+
+    fn now(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What needs no root: packages (through sudo), the agent, the images. Then the rest, as root.
@@ -135,11 +159,14 @@ fn pods() -> Result<Value> {
     Ok(serde_json::from_str(&http::get(settings::READ_ONLY_PORT, "/pods")?)?)
 }
 
-fn wait_for_pod(layout: &Layout, child: &mut Child) -> Result<()> {
+fn wait_for_pod(layout: &Layout, child: &mut Child, interrupted: &Interrupted) -> Result<()> {
     let mut seen = String::new();
     let waited = wait::until("the sample pod to run", POD_DEADLINE, || {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}");
+        }
+        if interrupted.now() {
+            bail!("interrupted");
         }
         let Ok(pods) = pods() else { return Ok(None) };
         let now = status::summary(&pods);
@@ -149,9 +176,9 @@ fn wait_for_pod(layout: &Layout, child: &mut Child) -> Result<()> {
         }
         Ok(status::all_ready(&pods).then_some(()))
     });
-    waited.with_context(|| {
+    waited.map_err(|error| {
         let log = &layout.agent_log;
-        format!("the agent's last words (all of them are in {}):\n{}", log.display(), last_lines(log, 20))
+        anyhow!("{error:#}; the end of the agent's log ({}):\n{}", log.display(), last_lines(log, 20))
     })
 }
 
@@ -174,35 +201,35 @@ fn show(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Waits for Ctrl-C or the agent's own end, and stops the agent but not its containers.
-fn stay(layout: &Layout, child: &mut Child) -> Result<()> {
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&asked)).context("cannot wait for Ctrl-C")?;
-    }
+/// Waits for Ctrl-C or the agent's own end.
+fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted) -> Result<()> {
     say("Ctrl-C stops the agent; its containers go on");
-    while !asked.load(Ordering::Relaxed) {
+    while !interrupted.now() {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}:\n{}", last_lines(&layout.agent_log, 20));
         }
         wait::pause();
     }
     eprintln!();
-    say("stopping the agent");
-    signal(child.id(), "TERM");
-    let ended = wait::until("the agent to end", AGENT_STOP, || Ok(child.try_wait()?));
-    match ended {
-        Ok(status) if status.success() => {}
-        Ok(status) => say(&format!("the agent ended with {status}; see {}", layout.agent_log.display())),
-        Err(_) => {
-            say("the agent does not end by itself: killing it");
-            child.kill()?;
-            child.wait()?;
+    Ok(())
+}
+
+/// Ends the agent but not its containers.
+fn stop_child(layout: &Layout, child: &mut Child) -> Result<()> {
+    if child.try_wait()?.is_none() {
+        say("stopping the agent");
+        signal(child.id(), "TERM");
+        match wait::until("the agent to end", AGENT_STOP, || Ok(child.try_wait()?)) {
+            Ok(status) if status.success() => {}
+            Ok(status) => say(&format!("the agent ended with {status}; see {}", layout.agent_log.display())),
+            Err(_) => {
+                say("the agent does not end by itself: killing it");
+                child.kill()?;
+                child.wait()?;
+            }
         }
     }
-    fs::remove_file(&layout.agent_pid)?;
-    say("the containers go on without it: `make run` takes them up again, `make stop` removes everything");
-    Ok(())
+    fs::remove_file(&layout.agent_pid).context("cannot remove the pid file")
 }
 
 /// Removes everything that `up` made, but not what it downloaded.
