@@ -92,6 +92,7 @@ fn perform(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Containerd(ContainerdTask::Start { version, dir, check }) => {
+            host::install_requirements()?;
             let handle = containerd::start(version, &dir, None)?;
             if check {
                 containerd::check(&handle)?;
