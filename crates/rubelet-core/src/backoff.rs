@@ -189,3 +189,137 @@ pub fn format_delay(delay: Duration) -> String {
         _ => format!("{hours}h{minutes}m{rest}s"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{at, pod};
+
+    fn key(name: &str) -> BackoffKey {
+        BackoffKey::image(&"u1".into(), name)
+    }
+
+    fn crash_loop() -> BackoffTable {
+        BackoffTable::new(BackoffPolicy::crash_loop(None, false))
+    }
+
+    #[test]
+    fn delays_double_from_the_first_restart_to_the_maximum() {
+        let mut table = crash_loop();
+        let mut now = 0;
+        let mut delays = vec![];
+        for _ in 0..8 {
+            assert_eq!(table.wait_since(&key("a"), at(now), at(now + 300)), None);
+            let delay = table.next(key("a"), at(now), at(now)).delay.as_secs();
+            delays.push(delay);
+            now += i64::try_from(delay).unwrap();
+        }
+        assert_eq!(delays, [10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn the_delay_counts_from_the_end_of_the_last_instance() {
+        let mut table = crash_loop();
+        let wait = |table: &BackoffTable, ended, now| {
+            table.wait_since(&key("a"), at(ended), at(now)).map(|wait| wait.until.as_second())
+        };
+        assert_eq!(wait(&table, 0, 0), None, "the first restart is immediate");
+        table.next(key("a"), at(0), at(0));
+        assert_eq!(wait(&table, 5, 5), Some(15));
+        assert_eq!(wait(&table, 5, 14), Some(15));
+        assert_eq!(wait(&table, 5, 15), None);
+        assert_eq!(wait(&table, 600, 601), Some(610));
+        assert_eq!(wait(&table, 601, 601), None, "ran for more than ten minutes");
+        assert_eq!(table.next(key("a"), at(601), at(601)).delay, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn pulls_count_from_their_last_failure() {
+        let mut table = BackoffTable::new(BackoffPolicy::image_pull());
+        assert_eq!(table.wait_since_update(&key("a"), at(0)), None);
+        table.next(key("a"), at(0), at(0));
+        let until = |now| table.wait_since_update(&key("a"), at(now)).map(|wait| wait.until.as_second());
+        assert_eq!([until(0), until(9), until(10)], [Some(10), Some(10), None]);
+    }
+
+    #[test]
+    fn configuration_caps_every_delay() {
+        let check = |max: Option<u64>, reduced: bool, initial: u64, largest: u64| {
+            let policy = BackoffPolicy::crash_loop(max.map(Duration::from_secs), reduced);
+            assert_eq!((policy.initial.as_secs(), policy.max.as_secs()), (initial, largest));
+        };
+        check(None, false, 10, 300);
+        check(None, true, 1, 60);
+        check(Some(2), false, 2, 2);
+        check(Some(120), true, 1, 120);
+        let entry = BackoffEntry { delay: Duration::from_secs(300), last_update: at(0) };
+        let policy = BackoffPolicy::crash_loop(Some(Duration::from_secs(20)), false);
+        let table = BackoffTable::restore(policy, [(key("a"), entry)]);
+        assert_eq!(table.get(&key("a")).unwrap().delay, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_new_image_or_size_starts_over_and_a_pod_is_forgotten_whole() {
+        let key_of = |fields: serde_json::Value| {
+            let mut container = json!({"name": "app", "image": "a"});
+            container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let pod = pod(json!({"containers": [container]}));
+            BackoffKey::container(&pod, &pod.spec.as_ref().unwrap().containers[0])
+        };
+        let plain = key_of(json!({}));
+        assert_ne!(plain, key_of(json!({"image": "b"})));
+        assert_ne!(plain, key_of(json!({"resources": {"limits": {"cpu": "1"}}})));
+        assert_eq!(plain, key_of(json!({"command": ["x"]})));
+        let mut table = crash_loop();
+        table.next(plain.clone(), at(0), at(0));
+        table.next(key("image"), at(0), at(0));
+        table.forget(&key("image"));
+        assert_eq!(table.entries().count(), 1);
+        table.prune(at(600));
+        assert_eq!(table.entries().count(), 1);
+        table.forget_pod(&"u1".into());
+        assert_eq!(table.entries().count(), 0);
+        table.next(plain, at(0), at(0));
+        table.prune(at(601));
+        assert_eq!(table.entries().count(), 0);
+    }
+
+    #[test]
+    fn delays_print_as_in_go() {
+        let check =
+            |seconds, expected: &str| assert_eq!(format_delay(Duration::from_secs(seconds)), expected);
+        check(10, "10s");
+        check(80, "1m20s");
+        check(300, "5m0s");
+        check(3600, "1h0m0s");
+    }
+
+    proptest! {
+        #[test]
+        fn a_journal_changes_nothing(steps in prop::collection::vec((0..3u8, 0..2000i64), 0..40), probe in 0..80_000i64) {
+            let mut table = crash_loop();
+            let mut now = 0;
+            for (name, pause) in steps {
+                now += pause;
+                let key = key(&name.to_string());
+                if table.wait_since(&key, at(now), at(now)).is_none() {
+                    let entry = table.next(key, at(now), at(now));
+                    prop_assert!(entry.delay >= Duration::from_secs(10) && entry.delay <= MAX_CONTAINER_BACKOFF);
+                }
+            }
+            let text = serde_json::to_string(&table.entries().collect::<Vec<_>>()).unwrap();
+            let entries: Vec<(BackoffKey, BackoffEntry)> = serde_json::from_str(&text).unwrap();
+            let restored = BackoffTable::restore(BackoffPolicy::crash_loop(None, false), entries);
+            prop_assert_eq!(&restored, &table);
+            for name in ["0", "1", "2"] {
+                if let Some(wait) = table.wait_since(&key(name), at(now), at(probe)) {
+                    prop_assert!(wait.until > at(probe));
+                    prop_assert!(table.wait_since(&key(name), at(now), wait.until).is_none());
+                }
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub const MINIMUM_STOP_SECONDS: i64 = 2;
 /// Grace when neither pod nor containers say one: the API's default.
 pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// Grace for a pod that only the runtime knows.
-pub const ORPHAN_GRACE_SECONDS: i64 = 1;
+pub const ORPHAN_GRACE_SECONDS: u64 = 1;
 
 /// Everything to stop of one pod: containers all in parallel, each as its entry says, then every sandbox.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -204,4 +204,180 @@ fn seconds(value: i64) -> u64 {
 
 fn spec_grace(pod: &Pod) -> i64 {
     spec_of(pod).termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{self, container, observed, sandbox};
+
+    fn pod(deletion_grace: Option<i64>, spec_grace: Option<i64>) -> Pod {
+        let mut pod = fixtures::pod(json!({"containers": [{
+            "name": "app",
+            "lifecycle": {"preStop": {"exec": {"command": ["bye"]}}},
+            "livenessProbe": {"terminationGracePeriodSeconds": 5},
+            "startupProbe": {"terminationGracePeriodSeconds": 90},
+        }, {"name": "plain", "livenessProbe": {}}]}));
+        pod.metadata.deletion_grace_period_seconds = deletion_grace;
+        pod.spec.as_mut().unwrap().termination_grace_period_seconds = spec_grace;
+        pod
+    }
+
+    #[test]
+    fn the_smallest_grace_holds() {
+        let check = |current, deletion, spec, forced, expected| {
+            assert_eq!(effective_grace(current, &pod(deletion, spec), forced), expected);
+        };
+        check(None, None, None, None, 30);
+        check(None, None, Some(60), None, 60);
+        check(None, Some(20), Some(60), None, 20);
+        check(None, Some(20), Some(60), Some(5), 5);
+        check(Some(3), Some(20), Some(60), Some(5), 3);
+        check(None, Some(90), Some(60), None, 90);
+        check(None, Some(0), Some(60), None, 1);
+        check(None, None, Some(0), None, 1);
+        check(None, Some(-4), None, None, 1);
+        check(Some(40), None, Some(10), None, 40);
+    }
+
+    #[test]
+    fn a_single_kill_takes_the_grace_of_its_reason() {
+        let check = |deletion, name: &str, reason, expected| {
+            let kill = compute_container_kill(
+                Some(&pod(deletion, Some(60))),
+                &container(&format!("{name} running")),
+                reason,
+                "",
+            );
+            assert_eq!(kill.grace_seconds, expected);
+            assert_eq!(kill.message, format!("Stopping container {name}"));
+        };
+        check(None, "app", KillReason::DefinitionChanged, 60);
+        check(None, "app", KillReason::LivenessProbe, 5);
+        check(None, "app", KillReason::StartupProbe, 90);
+        check(None, "plain", KillReason::LivenessProbe, 60);
+        check(Some(7), "app", KillReason::LivenessProbe, 7);
+        check(None, "app", KillReason::RestartAll, 0);
+    }
+
+    #[test]
+    fn hooks_run_when_there_is_time_and_a_process() {
+        let hook = |line: &str, reason| {
+            compute_container_kill(Some(&pod(None, None)), &container(line), reason, "why").pre_stop.is_some()
+        };
+        assert!(hook("app running", KillReason::LivenessProbe));
+        assert!(!hook("plain running", KillReason::LivenessProbe));
+        assert!(!hook("app unknown", KillReason::UnknownState));
+        assert!(!hook("app running", KillReason::RestartAll));
+    }
+
+    #[test]
+    fn a_pod_without_a_spec_is_stopped_by_what_its_containers_carry() {
+        let mut pod = observed(&[sandbox(0, true)], &["app running", "old exited 0"]);
+        let facts = &mut pod.containers.iter_mut().find(|c| c.name == "app").unwrap().facts;
+        facts.pre_stop_handler = Some(r#"{"sleep":{"seconds":3}}"#.to_owned());
+        facts.pod_termination_grace_period = Some(45);
+        let plan = compute_kill_plan(None, &pod, None, KillReason::PodEnds);
+        assert_eq!(plan.sandboxes, ["s0".into()]);
+        let [kill] = plan.containers.as_slice() else { panic!("{plan:?}") };
+        assert_eq!((kill.name.as_str(), kill.grace_seconds), ("app", 45));
+        assert_eq!(kill.pre_stop.as_ref().unwrap().sleep.as_ref().unwrap().seconds, 3);
+        let orphan = compute_kill_plan(None, &pod, Some(ORPHAN_GRACE_SECONDS), KillReason::PodEnds);
+        assert_eq!(orphan.containers[0].grace_seconds, 1);
+    }
+
+    #[test]
+    fn stopping_always_leaves_two_seconds() {
+        let check = |grace, millis, expected| {
+            assert_eq!(stop_timeout(grace, Duration::from_millis(millis)), expected);
+        };
+        check(30, 0, 30);
+        check(30, 9_999, 21);
+        check(30, 29_000, 2);
+        check(30, 90_000, 2);
+        check(0, 0, 2);
+    }
+
+    fn with_sidecars() -> Pod {
+        let always = |name: &str| json!({"name": name, "restartPolicy": "Always"});
+        fixtures::pod(json!({
+            "initContainers": [always("s1"), {"name": "init"}, always("s2"), always("s3")],
+            "containers": [{"name": "a"}, {"name": "b"}],
+            "ephemeralContainers": [{"name": "debug"}],
+        }))
+    }
+
+    fn order(containers: &[&str]) -> Vec<String> {
+        let plan = compute_kill_plan(
+            Some(&with_sidecars()),
+            &observed(&[sandbox(0, true)], containers),
+            Some(10),
+            KillReason::PodEnds,
+        );
+        let mut lines: Vec<_> = plan
+            .containers
+            .iter()
+            .map(|kill| {
+                let waits: Vec<_> = kill.wait_for.iter().map(ContainerId::as_str).collect();
+                format!("{}<-{}", kill.name, waits.join(","))
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn sidecars_wait_for_apps_and_then_for_the_next_living_sidecar() {
+        assert_eq!(
+            order(&["s1 running", "s2 running", "s3 running", "a running", "b exited 0", "debug running"]),
+            ["a<-", "debug<-", "s1<-a-0,s2-0", "s2<-a-0,s3-0", "s3<-a-0"]
+        );
+        assert_eq!(order(&["s1 running", "s2 exited 1", "s3 running"]), ["s1<-s3-0", "s3<-"]);
+        assert_eq!(order(&["init running", "s1 running"]), ["init<-", "s1<-"]);
+    }
+
+    proptest! {
+        #[test]
+        fn grace_only_shrinks(
+            current in prop::option::of(1..100u64),
+            deletion in prop::option::of(-5..100i64),
+            spec in prop::option::of(-5..100i64),
+            forced in prop::option::of(0..100u64),
+        ) {
+            let grace = effective_grace(current, &pod(deletion, spec), forced);
+            prop_assert!(grace >= 1);
+            if let Some(current) = current {
+                prop_assert!(grace <= current);
+                prop_assert_eq!(effective_grace(Some(grace), &pod(deletion, spec), forced), grace);
+            }
+        }
+
+        #[test]
+        fn waiting_never_goes_in_a_circle_and_only_for_what_is_stopped(states in prop::collection::vec(0..3u8, 7)) {
+            let names = ["s1", "init", "s2", "s3", "a", "b", "debug"];
+            let lines: Vec<_> = names
+                .iter()
+                .zip(&states)
+                .map(|(name, state)| format!("{name} {}", ["running", "unknown", "exited"][usize::from(*state)]))
+                .collect();
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            let plan = compute_kill_plan(
+                Some(&with_sidecars()), &observed(&[], &lines), Some(10), KillReason::PodEnds,
+            );
+            // Stop whoever waits for nobody, until everybody is stopped.
+            let mut waiting = plan.containers.clone();
+            while !waiting.is_empty() {
+                let free: Vec<_> =
+                    waiting.iter().filter(|kill| kill.wait_for.is_empty()).map(|kill| kill.id.clone()).collect();
+                prop_assert!(!free.is_empty(), "{waiting:?}");
+                waiting.retain(|kill| !free.contains(&kill.id));
+                for kill in &mut waiting {
+                    kill.wait_for.retain(|id| !free.contains(id));
+                }
+            }
+        }
+    }
 }

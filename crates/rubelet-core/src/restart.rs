@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, PodStatus,
 };
 
+use crate::containers::spec_of;
 pub use crate::containers::{init_containers, is_sidecar};
 use crate::observed::{ObservedPod, ObservedState};
 use crate::plan::ContainerKind;
@@ -103,7 +104,7 @@ pub fn is_to_be_started(pod: &Pod, container: &Container, observed: &ObservedPod
     if pod.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let Some(spec) = pod.spec.as_ref() else { return false };
+    let spec = spec_of(pod);
     match observed.newest_container(&container.name) {
         None => true,
         Some(instance) => match instance.state {
@@ -127,7 +128,7 @@ pub fn may_restart_all(spec: &PodSpec) -> bool {
 /// Whether RestartAllContainers is under way: the reported condition says so, or an exited container matches
 /// such a rule, as observed or as last reported (upstream `ShouldAllContainersRestart`).
 pub fn restart_all_wanted(pod: &Pod, observed: &ObservedPod, reported: Option<&PodStatus>) -> bool {
-    let Some(spec) = pod.spec.as_ref() else { return false };
+    let spec = spec_of(pod);
     let condition = reported.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
         conditions.iter().any(|c| c.type_ == "AllContainersRestarting" && c.status == "True")
     });
@@ -152,9 +153,8 @@ pub fn restart_all_wanted(pod: &Pod, observed: &ObservedPod, reported: Option<&P
 
 /// Whether RestartAllContainers has removed what it had to: no init or app container is left in the runtime.
 pub fn restart_all_cleaned_up(pod: &Pod, observed: &ObservedPod) -> bool {
-    pod.spec.as_ref().is_none_or(|spec| {
-        planned_containers(spec).all(|(_, container)| observed.newest_container(&container.name).is_none())
-    })
+    planned_containers(spec_of(pod))
+        .all(|(_, container)| observed.newest_container(&container.name).is_none())
 }
 
 /// Init and app containers of a pod in spec order, each with its kind and index.
@@ -196,4 +196,100 @@ fn reported_exit_code(reported: Option<&PodStatus>, name: &str) -> Option<i32> {
         .find(|container| container.name == name)
         .and_then(|container| container.state.as_ref()?.terminated.as_ref())
         .map(|terminated| terminated.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixtures;
+
+    fn app(fields: Value) -> Container {
+        let mut container = json!({"name": "app"});
+        container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(container).unwrap()
+    }
+
+    #[test]
+    fn the_narrowest_policy_decides() {
+        let check = |pod: &str, own: Option<&str>, zero: bool, one: bool| {
+            let spec = PodSpec { restart_policy: Some(pod.to_owned()), ..PodSpec::default() };
+            let container = Container { restart_policy: own.map(str::to_owned), ..app(json!({})) };
+            let decided = [0, 1].map(|code| restarts_after(&container, &spec, code));
+            assert_eq!(decided, [zero, one], "pod {pod}, container {own:?}");
+        };
+        check("Always", None, true, true);
+        check("OnFailure", None, false, true);
+        check("Never", None, false, false);
+        check("", None, true, true);
+        check("Never", Some("Always"), true, true);
+        check("Always", Some("Never"), false, false);
+        check("Always", Some("OnFailure"), false, true);
+        check("Never", Some("unheard-of"), false, false);
+    }
+
+    #[test]
+    fn the_first_exit_code_rule_that_matches_decides() {
+        let rules = json!([
+            {"action": "Restart", "exitCodes": {"operator": "In", "values": [1, 2]}},
+            {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [2, 3]}},
+            {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 4]}},
+            {"action": "Restart"},
+        ]);
+        let spec = PodSpec { restart_policy: Some("Never".to_owned()), ..PodSpec::default() };
+        let ruled = app(json!({"restartPolicy": "Never", "restartPolicyRules": rules}));
+        let check = |code, expected| assert_eq!(on_exit(&ruled, &spec, code), expected, "exit code {code}");
+        check(1, RestartDecision::Restart);
+        check(2, RestartDecision::Restart);
+        check(3, RestartDecision::RestartAll);
+        check(9, RestartDecision::Restart);
+        check(0, RestartDecision::Stay);
+        check(4, RestartDecision::Stay);
+        // Rules without a policy of the container's own do not count, nor do they for a probe failure.
+        let unruled = Container { restart_policy: None, ..ruled.clone() };
+        assert_eq!(on_exit(&unruled, &spec, 1), RestartDecision::Stay);
+        assert!(!restarts_after_probe_failure(&ruled, &spec));
+    }
+
+    #[test]
+    fn restart_all_is_wanted_by_an_exit_and_not_by_an_outdated_report() {
+        let pod = fixtures::pod(json!({"containers": [{"name": "app", "restartPolicy": "Never",
+            "restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [5]}}],
+        }]}));
+        let ended = json!({"containerStatuses": [{"name": "app", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": 5}}}]});
+        let condition = json!({"conditions": [{"type": "AllContainersRestarting", "status": "True"}]});
+        let check = |containers: &[&str], reported: Option<&Value>, expected: bool| {
+            let status = reported.map(|value| serde_json::from_value::<PodStatus>(value.clone()).unwrap());
+            let observed = fixtures::observed(&[], containers);
+            assert_eq!(restart_all_wanted(&pod, &observed, status.as_ref()), expected, "{containers:?}");
+        };
+        check(&["app exited 5"], None, true);
+        check(&["app exited 4"], None, false);
+        check(&["app exited 5", "app#1 running"], None, false);
+        check(&[], Some(&ended), true);
+        check(&["app#1 running"], Some(&ended), false);
+        check(&["app running"], Some(&condition), true);
+        assert!(may_restart_all(spec_of(&pod)));
+    }
+
+    #[test]
+    fn a_container_is_started_when_it_is_missing_or_ended_and_may_return() {
+        let mut pod = fixtures::pod(json!({"restartPolicy": "OnFailure", "containers": [{"name": "app"}]}));
+        let check = |pod: &Pod, containers: &[&str], expected: bool| {
+            let container = &spec_of(pod).containers[0];
+            let observed = fixtures::observed(&[], containers);
+            assert_eq!(is_to_be_started(pod, container, &observed), expected, "{containers:?}");
+        };
+        check(&pod, &[], true);
+        check(&pod, &["app created"], true);
+        check(&pod, &["app unknown"], true);
+        check(&pod, &["app running"], false);
+        check(&pod, &["app exited 0"], false);
+        check(&pod, &["app exited 1"], true);
+        check(&pod, &["app exited 1", "app#1 running"], false);
+        pod.metadata.deletion_timestamp = Some(fixtures::at(0).into());
+        check(&pod, &[], false);
+    }
 }
