@@ -111,7 +111,8 @@ pub(crate) fn process_ids() -> Vec<u32> {
 
 /// Sends `signal` (a name like `TERM`) to one process; a process that is gone already is no error.
 pub(crate) fn signal(pid: u32, signal: &str) {
-    let _gone_already = output(&mut command(["kill", &format!("-{signal}"), &pid.to_string()]));
+    // The shell's own `kill`: the program of that name is not on every machine.
+    let _gone_already = output(&mut command(["sh", "-c", &format!("kill -s {signal} {pid}")]));
 }
 
 /// Reads a pid file; anything but a number counts as no file.

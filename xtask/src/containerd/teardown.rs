@@ -47,14 +47,12 @@ pub(crate) fn bring_down(dir: &Path) -> Result<()> {
 fn stop_processes(handle: &Handle) -> Result<()> {
     // The daemon goes first, so that nothing restarts or re-reads what is taken away under it.
     if handle.is_running() {
+        let ended = || Ok((!handle.is_running()).then_some(()));
         signal(handle.pid, "TERM");
-        if wait::until("containerd to end", Duration::from_secs(5), || {
-            Ok((!handle.is_running()).then_some(()))
-        })
-        .is_err()
-        {
+        if wait::until("containerd to end", Duration::from_secs(5), ended).is_err() {
             say("containerd does not end by itself: killing it");
             signal(handle.pid, "KILL");
+            wait::until("containerd to be gone", Duration::from_secs(10), ended)?;
         }
     }
     delete_containers(handle);
