@@ -211,3 +211,130 @@ pub fn is_static(pod: &Pod) -> bool {
         .and_then(|annotations| annotations.get("kubernetes.io/config.source"))
         .is_some_and(|source| source != "api")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixtures;
+
+    /// A status from words: `running`, `started` (running and started), `waiting`, `waiting:CODE` (ended before),
+    /// a number (ended with it), `restarting` (ended by RestartAllContainers); `-` leaves the status out.
+    fn status(name: &str, word: &str) -> Option<Value> {
+        let ended = |code: &str| json!({"terminated": {"exitCode": code.parse::<i32>().unwrap()}});
+        let (state, last) = match word {
+            "-" => return None,
+            "running" | "started" => (json!({"running": {}}), json!({})),
+            "waiting" => (json!({"waiting": {}}), json!({})),
+            "restarting" => (
+                json!({"waiting": {}}),
+                json!({"terminated": {"exitCode": 137, "reason": "RestartingAllContainers"}}),
+            ),
+            _ => match word.strip_prefix("waiting:") {
+                Some(code) => (json!({"waiting": {}}), ended(code)),
+                None => (ended(word), json!({})),
+            },
+        };
+        Some(json!({"name": name, "state": state, "lastState": last, "started": word == "started",
+            "image": "", "imageID": "", "ready": false, "restartCount": 0}))
+    }
+
+    #[track_caller]
+    fn check_with(spec: Value, words: &[&str], stopped: bool, initialized: bool, expected: Phase) {
+        let pod = fixtures::pod(spec);
+        let spec = spec_of(&pod);
+        let mut words = words.iter();
+        let mut list = |containers: &[Container]| -> Vec<Value> {
+            containers.iter().filter_map(|c| status(&c.name, words.next().unwrap())).collect()
+        };
+        let statuses = json!({"initContainerStatuses": list(init_containers(spec)), "containerStatuses": list(&spec.containers)});
+        let status: PodStatus = serde_json::from_value(statuses).unwrap();
+        assert_eq!(compute_phase(&pod, &status, stopped, initialized), expected);
+    }
+
+    #[test]
+    fn app_containers_decide_by_what_runs_and_what_may_run_again() {
+        let check = |policy: &str, words: &[&str], expected| {
+            let spec = json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]});
+            check_with(spec, words, false, false, expected);
+        };
+        check("Always", &["waiting", "waiting"], Phase::Pending);
+        check("Always", &["running", "waiting"], Phase::Pending);
+        check("Always", &["running", "-"], Phase::Pending);
+        check("Always", &["-", "-"], Phase::Pending);
+        check("Always", &["running", "running"], Phase::Running);
+        check("Always", &["running", "waiting:1"], Phase::Running);
+        check("Always", &["0", "1"], Phase::Running);
+        check("Always", &["waiting:1", "waiting:0"], Phase::Running);
+        check("OnFailure", &["0", "1"], Phase::Running);
+        check("OnFailure", &["0", "0"], Phase::Succeeded);
+        check("Never", &["0", "running"], Phase::Running);
+        check("Never", &["0", "0"], Phase::Succeeded);
+        check("Never", &["0", "1"], Phase::Failed);
+        check("Never", &["0", "waiting:137"], Phase::Failed);
+        check("Never", &["0", "restarting"], Phase::Running);
+    }
+
+    #[test]
+    fn rules_of_a_container_beat_the_policy_of_the_pod() {
+        let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a", "restartPolicy": "Never",
+            "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}]});
+        check_with(spec.clone(), &["42"], false, false, Phase::Running);
+        check_with(spec.clone(), &["41"], false, false, Phase::Failed);
+        check_with(spec, &["42"], true, false, Phase::Failed);
+    }
+
+    #[test]
+    fn a_pod_that_stopped_is_judged_by_exit_codes_alone_unless_it_is_static() {
+        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+        check_with(spec.clone(), &["0", "0"], true, true, Phase::Succeeded);
+        check_with(spec.clone(), &["0", "143"], true, true, Phase::Failed);
+        check_with(spec.clone(), &["0", "waiting:0"], true, true, Phase::Failed);
+        check_with(spec.clone(), &["0", "waiting"], true, true, Phase::Pending);
+        let mut pod = fixtures::pod(spec);
+        assert!(!is_static(&pod));
+        pod.metadata.annotations =
+            Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+        assert!(is_static(&pod));
+        let statuses = json!({"containerStatuses": [status("a", "0"), status("b", "0")]});
+        let statuses: PodStatus = serde_json::from_value(statuses).unwrap();
+        assert_eq!(compute_phase(&pod, &statuses, true, true), Phase::Running);
+    }
+
+    #[test]
+    fn init_containers_keep_a_pod_pending_or_fail_it() {
+        let check = |policy: &str, words: &[&str], expected| {
+            let spec = json!({"restartPolicy": policy, "containers": [{"name": "a"}], "initContainers": [{"name": "i"}]});
+            check_with(spec, words, false, false, expected);
+        };
+        check("Always", &["-", "waiting"], Phase::Pending);
+        check("Always", &["running", "waiting"], Phase::Pending);
+        check("Always", &["0", "running"], Phase::Running);
+        check("Always", &["1", "waiting"], Phase::Pending);
+        check("Always", &["waiting:1", "waiting"], Phase::Pending);
+        check("Never", &["1", "waiting"], Phase::Failed);
+        check("Never", &["waiting:1", "waiting"], Phase::Failed);
+        check("Never", &["restarting", "restarting"], Phase::Running);
+        check("OnFailure", &["1", "waiting"], Phase::Pending);
+    }
+
+    #[test]
+    fn sidecars_hold_back_running_until_started_and_never_keep_a_pod_from_ending() {
+        let check = |words: &[&str], initialized, expected| {
+            let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a"}],
+                "initContainers": [{"name": "s", "restartPolicy": "Always"}]});
+            check_with(spec, words, false, initialized, expected);
+        };
+        check(&["waiting", "waiting"], false, Phase::Pending);
+        check(&["running", "waiting"], false, Phase::Pending);
+        check(&["running", "running"], false, Phase::Pending);
+        check(&["running", "running"], true, Phase::Running);
+        check(&["started", "running"], false, Phase::Running);
+        check(&["waiting:1", "running"], true, Phase::Running);
+        check(&["0", "0"], true, Phase::Succeeded);
+        check(&["1", "0"], true, Phase::Succeeded);
+        check(&["started", "0"], true, Phase::Running);
+        check(&["started", "1"], true, Phase::Running);
+    }
+}
