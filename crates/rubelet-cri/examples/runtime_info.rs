@@ -8,7 +8,17 @@ use rubelet_cri::observe::Listing;
 use rubelet_cri::{CriClient, Deadlines, ImageService, RuntimeService, connect, v1};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> std::process::ExitCode {
+    match show().await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn show() -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = std::env::args().nth(1).unwrap_or("unix:///run/containerd/containerd.sock".to_owned());
     let client = CriClient::new(&endpoint, Deadlines::with_request(Duration::from_secs(5)))?;
     println!("{:#?}", connect::check_runtime(&client).await?);

@@ -82,6 +82,10 @@ pub enum CheckError {
         /// Version of CRI it announced.
         found: String,
     },
+    /// The socket can be opened, and what is behind it breaks off or keeps silent; it may be a runtime that is
+    /// just starting.
+    #[error("{0}; the socket can be opened, but what listens there may not be a container runtime")]
+    Mute(CriError),
     /// A call failed; it may succeed later.
     #[error(transparent)]
     Call(#[from] CriError),
@@ -90,7 +94,7 @@ pub enum CheckError {
 impl CheckError {
     /// Whether waiting cannot help.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Call(_))
+        matches!(self, Self::NotCri { .. } | Self::WrongVersion { .. })
     }
 }
 
@@ -103,6 +107,10 @@ pub async fn check_runtime(service: &dyn RuntimeService) -> Result<RuntimeInfo, 
         // A server that is not gRPC at all answers with an HTTP status.
         CriErrorKind::Unknown if error.message.contains("HTTP status code") => {
             CheckError::NotCri { answer: error.message }
+        }
+        // Had the socket itself been the problem, the connection would wait out a back-off.
+        CriErrorKind::Unreachable | CriErrorKind::DeadlineExceeded if error.retry_in.is_none() => {
+            CheckError::Mute(error)
         }
         _ => CheckError::Call(error),
     })?;
