@@ -86,7 +86,7 @@ pub(crate) fn provide(version: Version) -> Result<Programs> {
         return programs(own);
     }
     let folder = host::cache_dir().join("containerd").join(suite);
-    let cached = folder.join("root/usr/bin/containerd");
+    let cached = folder.join("usr/bin/containerd");
     if !cached.is_file() {
         step(&format!("fetching containerd {prefix}x from Debian {suite}"), || fetch(suite, &folder))?;
     }
@@ -134,25 +134,26 @@ fn fetch(suite: &str, folder: &Path) -> Result<()> {
         );
     }
     let part = folder.with_extension(format!("part-{}", std::process::id()));
-    let apt_dirs = ["lists/partial", "archives/partial", "debs", "root"];
-    for name in apt_dirs {
+    let fetched = fetch_into(&part, suite).and_then(|()| match fs::rename(part.join("root"), folder) {
+        // Somebody else was faster: theirs is as good.
+        Err(_) if folder.join("usr/bin/containerd").is_file() => Ok(()),
+        renamed => renamed.with_context(|| format!("cannot create {}", folder.display())),
+    });
+    let _not_worth_an_error = fs::remove_dir_all(&part);
+    fetched
+}
+
+fn fetch_into(part: &Path, suite: &str) -> Result<()> {
+    for name in ["lists/partial", "archives/partial", "debs", "root"] {
         fs::create_dir_all(part.join(name)).with_context(|| format!("cannot create {}", part.display()))?;
     }
     let sources =
         one_suite(&machine_sources()?, suite).context("no Debian archive in the machine's apt sources")?;
-    fs::write(part.join(format!("{suite}.{}", sources.extension)), &sources.text)?;
     let list = part.join(format!("{suite}.{}", sources.extension));
-    output(apt(&part, &list).arg("update"))?;
-    output(apt(&part, &list).args(["download", "containerd", "runc"]).current_dir(part.join("debs")))?;
-    host::unpack_debs(&part.join("debs"), &part.join("root"))?;
-    for leftover in ["lists", "archives", "debs"] {
-        fs::remove_dir_all(part.join(leftover))?;
-    }
-    match fs::rename(&part, folder) {
-        // Somebody else was faster: theirs is as good.
-        Err(_) if folder.join("root/usr/bin/containerd").is_file() => Ok(fs::remove_dir_all(&part)?),
-        renamed => renamed.with_context(|| format!("cannot create {}", folder.display())),
-    }
+    fs::write(&list, &sources.text)?;
+    output(apt(part, &list).arg("update"))?;
+    output(apt(part, &list).args(["download", "containerd", "runc"]).current_dir(part.join("debs")))?;
+    host::unpack_debs(&part.join("debs"), &part.join("root"))
 }
 
 /// An apt-get that reads one list of sources and keeps its state to itself.

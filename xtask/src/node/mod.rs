@@ -52,6 +52,13 @@ pub(crate) fn up(options: &UpOptions) -> Result<()> {
         say(&format!("the agent is running already (process {pid})"));
         return show(&layout);
     }
+    if http::get(settings::READ_ONLY_PORT, "/healthz").is_ok() {
+        bail!(
+            "another agent answers on port {}: it is not of {}; stop it first",
+            settings::READ_ONLY_PORT,
+            layout.dir.display()
+        );
+    }
     let archives = images::archives_in(&images::default_dir());
     let runtime = step("starting a private containerd", || {
         containerd::start(options.containerd, &layout.containerd, Some(&archives))
