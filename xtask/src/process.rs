@@ -85,7 +85,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// As [`find_program`], with an error that names the package to install.
+/// As [`find_program`], with an error that names what is missing.
 pub(crate) fn need_program(name: &str) -> Result<PathBuf> {
     find_program(name).with_context(|| format!("`{name}` is not installed"))
 }

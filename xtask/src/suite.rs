@@ -38,7 +38,7 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
     } else {
         say("cargo-deny is not installed: licences are not checked here");
     }
-    cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo("lints", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
     let nextest = output(command(["cargo", "nextest", "--version"]).current_dir(host::repository())).is_ok();
     if nextest {
         cargo("tests", &["nextest", "run", "--workspace", "--profile", "ci"])?;
