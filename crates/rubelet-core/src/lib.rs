@@ -5,6 +5,7 @@
 //! carries plans out and decides nothing. `cargo xtask tidy` holds the crate to its dependency allow-list.
 
 pub mod actions;
+pub mod admission;
 pub mod backoff;
 pub mod containers;
 pub mod defaults;
@@ -26,9 +27,10 @@ pub mod phase;
 pub mod plan;
 pub mod qos;
 pub mod quantity;
+pub mod resources;
 pub mod restart;
-pub mod static_pod;
 pub mod security;
+pub mod static_pod;
 pub mod status;
 pub mod termination;
 pub mod validation;

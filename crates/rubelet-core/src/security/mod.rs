@@ -9,6 +9,7 @@ mod profiles;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SELinuxOptions, SecurityContext};
 
+pub(crate) use self::namespaces::normal_sysctl_name;
 pub use self::namespaces::{
     IdMapping, NamespaceMode, Namespaces, UserNamespace, UserNamespaceFacts, container_namespaces,
     normal_sysctls, pod_namespaces,
