@@ -21,6 +21,7 @@ pub mod image;
 pub mod kill;
 pub mod labels;
 pub mod lifecycle;
+pub mod mounts;
 pub mod observed;
 pub mod paths;
 pub mod phase;

@@ -16,6 +16,7 @@ mod link;
 pub mod observe;
 mod redact;
 pub mod service;
+pub mod translate;
 pub mod v1;
 
 pub use client::CriClient;

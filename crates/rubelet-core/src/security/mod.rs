@@ -91,8 +91,7 @@ pub struct EffectiveSecurity {
     pub namespaces: Namespaces,
 }
 
-/// Why there is no valid security context. The container waits with CreateContainerConfigError for the first
-/// three and CreateContainerError for the rest (upstream: both stages of `generateContainerConfig`).
+/// Why there is no valid security context. The container waits with CreateContainerConfigError.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecurityError {
     /// The spec asks for root and for non-root.
