@@ -176,12 +176,21 @@ impl ScriptedCri {
         self.with(|model, _| model.faults.stop());
     }
 
-    /// Breaks every call and event stream under way and refuses new ones for a while. Containers live on.
+    /// Breaks every call and event stream under way and refuses new ones for a while, or until
+    /// [`Self::start_runtime`]. Containers live on.
     pub fn restart_runtime(&self, down_for: Duration) {
         self.with(|model, now| {
             model.epoch += 1;
             model.subscribers.clear();
             model.down_until = (!down_for.is_zero()).then(|| now + down_for);
+            model.version += 1;
+        });
+    }
+
+    /// A runtime that is down is back at once.
+    pub fn start_runtime(&self) {
+        self.with(|model, _| {
+            model.down_until = None;
             model.version += 1;
         });
     }

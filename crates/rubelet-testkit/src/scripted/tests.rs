@@ -454,7 +454,7 @@ mod socket {
         let (cri, _server, steps, _directory) = served(RuntimeKind::Containerd2);
         let (_, container) = steps.run("web").await;
         let mut events = steps.0.container_events().await.unwrap();
-        cri.restart_runtime(Duration::from_millis(150));
+        cri.restart_runtime(3600 * SECOND);
         while let Some(event) = events.next().await {
             if let Err(error) = event {
                 assert_eq!(error.kind, CriErrorKind::Unreachable, "{error}");
@@ -462,8 +462,9 @@ mod socket {
         }
         let error = steps.status(&container).await.unwrap_err();
         assert_eq!(error.kind, CriErrorKind::Unreachable, "{error}");
-        let mut failures = 0;
-        connect::wait_for_runtime(&steps.0, |_, _| failures += 1).await.unwrap();
+        // Started only once the client was refused again: it has to come back through its back-off.
+        let failed = |_: &connect::CheckError, _| cri.start_runtime();
+        connect::wait_for_runtime(&steps.0, failed).await.unwrap();
         let status = steps.status(&container).await.unwrap();
         assert_eq!(status.state, v1::ContainerState::ContainerRunning as i32);
     }
