@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::duration::GoDuration;
-use crate::fields::{config_struct, zero_is_default, zero_is_kept};
+use crate::fields::config_struct;
 use crate::types::*;
 
 config_struct! {
@@ -161,7 +161,7 @@ config_struct! {
         /// Most pulls at once; unset is no limit.
         max_parallel_image_pulls: Option<i32> = "maxParallelImagePulls", zero_is_kept, None;
         /// Hard eviction thresholds by signal; a `--config` file without them gets the defaults.
-        eviction_hard: BTreeMap<String, String> = "evictionHard", zero_is_default, BTreeMap::new();
+        eviction_hard: BTreeMap<String, String> = "evictionHard", zero_is_kept, BTreeMap::new();
         /// Soft eviction thresholds by signal; each needs a grace period.
         eviction_soft: BTreeMap<String, String> = "evictionSoft", zero_is_default, BTreeMap::new();
         /// Grace periods of the soft thresholds.

@@ -104,11 +104,9 @@ impl FromStr for GoDuration {
         // i128 holds any i64 times an hour, so only the final sum needs a range check.
         let mut total: i128 = 0;
         while !rest.is_empty() {
-            let number_end =
-                rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+            let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let (number, after) = rest.split_at(number_end);
-            let unit_end =
-                after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+            let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
             let (unit, next) = after.split_at(unit_end);
             total += part_nanos(number, unit, rest)?;
             if total > i128::from(i64::MAX) + 1 {

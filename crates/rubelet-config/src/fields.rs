@@ -71,8 +71,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn unknown_field(&mut self, entry: &Entry, known: &[&str]) {
-        let origin =
-            Origin::File { file: self.file.clone(), line: entry.line, column: entry.column };
+        let origin = Origin::File { file: self.file.clone(), line: entry.line, column: entry.column };
         let dot = if self.path.is_empty() { "" } else { "." };
         let field = format!("{}{dot}{}", self.path, entry.key);
         let hint = suggest::hint(&entry.key, known.iter().copied());
@@ -122,6 +121,8 @@ pub(crate) fn merge_field<T: Field>(
         slot.merge(node, reader);
         if zero == Zero::IsDefault && slot.is_zero() {
             *slot = default();
+            let path = reader.path.clone();
+            reader.origins.unset(&path);
         }
     });
 }
@@ -146,9 +147,7 @@ fn whole(node: &Node) -> Option<i128> {
     match node.kind {
         Kind::Int { value, .. } => Some(value),
         #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-        Kind::Float { value, .. } if value.fract() == 0.0 && value.abs() < 1e15 => {
-            Some(value as i128)
-        }
+        Kind::Float { value, .. } if value.fract() == 0.0 && value.abs() < 1e15 => Some(value as i128),
         _ => None,
     }
 }
@@ -160,8 +159,7 @@ macro_rules! integer_field {
                 match whole(node).map(<$type>::try_from) {
                     Some(Ok(value)) => Some(value),
                     Some(Err(_)) => {
-                        let range =
-                            format!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX);
+                        let range = format!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX);
                         reader.wrong(node, &range)
                     }
                     None => reader.wrong(node, "a whole number"),
@@ -294,7 +292,7 @@ impl<T: Field> Field for Vec<T> {
 impl<T: Field> Field for BTreeMap<String, T> {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
         let mut map = Self::new();
-        map.merge(node, reader);
+        Field::merge(&mut map, node, reader);
         Some(map)
     }
     fn merge(&mut self, node: &Node, reader: &mut Reader<'_>) {

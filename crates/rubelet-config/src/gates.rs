@@ -217,10 +217,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_set_is_refused() {
-        check(
-            "MemoryQos=true",
-            &["unrecognized feature gate: MemoryQos; did you mean \"MemoryQoS\"?"],
-        );
+        check("MemoryQos=true", &["unrecognized feature gate: MemoryQos; did you mean \"MemoryQoS\"?"]);
         check(
             "SidecarContainers=false Nonsense=true",
             &[
@@ -242,16 +239,15 @@ mod tests {
         );
         check(
             "ResourceHealthStatus=false",
-            &["ResourceHealthStatusMessage is enabled, but depends on features that are disabled: ResourceHealthStatus"],
+            &[
+                "ResourceHealthStatusMessage is enabled, but depends on features that are disabled: ResourceHealthStatus",
+            ],
         );
     }
 
     #[test]
     fn retiring_gates_are_named() {
         let set = settings("SidecarContainers=true EventedPLEG=true DisableCPUQuotaWithExclusiveCPUs=false");
-        assert_eq!(
-            FeatureGates::retiring(&set),
-            ["DisableCPUQuotaWithExclusiveCPUs", "SidecarContainers"]
-        );
+        assert_eq!(FeatureGates::retiring(&set), ["DisableCPUQuotaWithExclusiveCPUs", "SidecarContainers"]);
     }
 }

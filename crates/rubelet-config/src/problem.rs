@@ -21,7 +21,11 @@ pub enum Origin {
     },
     /// A command-line flag, without the leading dashes.
     Flag(String),
-    /// Set by nobody: a default, or a whole file.
+    /// An argument that is no flag.
+    CommandLine,
+    /// Set by nobody: the built-in default.
+    Default,
+    /// Not known, or not one place.
     Nowhere,
 }
 
@@ -30,6 +34,8 @@ impl fmt::Display for Origin {
         match self {
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Flag(flag) => write!(f, "flag --{flag}"),
+            Self::CommandLine => f.write_str("command line"),
+            Self::Default => f.write_str("default"),
             Self::Nowhere => f.write_str("configuration"),
         }
     }
@@ -132,14 +138,17 @@ impl Origins {
         }
     }
 
+    /// The origin of the field, or of the first thing set inside it.
+    pub(crate) fn of_anything_in(&self, field: &str) -> Origin {
+        let inside = self.0.iter().find(|(key, _)| is_inside(key, field));
+        inside.map_or(Origin::Nowhere, |(_, origin)| origin.clone())
+    }
+
     /// The top-level fields that were set, in order, each once.
     #[must_use]
     pub fn top_level(&self) -> Vec<&str> {
-        let mut fields: Vec<&str> = self
-            .0
-            .keys()
-            .map(|key| key.split(['.', '[']).next().unwrap_or(key))
-            .collect();
+        let mut fields: Vec<&str> =
+            self.0.keys().map(|key| key.split(['.', '[']).next().unwrap_or(key)).collect();
         fields.dedup();
         fields
     }
@@ -147,7 +156,10 @@ impl Origins {
     /// Fills in the origin of problems that name only a field.
     pub(crate) fn locate(&self, mut problem: Problem) -> Problem {
         if problem.origin == Origin::Nowhere && !problem.field.is_empty() {
-            problem.origin = self.of(&problem.field);
+            problem.origin = match self.of(&problem.field) {
+                Origin::Nowhere => Origin::Default,
+                origin => origin,
+            };
         }
         problem
     }

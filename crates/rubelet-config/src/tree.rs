@@ -99,10 +99,7 @@ pub(crate) fn parse(text: &str, file: &Arc<str>) -> Result<Document, Problem> {
         match event {
             Event::DocumentStart(..) => documents += 1,
             Event::StreamEnd => break,
-            Event::Scalar(..)
-            | Event::SequenceStart(..)
-            | Event::MappingStart(..)
-            | Event::Alias(..) => {
+            Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(..) => {
                 if documents > 1 {
                     more_documents = true;
                     break;
@@ -209,8 +206,7 @@ impl<'a> Builder<'a> {
                 self.merge(node, &mut merged)?;
                 continue;
             }
-            let entry =
-                Entry { key: name, line: key_node.line, column: key_node.column, value: node };
+            let entry = Entry { key: name, line: key_node.line, column: key_node.column, value: node };
             if let Some(earlier) = entries.iter().position(|e| e.key == entry.key) {
                 let first = entries.remove(earlier);
                 self.report_duplicate(&first, &entry);
@@ -251,10 +247,7 @@ impl<'a> Builder<'a> {
 }
 
 fn is_value(event: &Event<'_>) -> bool {
-    matches!(
-        event,
-        Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_)
-    )
+    matches!(event, Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_))
 }
 
 fn count(node: &Node) -> usize {
@@ -268,10 +261,9 @@ fn count(node: &Node) -> usize {
 /// A key as JSON would have it: scalars become text.
 fn key_text(node: &Node) -> Option<String> {
     match &node.kind {
-        Kind::Text(text)
-        | Kind::Bool { text, .. }
-        | Kind::Int { text, .. }
-        | Kind::Float { text, .. } => Some(text.clone()),
+        Kind::Text(text) | Kind::Bool { text, .. } | Kind::Int { text, .. } | Kind::Float { text, .. } => {
+            Some(text.clone())
+        }
         Kind::Null => Some("null".to_owned()),
         Kind::List(_) | Kind::Map(_) => None,
     }
@@ -383,7 +375,10 @@ mod tests {
         check("[10%, 100Mi, 10.0.0.1, 1m]", "1:1 [1:2 \"10%\" 1:7 \"100Mi\" 1:14 \"10.0.0.1\" 1:24 \"1m\"]");
         check("['1', \"yes\", !!str 5]", "1:1 [1:2 \"1\" 1:7 \"yes\" 1:20 \"5\"]");
         check("[~, null]", "1:1 [1:2 null 1:5 null]");
-        check("[-, x]", "k.yaml:1:2: not valid YAML or JSON: plain scalar cannot start with '-' followed by ,[]{}");
+        check(
+            "[-, x]",
+            "k.yaml:1:2: not valid YAML or JSON: plain scalar cannot start with '-' followed by ,[]{}",
+        );
     }
 
     #[test]
@@ -420,7 +415,8 @@ mod tests {
         }
         let problem = parse(&text, &file()).expect_err("too large");
         assert_eq!(problem.message, "too many values; is an alias repeated?");
-        let problem = parse(&format!("{}{}", "[".repeat(100), "]".repeat(100)), &file()).expect_err("too deep");
+        let problem =
+            parse(&format!("{}{}", "[".repeat(100), "]".repeat(100)), &file()).expect_err("too deep");
         assert!(problem.message.contains("nested too deeply"), "{problem}");
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::duration::{GoDuration, LogFlushFrequency};
-use crate::fields::{Field, Reader, config_struct, zero_is_default, zero_is_kept};
+use crate::fields::{Field, Reader, config_struct};
 use crate::tree::{Kind, Node};
 
 config_struct! {
@@ -189,8 +189,7 @@ pub struct QuantityText(pub String);
 
 impl Field for QuantityText {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let (Kind::Text(text) | Kind::Int { text, .. } | Kind::Float { text, .. }) = &node.kind
-        else {
+        let (Kind::Text(text) | Kind::Int { text, .. } | Kind::Float { text, .. }) = &node.kind else {
             return reader.wrong(node, "a quantity such as 1Gi");
         };
         if let Err(error) = rubelet_core::quantity::Amount::parse(text) {
@@ -223,7 +222,7 @@ impl Field for HttpHeaders {
         BTreeMap::read(node, reader).map(Self)
     }
     fn merge(&mut self, node: &Node, reader: &mut Reader<'_>) {
-        self.0.merge(node, reader);
+        Field::merge(&mut self.0, node, reader);
     }
     fn is_zero(&self) -> bool {
         self.0.is_empty()

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::flags::parse::Given;
-use crate::flags::table::{FLAGS, Flag, Status};
+use crate::flags::rows::FLAGS;
+use crate::flags::table::{Flag, Status};
 
 /// The text of `--help`.
 pub(crate) fn help_text() -> String {
@@ -43,9 +44,7 @@ pub(crate) fn deprecation_notice(given: &[Given<'_>]) -> Option<String> {
         let (list, entry) = match (flag.status, flag.field) {
             (Status::Current, _) => continue,
             (Status::NoEffect, _) => (&mut without_effect, format!("--{}", flag.name)),
-            (Status::Deprecated, Some(field)) => {
-                (&mut used, format!("--{} (field {field})", flag.name))
-            }
+            (Status::Deprecated, Some(field)) => (&mut used, format!("--{} (field {field})", flag.name)),
             (Status::Deprecated, None) => (&mut used, format!("--{}", flag.name)),
         };
         if !list.contains(&entry) {

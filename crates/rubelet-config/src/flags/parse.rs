@@ -6,7 +6,8 @@
 
 use std::ffi::OsString;
 
-use crate::flags::table::{FLAGS, Flag, REMOVED};
+use crate::flags::rows::{FLAGS, REMOVED};
+use crate::flags::table::Flag;
 use crate::problem::{Origin, Problem};
 use crate::suggest;
 
@@ -41,6 +42,10 @@ pub(crate) fn parse(args: &[OsString]) -> (Vec<Given<'_>>, Vec<Problem>) {
         };
         let Some(flag) = Flag::named(&name) else {
             problems.push(unknown(&name));
+            // What follows is most likely its value, and not worth a second complaint.
+            if inline.is_none() && !is_flag(rest.as_slice().first()) {
+                rest.next();
+            }
             continue;
         };
         let text = match inline {
@@ -61,6 +66,10 @@ pub(crate) fn parse(args: &[OsString]) -> (Vec<Given<'_>>, Vec<Problem>) {
         given.push(Given { flag, text });
     }
     (given, problems)
+}
+
+fn is_flag(arg: Option<&OsString>) -> bool {
+    arg.is_none_or(|arg| arg.as_encoded_bytes().starts_with(b"-"))
 }
 
 /// An argument as flag name and, when it is part of the argument, its text.
@@ -95,7 +104,7 @@ fn split(arg: &str) -> Result<(String, Option<&str>), Problem> {
 
 /// A problem with an argument as it was written.
 fn refuse(arg: &str, message: &str) -> Problem {
-    Problem::plain(Origin::Nowhere, &format!("argument {arg}"), message)
+    Problem::plain(Origin::CommandLine, arg, message)
 }
 
 fn not_a_flag(arg: &str) -> Problem {
@@ -133,8 +142,7 @@ mod tests {
     fn check(line: &str, expected: &[&str]) {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         let (given, problems) = parse(&args);
-        let mut actual: Vec<String> =
-            given.iter().map(|g| format!("{} {}", g.flag.name, g.text)).collect();
+        let mut actual: Vec<String> = given.iter().map(|g| format!("{} {}", g.flag.name, g.text)).collect();
         actual.extend(problems.iter().map(ToString::to_string));
         assert_eq!(actual, expected, "{line}");
     }
@@ -144,7 +152,10 @@ mod tests {
         check("--port=1 --port 2 --max_pods=3", &["port 1", "port 2", "max-pods 3"]);
         check("--fail-swap-on --runonce=false", &["fail-swap-on true", "runonce false"]);
         check("-v=4 -v4 -v 4 --v=4 --v 4", &["v 4"; 5]);
-        check("-h --help --version --version=raw", &["help true", "help true", "version true", "version raw"]);
+        check(
+            "-h --help --version --version=raw",
+            &["help true", "help true", "version true", "version raw"],
+        );
         check("--oom-score-adj -999", &["oom-score-adj -999"]);
         check("--root-dir=", &["root-dir "]);
         check("--node-labels a=b,c=d", &["node-labels a=b,c=d"]);
@@ -156,18 +167,20 @@ mod tests {
             "--prot=1 start --pod-infra-container-image=x --container_runtime docker -x --port",
             &[
                 "flag --prot: unknown flag; did you mean --port?",
-                "configuration: argument start: unknown command; only flags are accepted",
+                "command line: start: unknown command; only flags are accepted",
                 "flag --pod-infra-container-image: this flag has been removed: remove it; the sandbox image is set in the container runtime's configuration",
                 "flag --container-runtime: this flag has been removed: remove it; CRI is the only kind, its socket is set with containerRuntimeEndpoint in the --config file",
-                "configuration: argument docker: unknown command; only flags are accepted",
-                "configuration: argument -x: unknown shorthand flag; only -h and -v exist",
-                "configuration: argument --port: needs a value",
+                "command line: -x: unknown shorthand flag; only -h and -v exist",
+                "command line: --port: needs a value",
             ],
         );
-        check("-config=x", &["configuration: argument -config: a flag of this length takes two dashes: --config"]);
-        check("---x --=y", &["configuration: argument ---x: bad flag syntax", "configuration: argument --=y: bad flag syntax"]);
-        check("--fail-swap-on false", &["fail-swap-on true", "configuration: argument false: unknown command; only flags are accepted"]);
-        check("-- --port=1", &["configuration: argument --port=1: unknown command; only flags are accepted"]);
+        check("-config=x", &["command line: -config: a flag of this length takes two dashes: --config"]);
+        check("---x --=y", &["command line: ---x: bad flag syntax", "command line: --=y: bad flag syntax"]);
+        check(
+            "--fail-swap-on false",
+            &["fail-swap-on true", "command line: false: unknown command; only flags are accepted"],
+        );
+        check("-- --port=1", &["command line: --port=1: unknown command; only flags are accepted"]);
     }
 
     proptest! {

@@ -65,9 +65,7 @@ macro_rules! integer_flag {
                 *self = <$type>::try_from(value)
                     .ok()
                     .filter(|value| *value <= $max)
-                    .ok_or_else(|| {
-                        format!("expected a whole number from {} to {}", <$type>::MIN, $max)
-                    })?;
+                    .ok_or_else(|| format!("expected a whole number from {} to {}", <$type>::MIN, $max))?;
                 Ok(())
             }
         }
@@ -207,13 +205,8 @@ pub(crate) fn less_than_pairs(
 }
 
 /// One `key=value` pair per use; the value may hold commas.
-pub(crate) fn single_pair(
-    map: &mut BTreeMap<String, String>,
-    text: &str,
-    first: bool,
-) -> Result<(), String> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| format!("expected key=value, got {text:?}"))?;
+pub(crate) fn single_pair(map: &mut BTreeMap<String, String>, text: &str, first: bool) -> Result<(), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("expected key=value, got {text:?}"))?;
     if first {
         map.clear();
     }
@@ -222,11 +215,7 @@ pub(crate) fn single_pair(
 }
 
 /// Labels: `key=value` pairs where a key alone has an empty value; every use adds.
-pub(crate) fn labels(
-    map: &mut BTreeMap<String, String>,
-    text: &str,
-    _first: bool,
-) -> Result<(), String> {
+pub(crate) fn labels(map: &mut BTreeMap<String, String>, text: &str, _first: bool) -> Result<(), String> {
     for item in text.split(',').filter(|item| !item.is_empty()) {
         let (key, value) = item.split_once('=').unwrap_or((item, ""));
         map.insert(key.trim().to_owned(), value.trim().to_owned());
@@ -388,7 +377,10 @@ mod tests {
 
     #[test]
     fn maps_add_up_over_uses() {
-        check::<BTreeMap<String, String>>(&["cpu=100m, memory=1Gi,", "pid=5"], r#"{"cpu": "100m", "memory": "1Gi", "pid": "5"}"#);
+        check::<BTreeMap<String, String>>(
+            &["cpu=100m, memory=1Gi,", "pid=5"],
+            r#"{"cpu": "100m", "memory": "1Gi", "pid": "5"}"#,
+        );
         check::<BTreeMap<String, String>>(&["cpu"], "error: expected key=value, got \"cpu\"");
         check::<BTreeMap<String, bool>>(&["A=true,B=0"], r#"{"A": true, "B": false}"#);
         check::<BTreeMap<String, bool>>(&["A=yes"], "error: A: expected true or false");

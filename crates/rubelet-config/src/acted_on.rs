@@ -1,0 +1,117 @@
+//! Which settings the agent acts on, so that it can say at start which ones it does not, yet.
+//!
+//! Owns two lists that grow with the agent; nothing else in the project knows about "not yet".
+
+use crate::load::Loaded;
+
+/// Top-level configuration fields that the agent honours, or that have no effect upstream either.
+const FIELDS: &[&str] = &[
+    "address",
+    "allowedUnsafeSysctls",
+    "cgroupDriver",
+    "cgroupRoot",
+    "cgroupsPerQOS",
+    "clusterDNS",
+    "clusterDomain",
+    "containerRuntimeEndpoint",
+    "cpuCFSQuota",
+    "cpuCFSQuotaPeriod",
+    "crashLoopBackOff",
+    // Only as part of allocatable, which admission looks at.
+    "evictionHard",
+    "failCgroupV1",
+    "failSwapOn",
+    "featureGates",
+    "fileCheckFrequency",
+    "healthzBindAddress",
+    "healthzPort",
+    "httpCheckFrequency",
+    "imageServiceEndpoint",
+    "kubeReserved",
+    "logging",
+    "maxParallelImagePulls",
+    "maxPods",
+    "mergeDefaultEvictionSettings",
+    "oomScoreAdj",
+    "podCIDR",
+    "podLogsDir",
+    "podsPerCore",
+    "readOnlyPort",
+    "registryBurst",
+    "registryPullQPS",
+    "resolvConf",
+    "runtimeRequestTimeout",
+    "seccompDefault",
+    "serializeImagePulls",
+    "staticPodPath",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "syncFrequency",
+    "systemReserved",
+    "userNamespaces",
+    // No effect upstream.
+    "enableContentionProfiling",
+    "hairpinMode",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "runOnce",
+    "streamingConnectionIdleTimeout",
+];
+
+/// Flags that are no fields and that the agent honours; leftovers of cAdvisor are reported as
+/// deprecated and need no second word.
+const FLAGS: &[&str] = &[
+    "application-metrics-count-limit",
+    "boot-id-file",
+    "config",
+    "config-dir",
+    "container-hints",
+    "containerd",
+    "containerd-namespace",
+    "enable-load-reader",
+    "event-storage-age-limit",
+    "event-storage-event-limit",
+    "global-housekeeping-interval",
+    "help",
+    "hostname-override",
+    "log-cadvisor-usage",
+    "machine-id-file",
+    "node-ip",
+    "root-dir",
+    "seccomp-default",
+    "storage-driver-buffer-duration",
+    "storage-driver-db",
+    "storage-driver-host",
+    "storage-driver-password",
+    "storage-driver-secure",
+    "storage-driver-table",
+    "storage-driver-user",
+    "version",
+];
+
+/// What the user set and the agent accepts without acting on it yet, each with its place.
+#[must_use]
+pub fn not_acted_on(loaded: &Loaded) -> Vec<String> {
+    let fields = loaded.origins.top_level().into_iter().filter(|field| !FIELDS.contains(field));
+    let flags = loaded.flags_given.iter().filter(|flag| !FLAGS.contains(flag));
+    fields
+        .map(|field| format!("{field} ({})", loaded.origins.of_anything_in(field)))
+        .chain(flags.map(|flag| format!("--{flag}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KubeletConfiguration;
+
+    #[test]
+    fn the_lists_name_only_what_exists() {
+        for field in FIELDS {
+            assert!(KubeletConfiguration::FIELDS.contains(field), "{field}");
+        }
+        for flag in FLAGS {
+            assert!(crate::flags::exists(flag), "{flag}");
+        }
+    }
+}
