@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use rubelet_config::{Files, Gate, GoDuration, KubeletConfiguration, Loaded, Outcome, load, not_acted_on};
 
 /// Files in memory; the working directory is `/work`.
@@ -519,4 +520,45 @@ volumeStatsAggPeriod: 0s
     );
     assert!(!result.config.serialize_image_pulls);
     assert!(result.gates.enabled(Gate::KubeletInUserNamespace));
+}
+
+#[test]
+fn the_defaults_read_back_from_their_own_json() {
+    let mut json = serde_json::to_value(KubeletConfiguration::default()).expect("serialises");
+    json["apiVersion"] = "kubelet.config.k8s.io/v1beta1".into();
+    json["kind"] = "KubeletConfiguration".into();
+    let pretty = serde_json::to_string_pretty(&json).expect("serialises").replace("  ", "\t");
+    let config = loaded("--config=k.json", &[("k.json", &pretty)]).config;
+    assert_eq!(config, KubeletConfiguration::default());
+}
+
+#[test]
+fn json_is_placed_like_yaml() {
+    check_error(
+        "--config=k.json",
+        &[(
+            "k.json",
+            "\u{feff}{\n\t\"kind\": \"KubeletConfiguration\",\n\t\"apiVersion\": \"kubelet.config.k8s.io\\/v1beta1\",\n\t\"port\": \"ten\"\n}",
+        )],
+        "invalid configuration: k.json:4:10: port: expected a whole number, got the text \"ten\"",
+    );
+}
+
+proptest! {
+    /// Whatever the file says, the result is a configuration or at least one problem with a place.
+    #[test]
+    fn no_field_value_makes_loading_panic(
+        field in prop::sample::select(vec![
+            "port", "syncFrequency", "evictionHard", "clusterDNS", "logging", "featureGates",
+            "registerWithTaints", "reservedMemory", "tracing", "memoryThrottlingFactor", "resolvConf",
+        ]),
+        value in "[-\\[\\]{}:,~'\"a-c01. \n%]{0,24}",
+    ) {
+        let body = format!("{field}: {value}\n");
+        match run("--config=k.yaml", &[("+k.yaml", &body)]) {
+            Ok(Outcome::Run(loaded)) => prop_assert!(loaded.config.validate().is_empty()),
+            Ok(Outcome::Print(text)) => prop_assert!(false, "printed {}", text),
+            Err(text) => prop_assert!(text.contains("k.yaml:"), "{}", text),
+        }
+    }
 }
