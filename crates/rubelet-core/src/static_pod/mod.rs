@@ -202,4 +202,4 @@ fn uid(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
