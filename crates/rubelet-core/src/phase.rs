@@ -5,7 +5,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
 };
 
 use crate::containers::{init_containers, is_sidecar, spec_of};
@@ -57,9 +57,6 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Reason of containers that RestartAllContainers ended: they always run again.
-pub const RESTARTING_ALL_CONTAINERS: &str = "RestartingAllContainers";
-
 /// The phase that follows from the container statuses of `status`.
 ///
 /// `stopped`: the pod ends and nothing of it runs any more, so restart policies no longer matter (not for
@@ -73,11 +70,11 @@ pub fn compute_phase(pod: &Pod, status: &PodStatus, stopped: bool, initialized: 
         if is_sidecar(container) {
             count_sidecar(found, &mut init, &mut tally);
         } else {
-            count_init(container, spec, found, &mut init);
+            count_init(container, pod, found, &mut init);
         }
     }
     for container in &spec.containers {
-        count_app(container, spec, find(status.container_statuses.as_ref(), &container.name), &mut tally);
+        count_app(container, pod, find(status.container_statuses.as_ref(), &container.name), &mut tally);
     }
 
     if init.failed_for_good {
@@ -153,10 +150,10 @@ fn find<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Seen<'a> 
     }
 }
 
-fn count_init(container: &Container, spec: &PodSpec, seen: Seen<'_>, init: &mut InitTally) {
+fn count_init(container: &Container, pod: &Pod, seen: Seen<'_>, init: &mut InitTally) {
     match seen {
         Seen::Ended { last, .. } => {
-            if last.exit_code != 0 && !runs_again(container, spec, last) {
+            if last.exit_code != 0 && !restart::runs_again(pod, container, last) {
                 init.failed_for_good = true;
             }
         }
@@ -180,14 +177,14 @@ fn count_sidecar(seen: Seen<'_>, init: &mut InitTally, tally: &mut Tally) {
     }
 }
 
-fn count_app(container: &Container, spec: &PodSpec, seen: Seen<'_>, tally: &mut Tally) {
+fn count_app(container: &Container, pod: &Pod, seen: Seen<'_>, tally: &mut Tally) {
     match seen {
         Seen::Unknown => tally.unknown += 1,
         Seen::Waiting => tally.waiting += 1,
         Seen::Running { .. } => tally.running += 1,
         Seen::Ended { last, now } => {
             tally.stopped += 1;
-            if !runs_again(container, spec, last) {
+            if !restart::runs_again(pod, container, last) {
                 tally.stopped_for_good += 1;
             }
             if now && last.exit_code == 0 {
@@ -195,12 +192,6 @@ fn count_app(container: &Container, spec: &PodSpec, seen: Seen<'_>, tally: &mut 
             }
         }
     }
-}
-
-/// Whether a container that ended like this is started again.
-fn runs_again(container: &Container, spec: &PodSpec, ended: &ContainerStateTerminated) -> bool {
-    ended.reason.as_deref() == Some(RESTARTING_ALL_CONTAINERS)
-        || restart::restarts_after(container, spec, ended.exit_code)
 }
 
 /// Whether the pod comes from a file or URL (`kubernetes.io/config.source` other than `api`).

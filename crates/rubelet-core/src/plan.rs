@@ -31,6 +31,8 @@ pub enum KillReason {
     SandboxChanged,
     /// RestartAllContainers fired: killed without grace, then removed with its logs kept.
     RestartAll,
+    /// Its postStart hook failed.
+    PostStartHook,
     /// The pod as a whole ends.
     PodEnds,
 }
@@ -81,8 +83,9 @@ pub struct PodPlan {
     /// Dead instances to remove from the runtime with their logs kept (init containers that are rerun, all of
     /// them under RestartAllContainers).
     pub remove: Vec<ContainerId>,
-    /// Older dead instances of init containers, to be removed with their logs: only the last execution of each
-    /// is kept. Nothing depends on it; a failure is repaired by the next sync.
+    /// Instances that say nothing any more, to be removed with their logs: older dead ones of init containers,
+    /// of which only the last execution is kept, and those that were created and never started. Nothing depends
+    /// on it; a failure is repaired by the next sync.
     pub prune: Vec<ContainerId>,
     /// Containers to start, in this order.
     pub start: Vec<StartContainer>,

@@ -5,13 +5,17 @@
 //! call it, and so does the shell when it wants to know what a container is.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, PodStatus,
+    Container, ContainerRestartRule, ContainerState, ContainerStateTerminated, EphemeralContainer, Pod,
+    PodSpec, PodStatus,
 };
 
 use crate::containers::spec_of;
 pub use crate::containers::{init_containers, is_sidecar};
 use crate::observed::{ObservedPod, ObservedState};
 use crate::plan::ContainerKind;
+
+/// Reason of containers that RestartAllContainers ended: they always run again.
+pub const RESTARTING_ALL_CONTAINERS: &str = "RestartingAllContainers";
 
 /// `spec.restartPolicy` of a pod or a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,19 +104,47 @@ pub fn restarts_after_probe_failure(container: &Container, spec: &PodSpec) -> bo
 
 /// Whether the container's current instance is to be replaced by a new one in the next sync (upstream
 /// `ShouldContainerBeRestarted`). A pod that ends restarts nothing.
-pub fn is_to_be_started(pod: &Pod, container: &Container, observed: &ObservedPod) -> bool {
+///
+/// When the runtime has lost every record of the container, the end in `reported` decides, so that what runs
+/// once does not run twice.
+pub fn is_to_be_started(
+    pod: &Pod,
+    container: &Container,
+    observed: &ObservedPod,
+    reported: Option<&PodStatus>,
+) -> bool {
     if pod.metadata.deletion_timestamp.is_some() {
         return false;
     }
-    let spec = spec_of(pod);
     match observed.newest_container(&container.name) {
-        None => true,
+        None => reported_end(reported, &container.name).is_none_or(|end| runs_again(pod, container, end)),
         Some(instance) => match instance.state {
             ObservedState::Running => false,
             ObservedState::Unknown | ObservedState::Created => true,
-            ObservedState::Exited => restarts_after(container, spec, instance.exit_code),
+            ObservedState::Exited => restarts_after(container, spec_of(pod), instance.exit_code),
         },
     }
+}
+
+/// Whether a container that ended as the API was told is started again. What RestartAllContainers ended always
+/// is.
+pub(crate) fn runs_again(pod: &Pod, container: &Container, end: &ContainerStateTerminated) -> bool {
+    end.reason.as_deref() == Some(RESTARTING_ALL_CONTAINERS)
+        || restarts_after(container, spec_of(pod), end.exit_code)
+}
+
+/// The last end of an app container as reported, unless it has run since.
+pub(crate) fn reported_end<'a>(
+    reported: Option<&'a PodStatus>,
+    name: &str,
+) -> Option<&'a ContainerStateTerminated> {
+    let status = reported?.container_statuses.as_ref()?.iter().find(|status| status.name == name)?;
+    let state = status.state.as_ref();
+    if state.is_some_and(|state| state.running.is_some()) {
+        return None;
+    }
+    let ended = |state: Option<&'a ContainerState>| state.and_then(|state| state.terminated.as_ref());
+    ended(state).or_else(|| ended(status.last_state.as_ref()))
 }
 
 /// Whether any container of the pod has a rule that restarts all of them.
@@ -135,19 +167,17 @@ pub fn restart_all_wanted(pod: &Pod, observed: &ObservedPod, reported: Option<&P
     if condition {
         return true;
     }
+    let asks = |container: &Container, code| on_exit(container, spec, code) == RestartDecision::RestartAll;
     planned_containers(spec).any(|(_, container)| {
-        match observed.newest_container(&container.name) {
-            Some(instance) if instance.state == ObservedState::Exited => {
-                if on_exit(container, spec, instance.exit_code) == RestartDecision::RestartAll {
-                    return true;
-                }
-            }
+        let newest = observed.newest_container(&container.name);
+        match newest.map(|instance| (instance.state, instance.exit_code)) {
+            Some((ObservedState::Exited, code)) if asks(container, code) => true,
             // A living instance outdates what was reported of its predecessor.
-            Some(_) => return false,
-            None => {}
+            Some((ObservedState::Created | ObservedState::Running | ObservedState::Unknown, _)) => false,
+            Some((ObservedState::Exited, _)) | None => {
+                reported_exit_code(reported, &container.name).is_some_and(|code| asks(container, code))
+            }
         }
-        reported_exit_code(reported, &container.name)
-            .is_some_and(|code| on_exit(container, spec, code) == RestartDecision::RestartAll)
     })
 }
 
@@ -280,8 +310,28 @@ mod tests {
         let check = |pod: &Pod, containers: &[&str], expected: bool| {
             let container = &spec_of(pod).containers[0];
             let observed = fixtures::observed(&[], containers);
-            assert_eq!(is_to_be_started(pod, container, &observed), expected, "{containers:?}");
+            assert_eq!(is_to_be_started(pod, container, &observed, None), expected, "{containers:?}");
         };
+        let check_lost = |state: Value, last: Value, expected: bool| {
+            let status = json!({"containerStatuses": [{"name": "app", "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state, "lastState": last}]});
+            let status: PodStatus = serde_json::from_value(status).unwrap();
+            let container = &spec_of(&pod).containers[0];
+            let lost = ObservedPod::absent("u1".into());
+            assert_eq!(is_to_be_started(&pod, container, &lost, Some(&status)), expected, "{status:?}");
+        };
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        check_lost(ended(0), json!({}), false);
+        check_lost(ended(1), json!({}), true);
+        check_lost(json!({"waiting": {}}), ended(0), false);
+        check_lost(json!({"waiting": {}}), ended(137), true);
+        check_lost(json!({"waiting": {}}), json!({}), true);
+        check_lost(json!({"running": {}}), ended(0), true);
+        check_lost(
+            json!({"waiting": {}}),
+            json!({"terminated": {"exitCode": 0, "reason": "RestartingAllContainers"}}),
+            true,
+        );
         check(&pod, &[], true);
         check(&pod, &["app created"], true);
         check(&pod, &["app unknown"], true);

@@ -4,6 +4,8 @@
 //! calls it in every sync and its executor carries the plan out. Nothing here acts or waits.
 
 mod init;
+#[cfg(test)]
+mod model;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -130,6 +132,7 @@ fn plan_new_sandbox(inputs: &PodActionInputs<'_>, attempt: u32) -> PodPlan {
         .collect();
     let initialized = spec.containers.iter().any(|app| {
         observed.newest_container(&app.name).is_some_and(|newest| newest.state != ObservedState::Unknown)
+            || restart::reported_end(inputs.reported, &app.name).is_some()
     });
     if apps.is_empty() && initialized {
         return stop_all;
@@ -154,15 +157,11 @@ fn plan_new_sandbox(inputs: &PodActionInputs<'_>, attempt: u32) -> PodPlan {
 /// with the sandbox, which counts as a failure.
 fn starts_in_new_sandbox(inputs: &PodActionInputs<'_>, container: &Container) -> bool {
     let spec = spec_of(inputs.pod);
-    match inputs.observed.newest_container(&container.name) {
-        None => true,
-        Some(instance) => match instance.state {
-            ObservedState::Created => true,
-            ObservedState::Exited => restart::restarts_after(container, spec, instance.exit_code),
-            ObservedState::Running | ObservedState::Unknown => {
-                restart::restarts_after_probe_failure(container, spec)
-            }
-        },
+    match inputs.observed.newest_container(&container.name).map(|instance| instance.state) {
+        Some(ObservedState::Running | ObservedState::Unknown) => {
+            restart::restarts_after_probe_failure(container, spec)
+        }
+        _ => restart::is_to_be_started(inputs.pod, container, inputs.observed, inputs.reported),
     }
 }
 
@@ -190,12 +189,8 @@ fn plan_containers(inputs: &PodActionInputs<'_>, sandbox: SandboxId) -> PodPlan 
             ..PodPlan::default()
         };
     }
-    let mut plan = PodPlan {
-        sandbox: Some(sandbox),
-        kill: draft.kill,
-        prune: outdated_init_instances(inputs),
-        ..PodPlan::default()
-    };
+    let mut plan =
+        PodPlan { sandbox: Some(sandbox), kill: draft.kill, prune: clutter(inputs), ..PodPlan::default() };
     fill_starts(inputs, draft.want, &mut plan);
     plan
 }
@@ -211,7 +206,7 @@ fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> bool {
             .newest_container(name)
             .filter(|instance| instance.state == ObservedState::Running);
         let Some(instance) = running else {
-            if restart::is_to_be_started(inputs.pod, container, inputs.observed) {
+            if restart::is_to_be_started(inputs.pod, container, inputs.observed, inputs.reported) {
                 alive = true;
                 draft.want.push((ContainerKind::App, index));
                 // It may run after all: two instances of one container must not.
@@ -284,17 +279,17 @@ fn fill_starts(inputs: &PodActionInputs<'_>, want: Vec<(ContainerKind, usize)>, 
     }
 }
 
-/// Dead instances of init containers besides the newest dead one of each.
-fn outdated_init_instances(inputs: &PodActionInputs<'_>) -> Vec<ContainerId> {
-    init_containers(spec_of(inputs.pod))
-        .iter()
-        .flat_map(|init| {
-            inputs
-                .observed
-                .instances(&init.name)
-                .filter(|instance| instance.state == ObservedState::Exited)
-                .skip(1)
-        })
-        .map(|instance| instance.id.clone())
-        .collect()
+/// Instances that say nothing any more: dead ones of init containers besides the newest dead one of each, and
+/// all that were created and never started, because each of those is replaced by a new one.
+fn clutter(inputs: &PodActionInputs<'_>) -> Vec<ContainerId> {
+    let mut ids = Vec::new();
+    for ((kind, _), container) in restart::planned_containers(spec_of(inputs.pod)) {
+        let instances = || inputs.observed.instances(&container.name);
+        ids.extend(instances().filter(|i| i.state == ObservedState::Created).map(|i| i.id.clone()));
+        if kind == ContainerKind::Init {
+            let dead = instances().filter(|i| i.state == ObservedState::Exited);
+            ids.extend(dead.skip(1).map(|i| i.id.clone()));
+        }
+    }
+    ids
 }

@@ -195,7 +195,7 @@ fn a_failed_init_container_is_restarted_or_ends_the_pod() {
     case(staged_with_policy("Never"), &["i1 exited 1"]).check("kill-pod done");
     case(staged_with_policy("Never"), &["i1 exited 0", "side running", "i2 exited 3"]).check("kill-pod done");
     case(staged_with_policy("OnFailure"), &["i1 exited 0 reason=OOMKilled"]).check("start:i1@10");
-    case(staged(), &["i1 created"]).check("start:i1");
+    case(staged(), &["i1 created"]).check("prune:i1-0 start:i1");
     case(staged(), &["i1 unknown"]).check("kill:i1-0:UnknownState start:i1");
     case(staged_with_policy("Never"), &["i1 unknown"]).check("kill-pod done");
     let rule = json!({"restartPolicy": "Never", "containers": [{"name": "app"}], "initContainers": [{
@@ -249,7 +249,7 @@ fn app_containers_follow_their_restart_policy() {
     case(two("Never"), &["a exited 1", "b running"]).check("");
     case(two("Never"), &["a exited 1", "b exited 0"]).check("kill-pod done");
     case(two("OnFailure"), &["a exited 0", "b exited 0"]).check("kill-pod done");
-    case(two("Never"), &["a created", "b running"]).check("start:a");
+    case(two("Never"), &["a created", "b running"]).check("prune:a-0 start:a");
     case(two("Never"), &["a unknown", "b running"]).check("kill:a-0:UnknownState start:a");
     case(two("Never"), &["a running"]).check("start:b");
 }

@@ -9,9 +9,8 @@ use k8s_openapi::api::core::v1::{
 use super::{Ending, StatusInputs, api_time, text};
 use crate::containers::{ephemeral_as_container, init_containers, is_sidecar, spec_of};
 use crate::observed::{ObservedContainer, ObservedState};
-use crate::phase::RESTARTING_ALL_CONTAINERS;
 use crate::plan::ContainerKind;
-use crate::restart;
+use crate::restart::{self, RESTARTING_ALL_CONTAINERS};
 
 /// Reason of a container whose end nobody saw.
 pub(super) const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
@@ -207,8 +206,14 @@ impl View<'_> {
                 return;
             }
         }
+        let reported = match self.kind {
+            ContainerKind::App => {
+                Some(self.inputs.previous.unwrap_or_else(|| super::api_status(self.inputs.pod)))
+            }
+            ContainerKind::Init | ContainerKind::Ephemeral => None,
+        };
         if self.inputs.ending != Ending::No
-            || !restart::is_to_be_started(self.inputs.pod, container, observed)
+            || !restart::is_to_be_started(self.inputs.pod, container, observed, reported)
         {
             return;
         }
