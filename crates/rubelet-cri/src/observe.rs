@@ -300,6 +300,7 @@ fn observe_container(
         read_only: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
     });
+    let started_at = timestamp_of(status.started_at);
     Some(ObservedContainer {
         id: status.id.as_str().into(),
         name,
@@ -307,8 +308,10 @@ fn observe_container(
         attempt,
         state,
         created_at: timestamp_of(status.created_at).unwrap_or(Timestamp::UNIX_EPOCH),
-        started_at: timestamp_of(status.started_at),
-        finished_at: timestamp_of(status.finished_at),
+        started_at,
+        // containerd takes the start time after the start: a container that ends at once ends before it.
+        finished_at: timestamp_of(status.finished_at)
+            .map(|end| started_at.map_or(end, |start| end.max(start))),
         exit_code: status.exit_code,
         reason: status.reason.clone(),
         message: status.message.clone(),

@@ -159,6 +159,14 @@ fn times_that_did_not_happen_are_absent() {
 }
 
 #[test]
+fn no_container_ends_before_it_started() {
+    let mut status = container_status();
+    status.finished_at = status.started_at - 1;
+    let (pod, _) = observe_pod(&listed(), &[], &[status]).unwrap();
+    assert_eq!(pod.containers[0].finished_at, pod.containers[0].started_at);
+}
+
+#[test]
 fn bad_annotations_count_as_absent_and_are_reported() {
     let mut status = container_status();
     status.annotations = map(&[

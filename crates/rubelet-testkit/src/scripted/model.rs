@@ -182,7 +182,7 @@ impl Model {
                 "failed to reserve sandbox name \"{name}_{namespace}_{uid}_{attempt}\": name is reserved for {:?}",
                 other.id
             );
-            return Err(CriError::from_answer(OP, 2, words));
+            return Err(CriError::from_answer(OP, self.script.kind.reserved_code(), words));
         }
         let id = self.fresh_id('s');
         let subject = subject_of_sandbox(&config, &id);
@@ -280,7 +280,7 @@ impl Model {
         if let Some(other) = self.containers.values().find(same_name) {
             let words =
                 format!("failed to reserve container name {:?}: reserved for {:?}", metadata.name, other.id);
-            return Err(CriError::from_answer(OP, 2, words));
+            return Err(CriError::from_answer(OP, self.script.kind.reserved_code(), words));
         }
         let behaviour = self.script.behaviour(&subject.pod_name, &metadata.name, metadata.attempt);
         if let Some(words) = &behaviour.create_error {
@@ -398,7 +398,10 @@ impl Model {
         container.leave_message();
         let (subject, sandbox_id) = (container.subject.clone(), container.sandbox_id.clone());
         self.fact(at, subject, FactKind::Exited { code, cause });
-        self.announce(at, &sandbox_id, id, v1::ContainerEventType::ContainerStoppedEvent);
+        // containerd sends nothing when a container could not be started.
+        if cause != ExitCause::StartFailed {
+            self.announce(at, &sandbox_id, id, v1::ContainerEventType::ContainerStoppedEvent);
+        }
     }
 
     /// The container of an ID, or the answer that there is none.

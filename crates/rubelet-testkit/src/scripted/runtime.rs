@@ -11,7 +11,7 @@ use super::calls::{About, unreachable};
 use super::history::{ExitCause, Subject};
 use super::model::{Container, Model, Sandbox, subject_of_sandbox};
 use super::op::Op;
-use super::script::ExecScript;
+use super::script::{ExecScript, RuntimeKind};
 use super::{ScriptedCri, sleep_until};
 
 impl ScriptedCri {
@@ -55,7 +55,7 @@ async fn stop(cri: ScriptedCri, id: String, grace: Duration) -> Result<v1::StopC
         if !grace.is_zero() {
             model.terminate(now, &id);
         }
-        known || model.script.kind != super::RuntimeKind::Containerd16
+        known || model.script.kind != RuntimeKind::Containerd16
     });
     if !known {
         let words = format!("an error occurred when try to find container {id:?}: not found");
@@ -193,6 +193,10 @@ impl RuntimeService for ScriptedCri {
     fn stop_pod_sandbox(&self, request: v1::StopPodSandboxRequest) -> CriFuture<v1::StopPodSandboxResponse> {
         let id = request.pod_sandbox_id;
         self.plain(Op::StopPodSandbox, &id.clone(), move |model, now| {
+            if model.script.kind == RuntimeKind::Containerd16 && !model.sandboxes.contains_key(&id) {
+                let words = format!("an error occurred when try to find sandbox {id:?}: not found");
+                return Err(CriError::new(Op::StopPodSandbox.name(), CriErrorKind::NotFound, words));
+            }
             model.stop_sandbox(now, &id, ExitCause::SandboxStopped);
             Ok(v1::StopPodSandboxResponse {})
         })

@@ -10,7 +10,7 @@ use super::op::Op;
 /// Which runtime is played; they differ in what they offer and in some answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeKind {
-    /// containerd 1.6: no events, no RuntimeConfig, StopContainer of an unknown container is NotFound.
+    /// containerd 1.6: no events, no RuntimeConfig, stopping an unknown container or sandbox is NotFound.
     Containerd16,
     /// containerd 1.7: events, no RuntimeConfig.
     Containerd17,
@@ -43,6 +43,11 @@ impl RuntimeKind {
             Op::RuntimeConfig | Op::UpdatePodSandboxResources => self.is_modern(),
             _ => true,
         }
+    }
+
+    /// The gRPC code with which it refuses a name that is in use: FailedPrecondition or Unknown.
+    pub(super) fn reserved_code(self) -> i32 {
+        if self == Self::Containerd2 { 9 } else { 2 }
     }
 
     /// Whether it fills the fields that came with cri-api 0.30 (handlers, features, image_id, user).

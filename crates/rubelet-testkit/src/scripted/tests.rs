@@ -235,6 +235,21 @@ async fn names_are_reserved_until_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stopping_what_is_not_there_is_an_error_only_on_containerd_1_6() {
+    for (kind, expected) in [
+        (RuntimeKind::Containerd16, Some(CriErrorKind::NotFound)),
+        (RuntimeKind::Containerd2, None),
+        (RuntimeKind::CriO, None),
+    ] {
+        let steps = Steps(ScriptedCri::new(kind));
+        assert_eq!(steps.stop("none", 1).await.err().map(|error| error.kind), expected);
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: "none".into() };
+        assert_eq!(steps.0.stop_pod_sandbox(request).await.err().map(|error| error.kind), expected);
+        steps.remove("none").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn faults_before_and_after_differ_in_their_effect() {
     let (cri, steps) = runtime();
     cri.inject(Op::RunPodSandbox, Fault::ErrorBefore(CriErrorKind::Unknown), 1);
