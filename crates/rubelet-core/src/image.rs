@@ -344,10 +344,7 @@ mod tests {
         fails(&format!("a@md5:{HEX}"), "unsupported digest algorithm");
         fails(&format!("a@sha512:{HEX}"), "invalid checksum digest length");
         fails(&format!("a@sha256:{}", HEX.to_uppercase()), "invalid checksum digest format");
-        fails(
-            &"a/".repeat(130).trim_end_matches('/').to_owned(),
-            "repository name must not be more than 255 characters",
-        );
+        fails("a/".repeat(130).trim_end_matches('/'), "repository name must not be more than 255 characters");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Labels and annotations the agent writes on sandboxes and containers, and reads back.
+//! Labels and annotations the agent writes on sandboxes and containers.
 //!
 //! Owns the names (upstream `kuberuntime/labels.go`), which make containers of an upstream kubelet and ours
-//! interchangeable. Nothing else writes or parses these keys.
+//! interchangeable. Nothing else writes these keys; `rubelet_cri::observe` reads them back.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::containers::spec_of;
 use crate::hash::{container_hash, go_escaped_json};
-use crate::observed::ContainerFacts;
 
 /// Label: name of the pod.
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -74,27 +73,6 @@ pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u3
         set(PORTS, go_escaped_json(&json));
     }
     annotations
-}
-
-/// Reads back what [`container_annotations`] wrote. A value that cannot be read counts as missing: an odd
-/// annotation must not make a running container unknown.
-pub fn container_facts(annotations: &Map) -> ContainerFacts {
-    let text = |key: &str| annotations.get(key).cloned().unwrap_or_default();
-    let number = |key: &str| annotations.get(key).and_then(|text| text.parse::<i64>().ok());
-    let json = |key: &str| {
-        let is_json = |text: &&String| serde_json::from_str::<serde_json::Value>(text).is_ok();
-        annotations.get(key).filter(is_json).cloned()
-    };
-    ContainerFacts {
-        hash: annotations.get(HASH).and_then(|text| u32::from_str_radix(text, 16).ok()),
-        restart_count: annotations.get(RESTART_COUNT).and_then(|text| text.parse().ok()).unwrap_or_default(),
-        termination_message_path: text(TERMINATION_MESSAGE_PATH),
-        termination_message_policy: text(TERMINATION_MESSAGE_POLICY),
-        pre_stop_handler: json(PRE_STOP_HANDLER),
-        ports: json(PORTS),
-        pod_deletion_grace_period: number(POD_DELETION_GRACE_PERIOD),
-        pod_termination_grace_period: number(POD_TERMINATION_GRACE_PERIOD),
-    }
 }
 
 fn identity(pod: &Pod) -> [(String, String); 3] {
@@ -172,28 +150,5 @@ mod tests {
                 "vendor=x"
             ]
         );
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let facts = container_facts(&container_annotations(&pod(), &container(), 3, &Map::new()));
-        assert_eq!((facts.hash, facts.restart_count), (Some(0x8e45_cbd0), 3));
-        assert_eq!(
-            (facts.pod_deletion_grace_period, facts.pod_termination_grace_period),
-            (Some(5), Some(30))
-        );
-        assert_eq!(facts.termination_message_path, "/dev/termination-log");
-        let handler: k8s_openapi::api::core::v1::LifecycleHandler =
-            serde_json::from_str(&facts.pre_stop_handler.unwrap()).unwrap();
-        assert_eq!(handler.exec.unwrap().command.unwrap()[2], "a && b > c");
-        assert!(facts.ports.is_some());
-    }
-
-    #[test]
-    fn odd_annotations_count_as_missing() {
-        let odd = [(HASH, "xyz"), (RESTART_COUNT, "-1"), (PORTS, "[{"), (POD_DELETION_GRACE_PERIOD, "soon")];
-        let facts = container_facts(&odd.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-        assert_eq!(facts, ContainerFacts::default());
-        assert_eq!(container_facts(&Map::new()), ContainerFacts::default());
     }
 }

@@ -147,15 +147,6 @@ impl Amount {
         if other > self { other } else { self }
     }
 
-    /// `ceil(self / divisor)` in the divisor's units, as the downward API prints it. A zero divisor counts as 1.
-    pub fn divided_up(self, divisor: Self) -> i64 {
-        let divisor = if divisor.is_zero() { NANO } else { divisor.nanos };
-        let quotient = self.nanos / divisor;
-        let rest = self.nanos % divisor;
-        let rounded = if rest != 0 && (rest < 0) == (divisor < 0) { quotient + 1 } else { quotient };
-        i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
-    }
-
     /// The API's type in canonical form.
     pub fn to_quantity(self) -> Quantity {
         Quantity(self.to_string())
@@ -392,16 +383,6 @@ mod tests {
         assert_eq!(sum(&["100m", "900m"]), "1");
         assert_eq!(sum(&["1Ki", "1m"]), "1024001m");
         assert_eq!(sum(&[]), "0");
-    }
-
-    #[test]
-    fn division_rounds_up() {
-        let divide = |a: &str, b: &str| Amount::parse(a).unwrap().divided_up(Amount::parse(b).unwrap());
-        assert_eq!(divide("1500m", "1"), 2);
-        assert_eq!(divide("1500m", "1m"), 1500);
-        assert_eq!(divide("100Mi", "1Mi"), 100);
-        assert_eq!(divide("100M", "1Mi"), 96);
-        assert_eq!(divide("5", "0"), 5);
     }
 
     proptest! {

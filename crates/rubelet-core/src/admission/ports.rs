@@ -34,7 +34,10 @@ impl HostPort<'_> {
 fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
     let spec = spec_of(pod);
     let sidecars = init_containers(spec).iter().filter(|container| is_sidecar(container));
-    sidecars.chain(&spec.containers).flat_map(|container| container.ports.iter().flatten()).filter_map(host_port)
+    sidecars
+        .chain(&spec.containers)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(host_port)
 }
 
 fn host_port(port: &ContainerPort) -> Option<HostPort<'_>> {

@@ -46,27 +46,35 @@ fn sandbox(spec: Value) -> v1::PodSandboxConfig {
     sandbox_with(&pod(spec), &security()).unwrap()
 }
 
-fn container_with(
-    spec: Value,
-    change: impl FnOnce(&mut ContainerInputs<'_>),
-) -> Result<v1::ContainerConfig, TranslateError> {
+/// What a test changes about a container's surroundings.
+#[derive(Default)]
+struct Around {
+    user: ImageUser,
+    mounts: Vec<v1::Mount>,
+    devices: DeviceInputs,
+    target: Option<ContainerId>,
+    user_namespace: UserNamespaceFacts,
+    resources: ResourceFacts,
+}
+
+fn container_with(spec: Value, around: &Around) -> Result<v1::ContainerConfig, TranslateError> {
     let pod = pod(spec);
     let container = pod.spec.as_ref().unwrap().containers[0].clone();
     let env =
         [EnvVar { name: "A".into(), value: "1".into() }, EnvVar { name: "B".into(), value: "2".into() }];
-    let mut inputs = ContainerInputs {
+    let security = SecurityFacts { user_namespace: around.user_namespace.clone(), ..security() };
+    let inputs = ContainerInputs {
         restart_count: 3,
         image_ref: "sha256:abc",
-        image_user: &ImageUser::Unset,
+        image_user: &around.user,
         env: &env,
-        mounts: &[],
-        devices: &DeviceInputs::default(),
-        target: None,
+        mounts: &around.mounts,
+        devices: &around.devices,
+        target: around.target.as_ref(),
         exclusive_cpus: false,
-        security: &security(),
-        resources: &ResourceFacts::default(),
+        security: &security,
+        resources: &around.resources,
     };
-    change(&mut inputs);
     container_config(&pod, &container, &inputs)
 }
 
@@ -74,7 +82,7 @@ fn container(fields: Value) -> v1::ContainerConfig {
     let mut fields = fields;
     fields["name"] = "app".into();
     fields["image"] = "busybox".into();
-    container_with(json!({"containers": [fields]}), |_| {}).unwrap()
+    container_with(json!({"containers": [fields]}), &Around::default()).unwrap()
 }
 
 fn linux(config: v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {
@@ -218,13 +226,13 @@ fn a_container_carries_its_security_context() {
 #[test]
 fn the_images_user_is_used_and_verified() {
     let spec = || json!({"securityContext": {"runAsNonRoot": true}});
-    let by_number = container_with(spec(), |inputs| inputs.image_user = &ImageUser::Uid(7)).unwrap();
+    let by_number = container_with(spec(), &Around { user: ImageUser::Uid(7), ..Around::default() }).unwrap();
     assert_eq!(linux(by_number).run_as_user.unwrap().value, 7);
-    let name = ImageUser::Name("www".into());
-    let by_name = container_with(json!({}), |inputs| inputs.image_user = &name).unwrap();
+    let around = Around { user: ImageUser::Name("www".into()), ..Around::default() };
+    let by_name = container_with(json!({}), &around).unwrap();
     let context = linux(by_name);
     assert_eq!((context.run_as_user, context.run_as_username.as_str()), (None, "www"));
-    let error = container_with(spec(), |_| {}).unwrap_err();
+    let error = container_with(spec(), &Around::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "container has runAsNonRoot and image will run as root (pod: \"web_shop(u-1)\", container: app)"
@@ -233,8 +241,8 @@ fn the_images_user_is_used_and_verified() {
 
 #[test]
 fn an_ephemeral_container_looks_at_its_target() {
-    let target = ContainerId::from("target-id");
-    let config = container_with(json!({}), |inputs| inputs.target = Some(&target)).unwrap();
+    let around = Around { target: Some(ContainerId::from("target-id")), ..Around::default() };
+    let config = container_with(json!({}), &around).unwrap();
     let namespaces = linux(config).namespace_options.unwrap();
     assert_eq!((namespaces.pid(), namespaces.target_id.as_str()), (NamespaceMode::Target, "target-id"));
 }
@@ -242,16 +250,12 @@ fn an_ephemeral_container_looks_at_its_target() {
 #[test]
 fn a_user_namespace_maps_the_mounts_too() {
     let range = IdMapping { host_id: 65536, container_id: 0, length: 65536 };
-    let security = SecurityFacts {
+    let around = Around {
         user_namespace: UserNamespaceFacts { supported: true, handler: String::new(), range: Some(range) },
-        ..security()
+        mounts: vec![hosts_mount(Path::new("/h"), false)],
+        ..Around::default()
     };
-    let mounts = [hosts_mount(Path::new("/h"), false)];
-    let config = container_with(json!({"hostUsers": false}), |inputs| {
-        inputs.security = &security;
-        inputs.mounts = &mounts;
-    })
-    .unwrap();
+    let config = container_with(json!({"hostUsers": false}), &around).unwrap();
     let expected = vec![v1::IdMapping { host_id: 65536, container_id: 0, length: 65536 }];
     assert_eq!((&config.mounts[0].uid_mappings, &config.mounts[0].gid_mappings), (&expected, &expected));
     let user = linux(config).namespace_options.unwrap().userns_options.unwrap();
@@ -276,11 +280,7 @@ fn resources_and_devices_are_passed_on() {
     };
     let spec = json!({"containers": [{"name": "app", "resources": {"requests": {"cpu": "1", "memory": "5Gi"},
         "limits": {"cpu": "2", "memory": "6Gi", "hugepages-2Mi": "2Mi"}}}]});
-    let config = container_with(spec, |inputs| {
-        inputs.devices = &devices;
-        inputs.resources = &resources;
-    })
-    .unwrap();
+    let config = container_with(spec, &Around { devices, resources, ..Around::default() }).unwrap();
     assert_eq!(config.devices[0].host_path, "/dev/y");
     assert_eq!(config.cdi_devices[0].name, "vendor/x=0");
     assert_eq!(config.annotations["vendor"], "1");
@@ -322,6 +322,55 @@ fn mounts_as_planned() {
 
 #[test]
 fn a_name_that_is_no_file_name_is_refused() {
-    let error = container_with(json!({"containers": [{"name": "../x"}]}), |_| {}).unwrap_err();
+    let error = container_with(json!({"containers": [{"name": "../x"}]}), &Around::default()).unwrap_err();
     assert_eq!(error.to_string(), "container \"../x\" cannot be part of a path");
+}
+
+/// What is written on a container is what Pleg reads back: adoption after a restart depends on it.
+#[test]
+fn what_is_written_on_a_container_is_observed_again() {
+    let pre_stop = json!({"exec": {"command": ["sh", "-c", "a && b > c"]}});
+    let config = container_with(
+        json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "app", "image": "busybox",
+            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+            "ports": [{"containerPort": 80}], "lifecycle": {"preStop": pre_stop.clone()}}]}),
+        &Around::default(),
+    )
+    .unwrap();
+    let running = v1::ContainerState::ContainerRunning.into();
+    let sandbox =
+        v1::PodSandbox { id: "s".into(), metadata: sandbox(json!({})).metadata, ..v1::PodSandbox::default() };
+    let listed = v1::Container {
+        id: "c".into(),
+        pod_sandbox_id: "s".into(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        state: running,
+        ..v1::Container::default()
+    };
+    let listing = crate::observe::Listing::observe(&[sandbox], &[listed]);
+    let status = v1::ContainerStatus {
+        id: "c".into(),
+        metadata: config.metadata.clone(),
+        labels: config.labels,
+        annotations: config.annotations,
+        state: running,
+        ..v1::ContainerStatus::default()
+    };
+    let pod = listing.pods.values().next().unwrap();
+    let (observed, problems) = crate::observe::observe_pod(pod, &[], &[status]).unwrap();
+    assert_eq!(problems, []);
+    let found = &observed.containers[0];
+    assert_eq!((found.name.as_str(), found.attempt, found.facts.restart_count), ("app", 3, 3));
+    let container = Container { name: "app".into(), image: Some("busybox".into()), ..Container::default() };
+    assert_eq!(found.facts.hash, Some(rubelet_core::hash::container_hash(&container)));
+    assert_eq!(found.facts.termination_message_path, "/dev/termination-log");
+    assert_eq!(found.facts.termination_message_policy, "File");
+    assert_eq!(
+        (found.facts.pod_termination_grace_period, found.facts.pod_deletion_grace_period),
+        (Some(30), None)
+    );
+    let handler: Value = serde_json::from_str(found.facts.pre_stop_handler.as_deref().unwrap()).unwrap();
+    assert_eq!(handler, pre_stop);
+    assert!(found.facts.ports.is_some());
 }
