@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 /// What the agent needs to know of the machine.
@@ -25,6 +26,10 @@ pub struct MachineFacts {
     pub cgroup_v2: bool,
     /// AppArmor is enabled in the kernel.
     pub apparmor: bool,
+    /// SELinux is enabled in the kernel.
+    pub selinux: bool,
+    /// `thermal_throttle` directories of CPUs, which tell a container about its neighbours.
+    pub thermal_throttle_paths: Vec<String>,
 }
 
 /// Reads the facts.
@@ -45,7 +50,37 @@ pub fn machine() -> io::Result<MachineFacts> {
         swap_in_use: read("/proc/swaps").is_ok_and(|text| text.lines().count() > 1),
         cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        thermal_throttle_paths: thermal_throttle_paths(),
     })
+}
+
+/// The address this machine uses towards its default route, without sending anything; loopback when there is no
+/// route at all.
+pub fn default_route_ips() -> Vec<IpAddr> {
+    // Connecting a datagram socket only makes the kernel choose a source address.
+    let chosen = |bind: &str, to: &str| {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    // Addresses of the documentation ranges: routed by the default route wherever there is one.
+    let found: Vec<IpAddr> = [chosen("0.0.0.0:0", "192.0.2.1:9"), chosen("[::]:0", "[2001:db8::1]:9")]
+        .into_iter()
+        .flatten()
+        .collect();
+    if found.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { found }
+}
+
+fn thermal_throttle_paths() -> Vec<String> {
+    let cpus = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let mut paths: Vec<String> = cpus
+        .map(|cpu| cpu.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .collect();
+    paths.sort();
+    paths
 }
 
 fn memory_total(meminfo: &str) -> u64 {

@@ -3,5 +3,7 @@
 
 pub mod cgroup;
 pub mod facts;
+pub mod mounts;
+pub mod process;
 pub mod remove;
 pub mod watch;

@@ -51,6 +51,21 @@ pub struct Pulled {
     pub waited: Duration,
 }
 
+/// A pull under way.
+pub struct PullAnswer(oneshot::Receiver<Result<Pulled, CriError>>);
+
+impl PullAnswer {
+    /// Waits for the pull.
+    ///
+    /// # Errors
+    /// What the runtime said.
+    pub async fn get(self) -> Result<Pulled, CriError> {
+        self.0.await.unwrap_or_else(|_| {
+            Err(CriError::new("PullImage", rubelet_cri::CriErrorKind::Canceled, "the agent is stopping"))
+        })
+    }
+}
+
 type Pull = Shared<BoxFuture<'static, Result<Pulled, CriError>>>;
 
 /// Handle; cheap to clone. Dropping the last one gives up the pulls under way.
@@ -120,21 +135,15 @@ impl ImageManager {
     }
 
     /// Pulls an image, or joins the pull of it that is under way. The answer may be dropped: the pull goes on.
-    pub fn pull(&self, image: &str) -> impl Future<Output = Result<Pulled, CriError>> + Send + use<> {
+    pub fn pull(&self, image: &str) -> PullAnswer {
         let pull = self.join_pull(image);
         let (done, answer) = oneshot::channel();
-        {
-            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(async move {
-                let _ = done.send(pull.await);
-            });
-        }
-        async move {
-            answer.await.unwrap_or_else(|_| {
-                Err(CriError::new("PullImage", rubelet_cri::CriErrorKind::Canceled, "the agent is stopping"))
-            })
-        }
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let _ = done.send(pull.await);
+        });
+        PullAnswer(answer)
     }
 
     fn join_pull(&self, image: &str) -> Pull {

@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::PodStatus;
-use rubelet_core::backoff::BackoffEntry;
+use rubelet_core::backoff::{BackoffEntry, BackoffKey};
 use rubelet_core::ids::PodUid;
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,10 @@ pub struct PodRecord {
     pub name: String,
     /// The status last reported.
     pub status: Option<PodStatus>,
-    /// Crash-loop and image pull back-offs by key.
-    pub backoff: BTreeMap<String, BackoffEntry>,
+    /// Crash-loop back-offs.
+    pub restarts: Vec<(BackoffKey, BackoffEntry)>,
+    /// Back-offs of image pulls.
+    pub pulls: Vec<(BackoffKey, BackoffEntry)>,
     /// The pod ended for good: it is not started again even if its containers are gone from the runtime.
     pub finished: bool,
 }

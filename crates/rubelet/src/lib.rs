@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Rubelet: a Kubernetes node agent as a program and as a library.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use rubelet::{Kubelet, KubeletConfiguration};
+//!
+//! let mut config = KubeletConfiguration::default();
+//! config.static_pod_path = "/etc/kubernetes/manifests".into();
+//! config.container_runtime_endpoint = "unix:///run/containerd/containerd.sock".into();
+//! let kubelet = Kubelet::builder(config).node_name("node-1").build().await?;
+//! kubelet.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Tasks, each with what it reads and what it writes:
+//! - sources (`sources`): files and URLs → `PodConfig`
+//! - `pleg`: the runtime → hints, the last full list
+//! - `runtime_monitor`: the runtime's `Status` → a watch of its state
+//! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
+//! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
+//! - `http`: the table → clients
+
+pub mod clock;
+pub mod desired;
+pub mod events;
+pub mod fs_pool;
+pub mod http;
+pub mod images;
+pub mod journal;
+mod kubelet;
+pub mod logging;
+pub mod notify;
+pub mod pleg;
+mod pod_dirs;
+pub mod runtime_monitor;
+pub mod services;
+mod sources;
+mod sweep;
+mod sync_loop;
+pub mod table;
+mod termination_log;
+mod user_namespaces;
+mod volumes;
+pub mod worker;
+
+pub use kubelet::{Kubelet, KubeletBuilder, KubeletHandle, StartError};
+pub use rubelet_config::KubeletConfiguration;

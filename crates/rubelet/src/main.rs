@@ -1,2 +1,109 @@
-//! Placeholder.
-fn main() {}
+//! The `rubelet` program: reads its configuration, starts the agent, and runs until SIGTERM or SIGINT.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rubelet::logging::{self, LogFormat, chain};
+use rubelet::{Kubelet, notify};
+use rubelet_config::{KUBERNETES_VERSION, Loaded, Outcome, not_acted_on};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+fn main() -> ExitCode {
+    // Fewer arenas cost an agent of few threads nothing and keep its memory small.
+    rubelet_linux::process::limit_malloc_arenas();
+    let loaded = match rubelet_config::load(std::env::args_os()) {
+        Ok(Outcome::Run(loaded)) => loaded,
+        Ok(Outcome::Print(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let format = if loaded.config.logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
+    logging::init(format, loaded.config.logging.verbosity);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(32)
+        .thread_keep_alive(Duration::from_secs(2))
+        .thread_stack_size(1024 * 1024)
+        .thread_name("rubelet")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(problem) => {
+            error!("cannot start: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(*loaded));
+    // A file system operation that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    code
+}
+
+async fn run(loaded: Loaded) -> ExitCode {
+    let idle = not_acted_on(&loaded);
+    let Loaded { mut config, flags, warnings, origins, .. } = loaded;
+    info!(version = env!("CARGO_PKG_VERSION"), kubernetes = KUBERNETES_VERSION, "rubelet");
+    if !idle.is_empty() {
+        warn!("accepted, and not acted on by this version yet: {}", idle.join(", "));
+    }
+    if !origins.is_set("serializeImagePulls") {
+        // Upstream's default pulls one image after another; see docs/divergence.md.
+        config.serialize_image_pulls = false;
+    }
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    if let Err(problem) = rubelet_linux::process::set_oom_score_adj(config.oom_score_adj) {
+        // Without CAP_SYS_RESOURCE the score cannot be lowered: the agent runs on as any other process.
+        warn!(
+            "the agent's OOM score stays as it is: oomScoreAdj {} cannot be set: {problem}",
+            config.oom_score_adj
+        );
+    }
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        error!("cannot listen for signals");
+        return ExitCode::FAILURE;
+    };
+    let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir);
+    if !flags.hostname_override.is_empty() {
+        builder = builder.node_name(flags.hostname_override.trim().to_lowercase());
+    }
+    let ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
+    let ips = if ips.is_empty() { rubelet_linux::facts::default_route_ips() } else { ips };
+    let kubelet = match builder.node_ips(ips).build().await {
+        Ok(kubelet) => kubelet,
+        Err(problem) => {
+            error!("cannot start: {}", chain(&problem));
+            return ExitCode::FAILURE;
+        }
+    };
+    notify::ready();
+    let health = kubelet.health();
+    let stop = async move {
+        // Every arm is cancel-safe: signals are kept until they are taken, the watchdog only repeats itself.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = notify::watchdog(health) => {}
+        }
+    };
+    let ended = kubelet.run(stop).await;
+    notify::stopping();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            error!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

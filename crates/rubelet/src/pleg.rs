@@ -6,7 +6,6 @@
 //! cannot change any more is read once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use rubelet_core::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedSandbox, ObservedState};
-use rubelet_cri::{CriError, CriErrorKind, RuntimeService, observe, v1};
+use rubelet_cri::observe::{self, ListedPod};
+use rubelet_cri::{CriError, CriErrorKind, RuntimeService, v1};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -37,36 +37,30 @@ pub enum ObserveError {
     /// The lists failed.
     #[error("cannot list the pod's sandboxes and containers")]
     List(#[source] CriError),
-    /// How a container ended cannot be told: without it no decision about the pod is safe.
-    #[error("the runtime does not tell the status of container {container} ({id})")]
+    /// The runtime does not tell the state of something: without it no decision about the pod is safe.
+    #[error("the runtime does not tell the status of {what}")]
     Status {
-        /// Container name.
-        container: String,
-        /// Container ID.
-        id: ContainerId,
+        /// Sandbox or container, with its ID.
+        what: String,
         /// What the runtime said.
         #[source]
         source: CriError,
     },
+    /// The runtime's answer cannot be understood.
+    #[error("the runtime's answer cannot be understood: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Garbage(Vec<observe::Problem>),
 }
 
-/// What a full relist saw of one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedPod {
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.namespace`.
-    pub namespace: String,
-    /// Whether anything of it is alive: a ready sandbox, or a container that runs or may run.
-    pub alive: bool,
-    fingerprint: u64,
-}
+/// One full relist: every pod the runtime holds something of.
+pub type Listing = BTreeMap<PodUid, ListedPod>;
 
-/// One full relist.
-#[derive(Debug)]
-pub struct Listing {
-    /// Every pod the runtime holds something of.
-    pub pods: BTreeMap<PodUid, ListedPod>,
+/// Whether anything of a listed pod is alive: a ready sandbox, or a container that runs or may run.
+pub fn is_alive(listed: &ListedPod) -> bool {
+    listed.sandboxes.values().any(|ready| *ready)
+        || listed
+            .containers
+            .values()
+            .any(|container| matches!(container.state, ObservedState::Running | ObservedState::Unknown))
 }
 
 /// How relisting goes: what `/healthz` and the node's condition are made of.
@@ -100,7 +94,7 @@ struct State {
     /// Pods somebody should look at.
     hints: BTreeSet<PodUid>,
     /// What was last seen of each pod by list or observation, and when that reading began.
-    seen: BTreeMap<PodUid, (u64, Instant)>,
+    seen: BTreeMap<PodUid, (ListedPod, Instant)>,
     /// Full statuses by container, as long as the pod is there.
     containers: BTreeMap<ContainerId, (PodUid, ObservedContainer)>,
     /// Full statuses by sandbox.
@@ -162,11 +156,10 @@ impl Pleg {
     /// Reads one pod from the runtime now; the answer is at least as new as the call.
     ///
     /// # Errors
-    /// When the lists fail, or when how a container ended cannot be learnt.
+    /// When the lists fail, or when the state of something listed cannot be learnt.
     pub async fn observe(&self, uid: &PodUid) -> Result<ObservedPod, ObserveError> {
         let began = Instant::now();
-        let selector: std::collections::HashMap<String, String> =
-            [(UID_LABEL.to_owned(), uid.to_string())].into();
+        let selector: BTreeMap<String, String> = [(UID_LABEL.to_owned(), uid.to_string())].into();
         let sandboxes = self.shared.runtime.list_pod_sandbox(v1::ListPodSandboxRequest {
             filter: Some(v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() }),
         });
@@ -175,113 +168,99 @@ impl Pleg {
         });
         let (sandboxes, containers) =
             futures::try_join!(sandboxes, containers).map_err(ObserveError::List)?;
-        let fingerprint = fingerprint(&sandboxes.items, &containers.containers);
-
-        let mut pod = ObservedPod::absent(uid.clone());
-        if let Some(sandbox) = sandboxes.items.first() {
-            let metadata = sandbox.metadata.clone().unwrap_or_default();
-            (pod.name, pod.namespace) = (metadata.name, metadata.namespace);
-        } else if let Some(container) = containers.containers.first() {
-            pod.name = container.labels.get("io.kubernetes.pod.name").cloned().unwrap_or_default();
-            pod.namespace = container.labels.get("io.kubernetes.pod.namespace").cloned().unwrap_or_default();
+        let mut listing = observe::Listing::observe(&sandboxes.items, &containers.containers);
+        if !listing.problems.is_empty() {
+            return Err(ObserveError::Garbage(listing.problems));
         }
-        let read_sandboxes = join_all(sandboxes.items.iter().map(|listed| self.read_sandbox(uid, listed)));
-        let read_containers =
-            join_all(containers.containers.iter().map(|listed| self.read_container(uid, listed)));
-        let (read_sandboxes, read_containers) = futures::join!(read_sandboxes, read_containers);
-        pod.sandboxes = read_sandboxes.into_iter().flatten().collect();
-        for container in read_containers {
-            pod.containers.extend(container?);
-        }
-        pod.sort();
+        let Some(listed) = listing.pods.remove(uid) else {
+            self.saw(uid, None, began);
+            return Ok(ObservedPod::absent(uid.clone()));
+        };
 
+        // What is known already is taken from memory; the rest is asked for, all at once.
+        let mut known = ObservedPod::absent(uid.clone());
+        let (mut ask_sandboxes, mut ask_containers) = (vec![], vec![]);
+        {
+            let state = self.state();
+            for (id, ready) in &listed.sandboxes {
+                match state.sandboxes.get(id).filter(|(_, sandbox)| sandbox.ready == *ready) {
+                    Some((_, sandbox)) => known.sandboxes.push(sandbox.clone()),
+                    None => ask_sandboxes.push(id.clone()),
+                }
+            }
+            for (id, container) in &listed.containers {
+                let same = |known: &ObservedContainer| {
+                    known.state == container.state && known.state != ObservedState::Unknown
+                };
+                match state.containers.get(id).filter(|(_, container)| same(container)) {
+                    Some((_, container)) => known.containers.push(container.clone()),
+                    None => ask_containers.push(id.clone()),
+                }
+            }
+        }
+        let sandboxes = join_all(ask_sandboxes.iter().map(|id| self.sandbox_status(id)));
+        let containers = join_all(ask_containers.iter().map(|id| self.container_status(id)));
+        let (sandboxes, containers) = futures::join!(sandboxes, containers);
+        let sandboxes: Vec<_> =
+            sandboxes.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let containers: Vec<_> =
+            containers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let (mut fresh, details) =
+            observe::observe_pod(&listed, &sandboxes, &containers).map_err(ObserveError::Garbage)?;
+        for detail in details {
+            warn!(pod = fresh.name, "the runtime tells something odd: {detail}");
+        }
+        for container in &mut fresh.containers {
+            if container.state == ObservedState::Exited {
+                container.termination_message = termination_log::read(&self.shared.fs, container).await;
+            }
+        }
+        {
+            let mut state = self.state();
+            for sandbox in &fresh.sandboxes {
+                state.sandboxes.insert(sandbox.id.clone(), (uid.clone(), sandbox.clone()));
+            }
+            for container in &fresh.containers {
+                state.containers.insert(container.id.clone(), (uid.clone(), container.clone()));
+            }
+        }
+        self.saw(uid, Some(listed), began);
+        fresh.sandboxes.extend(known.sandboxes);
+        fresh.containers.extend(known.containers);
+        fresh.sort();
+        Ok(fresh)
+    }
+
+    /// Remembers what was seen of a pod, unless something newer is remembered already.
+    fn saw(&self, uid: &PodUid, listed: Option<ListedPod>, began: Instant) {
         let mut state = self.state();
-        if state.seen.get(uid).is_none_or(|(_, at)| *at <= began) {
-            state.seen.insert(uid.clone(), (fingerprint, began));
+        if state.seen.get(uid).is_some_and(|(_, at)| *at > began) {
+            return;
         }
-        Ok(pod)
+        match listed {
+            Some(listed) => state.seen.insert(uid.clone(), (listed, began)),
+            None => state.seen.remove(uid),
+        };
     }
 
-    /// The full status of a listed sandbox; from memory when its state has not changed. What the list told is
-    /// used when the runtime does not answer; a sandbox that vanished in between is left out.
-    async fn read_sandbox(&self, uid: &PodUid, listed: &v1::PodSandbox) -> Option<ObservedSandbox> {
-        let from_list = match observe::listed_sandbox(listed) {
-            Ok(sandbox) => sandbox,
-            Err(problem) => {
-                warn!(sandbox = listed.id, "the runtime lists a sandbox that cannot be read: {problem}");
-                return None;
-            }
-        };
-        if let Some((_, known)) = self.state().sandboxes.get(&from_list.id)
-            && known.ready == from_list.ready
-        {
-            return Some(known.clone());
-        }
-        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: listed.id.clone(), verbose: false };
-        let answer = with_deadline("PodSandboxStatus", self.shared.runtime.pod_sandbox_status(request)).await;
-        match answer {
-            Ok(response) => match response.status.as_ref().map(observe::sandbox_status) {
-                Some(Ok(sandbox)) => {
-                    self.state().sandboxes.insert(sandbox.id.clone(), (uid.clone(), sandbox.clone()));
-                    Some(sandbox)
-                }
-                _ => Some(from_list),
-            },
-            Err(error) if error.is_not_found() => None,
-            Err(error) => {
-                warn!(sandbox = listed.id, "{error}; going on with what the list told");
-                Some(from_list)
-            }
+    /// The full status of a sandbox; `None` when it has vanished since it was listed.
+    async fn sandbox_status(&self, id: &SandboxId) -> Result<Option<v1::PodSandboxStatus>, ObserveError> {
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_string(), verbose: false };
+        match with_deadline("PodSandboxStatus", self.shared.runtime.pod_sandbox_status(request)).await {
+            Ok(response) => Ok(response.status),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(source) => Err(ObserveError::Status { what: format!("sandbox {id}"), source }),
         }
     }
 
-    /// The full status of a listed container. For one that is not known to have ended the list tells enough
-    /// to go on when the runtime does not answer; how a container ended has to be learnt.
-    async fn read_container(
-        &self,
-        uid: &PodUid,
-        listed: &v1::Container,
-    ) -> Result<Option<ObservedContainer>, ObserveError> {
-        let from_list = match observe::listed_container(listed) {
-            Ok(container) => container,
-            Err(problem) => {
-                warn!(container = listed.id, "the runtime lists a container that cannot be read: {problem}");
-                return Ok(None);
-            }
-        };
-        if let Some((_, known)) = self.state().containers.get(&from_list.id)
-            && known.state == from_list.state
-            && known.state != ObservedState::Unknown
-        {
-            return Ok(Some(known.clone()));
+    /// The full status of a container; `None` when it has vanished since it was listed.
+    async fn container_status(&self, id: &ContainerId) -> Result<Option<v1::ContainerStatus>, ObserveError> {
+        let request = v1::ContainerStatusRequest { container_id: id.to_string(), verbose: false };
+        match with_deadline("ContainerStatus", self.shared.runtime.container_status(request)).await {
+            Ok(response) => Ok(response.status),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(source) => Err(ObserveError::Status { what: format!("container {id}"), source }),
         }
-        let request = v1::ContainerStatusRequest { container_id: listed.id.clone(), verbose: false };
-        let source = match with_deadline("ContainerStatus", self.shared.runtime.container_status(request))
-            .await
-        {
-            Ok(response) => match response.status.as_ref().map(observe::container_status) {
-                Some(Ok(mut container)) => {
-                    container.sandbox_id = from_list.sandbox_id;
-                    if container.state == ObservedState::Exited {
-                        container.termination_message =
-                            termination_log::read(&self.shared.fs, &container).await;
-                    }
-                    self.state().containers.insert(container.id.clone(), (uid.clone(), container.clone()));
-                    return Ok(Some(container));
-                }
-                Some(Err(problem)) => {
-                    CriError::new("ContainerStatus", CriErrorKind::Unknown, problem.to_string())
-                }
-                None => CriError::new("ContainerStatus", CriErrorKind::Unknown, "the answer holds no status"),
-            },
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => error,
-        };
-        if from_list.state == ObservedState::Exited {
-            return Err(ObserveError::Status { container: from_list.name, id: from_list.id, source });
-        }
-        warn!(container = listed.id, "{source}; going on with what the list told");
-        Ok(Some(from_list))
     }
 
     /// Relists for ever and follows the event stream where the runtime has one. Owned by the kubelet; ends
@@ -332,7 +311,11 @@ impl Pleg {
         let sandboxes = self.shared.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default());
         let containers = self.shared.runtime.list_containers(v1::ListContainersRequest::default());
         let (sandboxes, containers) = futures::try_join!(sandboxes, containers)?;
-        let pods = group(&sandboxes.items, &containers.containers);
+        let observe::Listing { pods, problems } =
+            observe::Listing::observe(&sandboxes.items, &containers.containers);
+        for problem in problems {
+            debug!("left out of the list: {problem}");
+        }
 
         let mut changed = false;
         {
@@ -340,11 +323,11 @@ impl Pleg {
             let state = &mut *state;
             for (uid, listed) in &pods {
                 let news = match state.seen.get(uid) {
-                    Some((known, at)) => *at <= began && *known != listed.fingerprint,
+                    Some((known, at)) => *at <= began && known != listed,
                     None => true,
                 };
                 if news {
-                    state.seen.insert(uid.clone(), (listed.fingerprint, began));
+                    state.seen.insert(uid.clone(), (listed.clone(), began));
                     changed |= state.hints.insert(uid.clone());
                 }
             }
@@ -368,7 +351,11 @@ impl Pleg {
                 live.contains(id.as_str()) || state.seen.get(uid).is_some_and(|(_, at)| *at > began)
             });
         }
-        self.shared.listing.send_replace(Some(Arc::new(Listing { pods })));
+        self.shared.listing.send_if_modified(|current| {
+            let news = current.as_deref() != Some(&pods);
+            *current = Some(Arc::new(pods));
+            news
+        });
         if changed {
             self.shared.hinted.notify_one();
         }
@@ -422,16 +409,23 @@ impl Pleg {
 
     /// An event is news unless the state it announces has been read already.
     fn take_event(&self, event: &v1::ContainerEventResponse) {
-        let Some(announced) = observe::event(event) else {
+        let Some(uid) = observe::pod_of_event(event) else {
             self.shared.relist_now.notify_one();
             return;
         };
+        use v1::ContainerEventType::{
+            ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent,
+        };
         let mut state = self.state();
-        let known = state.containers.get(&announced.container).map(|(_, c)| c.state);
-        if known.is_some() && known == announced.state {
-            return;
-        }
-        if state.hints.insert(announced.uid) {
+        let known =
+            state.containers.get(&ContainerId::new(event.container_id.as_str())).map(|(_, c)| c.state);
+        let old_news = match event.container_event_type() {
+            ContainerCreatedEvent => known.is_some(),
+            ContainerStartedEvent => matches!(known, Some(ObservedState::Running | ObservedState::Exited)),
+            ContainerStoppedEvent => known == Some(ObservedState::Exited),
+            ContainerDeletedEvent => false,
+        };
+        if !old_news && state.hints.insert(uid) {
             drop(state);
             self.shared.hinted.notify_one();
         }
@@ -461,59 +455,4 @@ async fn with_deadline<T>(operation: &'static str, call: rubelet_cri::CriFuture<
             format!("no answer within {} s", STATUS_DEADLINE.as_secs()),
         )),
     }
-}
-
-/// Groups a full list by pod. What carries no pod UID is not ours and is left alone.
-fn group(sandboxes: &[v1::PodSandbox], containers: &[v1::Container]) -> BTreeMap<PodUid, ListedPod> {
-    #[derive(Default)]
-    struct Parts {
-        sandboxes: Vec<v1::PodSandbox>,
-        containers: Vec<v1::Container>,
-        name: String,
-        namespace: String,
-    }
-    let mut parts: BTreeMap<PodUid, Parts> = BTreeMap::new();
-    for sandbox in sandboxes {
-        let Some(metadata) = sandbox.metadata.as_ref().filter(|m| !m.uid.is_empty()) else { continue };
-        if !sandbox.labels.contains_key(UID_LABEL) {
-            continue;
-        }
-        let part = parts.entry(PodUid::new(metadata.uid.as_str())).or_default();
-        part.name.clone_from(&metadata.name);
-        part.namespace.clone_from(&metadata.namespace);
-        part.sandboxes.push(sandbox.clone());
-    }
-    for container in containers {
-        let Some(uid) = container.labels.get(UID_LABEL) else { continue };
-        let part = parts.entry(PodUid::new(uid.as_str())).or_default();
-        if part.name.is_empty() {
-            part.name = container.labels.get("io.kubernetes.pod.name").cloned().unwrap_or_default();
-            part.namespace = container.labels.get("io.kubernetes.pod.namespace").cloned().unwrap_or_default();
-        }
-        part.containers.push(container.clone());
-    }
-    parts
-        .into_iter()
-        .map(|(uid, part)| {
-            let alive = part.sandboxes.iter().any(|s| s.state() == v1::PodSandboxState::SandboxReady)
-                || part.containers.iter().any(|c| {
-                    matches!(
-                        c.state(),
-                        v1::ContainerState::ContainerRunning | v1::ContainerState::ContainerUnknown
-                    )
-                });
-            let fingerprint = fingerprint(&part.sandboxes, &part.containers);
-            (uid, ListedPod { name: part.name, namespace: part.namespace, alive, fingerprint })
-        })
-        .collect()
-}
-
-/// A value that changes when a sandbox or container of the pod appears, vanishes or changes its state.
-fn fingerprint(sandboxes: &[v1::PodSandbox], containers: &[v1::Container]) -> u64 {
-    let mut parts: Vec<(&str, i32)> = sandboxes.iter().map(|s| (s.id.as_str(), s.state)).collect();
-    parts.extend(containers.iter().map(|c| (c.id.as_str(), c.state)));
-    parts.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
-    hasher.finish()
 }

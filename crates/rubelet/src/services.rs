@@ -1,12 +1,15 @@
 //! What a pod worker works with: the runtime, the seams to the node, and the node's settings. Made once by
 //! the wiring in `kubelet.rs`; workers hold it behind an `Arc` and change nothing in it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::backoff::BackoffPolicy;
+use rubelet_core::quantity::Amount;
+use rubelet_core::resources::{CgroupRoot, ResourceFacts};
 use rubelet_cri::RuntimeService;
 use tokio::sync::watch;
 
@@ -16,8 +19,9 @@ use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
 use crate::journal::Journal;
 use crate::pleg::Pleg;
-use crate::runtime_monitor::RuntimeConditions;
+use crate::runtime_monitor::RuntimeState;
 use crate::table::PodTable;
+use crate::user_namespaces::UserNamespaces;
 
 /// Settings and facts of the node that pods are built from.
 #[derive(Clone, Debug)]
@@ -38,28 +42,22 @@ pub struct NodeSettings {
     pub crash_loop: BackoffPolicy,
     /// `seccompDefault`.
     pub seccomp_default: bool,
-    /// `cgroupsPerQOS`.
-    pub cgroups_per_qos: bool,
-    /// Root below which pod cgroups lie, `/` by default.
-    pub cgroup_root: String,
-    /// Whether the runtime's cgroup driver is systemd.
-    pub systemd_cgroups: bool,
-    /// Whether the node runs cgroup v2.
-    pub cgroup_v2: bool,
-    /// `cpuCFSQuota`.
-    pub cpu_cfs_quota: bool,
-    /// `cpuCFSQuotaPeriod`.
-    pub cpu_cfs_quota_period: Duration,
+    /// Where the tree of pod cgroups hangs; the runtime's driver wins over the one named here.
+    pub cgroups: CgroupRoot,
+    /// What container resources are computed from.
+    pub resources: ResourceFacts,
+    /// Allocatable resources: what a missing limit counts as in the downward API.
+    pub allocatable: BTreeMap<String, Amount>,
+    /// Whether SELinux is enabled.
+    pub selinux: bool,
+    /// Files that are masked in containers besides the fixed list: `thermal_throttle` of each CPU that has it.
+    pub thermal_throttle_paths: Vec<String>,
     /// `clusterDomain`.
     pub cluster_domain: String,
     /// `clusterDNS`.
-    pub cluster_dns: Vec<String>,
+    pub cluster_dns: Vec<IpAddr>,
     /// `resolvConf`; empty disables the node's DNS settings.
     pub resolv_conf: String,
-    /// Memory of the node in bytes.
-    pub memory_capacity: u64,
-    /// Logical CPUs of the node.
-    pub cpus: u32,
 }
 
 /// What workers share.
@@ -78,10 +76,12 @@ pub struct Services {
     pub journal: Journal,
     /// File system work.
     pub fs: FsPool,
+    /// ID ranges of pods with user namespaces.
+    pub user_namespaces: UserNamespaces,
     /// What is published.
     pub table: PodTable,
-    /// The runtime's conditions.
-    pub conditions: watch::Receiver<RuntimeConditions>,
+    /// The runtime's own state.
+    pub runtime_state: watch::Receiver<RuntimeState>,
     /// The node.
     pub node: NodeSettings,
 }

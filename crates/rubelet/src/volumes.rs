@@ -1,4 +1,4 @@
-//! Volumes that need nothing but directories: hostPath and emptyDir on disk. Prepares them before a pod's
+//! Volumes that need nothing but directories: hostPath, and emptyDir on disk or in memory. Prepares them before a pod's
 //! containers start and removes emptyDirs on proof that nothing of the pod runs. Other kinds are refused by
 //! name until the volume plugins exist.
 
@@ -10,11 +10,21 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use rubelet_core::lifecycle::ContainersStopped;
+use rubelet_core::quantity::Amount;
 
 use crate::fs_pool::{FsError, FsPool};
 
-/// Where each volume of a pod lies on the node, by volume name.
-pub type VolumePaths = BTreeMap<String, PathBuf>;
+/// A volume that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyVolume {
+    /// Where it lies on the node.
+    pub path: PathBuf,
+    /// The agent made it, so that its SELinux label may be changed.
+    pub ours: bool,
+}
+
+/// The volumes of a pod, by name.
+pub type VolumePaths = BTreeMap<String, ReadyVolume>;
 
 /// Why a pod's volumes are not ready.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +37,7 @@ pub enum VolumeError {
         /// Volume name.
         volume: String,
         /// Its kind.
-        kind: String,
+        kind: &'static str,
     },
     /// A hostPath is not what its type says.
     #[error("hostPath type check failed for volume {volume:?}: {path} is not {wanted}")]
@@ -66,7 +76,8 @@ pub async fn set_up(fs: &FsPool, pod: &Pod, pod_dir: &Path) -> Result<VolumePath
         return Err(VolumeError::Unsupported { volume, kind });
     }
     for volume in volumes {
-        paths.insert(volume.name.clone(), set_up_one(fs, volume, pod_dir).await?);
+        let path = set_up_one(fs, volume, pod_dir).await?;
+        paths.insert(volume.name.clone(), ReadyVolume { path, ours: volume.host_path.is_none() });
     }
     Ok(paths)
 }
@@ -89,14 +100,23 @@ async fn set_up_one(fs: &FsPool, volume: &Volume, pod_dir: &Path) -> Result<Path
     }
     let path = empty_dirs(pod_dir).join(&name);
     let made = path.clone();
+    let in_memory = volume.empty_dir.as_ref().is_some_and(|dir| dir.medium.as_deref() == Some("Memory"));
+    let limit = volume.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref());
+    let limit = limit.and_then(|limit| Amount::of(limit).ok()).map(Amount::value);
     fs.run(format!("create emptyDir {}", path.display()), move || {
         DirBuilder::new().recursive(true).mode(0o750).create(made.parent().unwrap_or(&made))?;
-        match fs::create_dir(&made) {
-            // Only a new directory gets its mode: what runs may have changed it since.
-            Ok(()) => fs::set_permissions(&made, fs::Permissions::from_mode(0o777)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+        let new = match fs::create_dir(&made) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error),
+        };
+        if in_memory && !rubelet_linux::mounts::is_mount_point(&made)? {
+            rubelet_linux::mounts::mount_tmpfs(&made, limit)?;
+        } else if !new {
+            return Ok(());
         }
+        // Only a new directory gets its mode: what runs may have changed it since.
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o777))
     })
     .await
     .map_err(failed)?;
@@ -143,6 +163,11 @@ fn check_host_path(path: &Path, kind: &str) -> io::Result<Result<(), &'static st
 pub async fn tear_down(fs: &FsPool, proof: &ContainersStopped, pod_dir: &Path) -> Result<(), FsError> {
     let dir = empty_dirs(pod_dir);
     fs.run(format!("remove the emptyDirs of pod {}", proof.uid()), move || {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if rubelet_linux::mounts::is_mount_point(&entry.path())? {
+                rubelet_linux::mounts::unmount(&entry.path())?;
+            }
+        }
         match rubelet_linux::remove::remove_tree(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
@@ -169,8 +194,8 @@ mod tests {
         let short = |text: String| text.replace(root.path().to_str().unwrap(), "ROOT");
         match (result, expected) {
             (Ok(paths), Ok(path)) => {
-                assert_eq!(short(paths["v"].display().to_string()), path);
-                assert!(path == "ROOT/nothing" || paths["v"].exists());
+                assert_eq!(short(paths["v"].path.display().to_string()), path);
+                assert!(path == "ROOT/nothing" || paths["v"].path.exists());
             }
             (Err(error), Err(text)) => assert_eq!(short(error.to_string()), text),
             (result, _) => panic!("{json}: {result:?}, expected {expected:?}"),
@@ -200,7 +225,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let pod = volume(serde_json::json!({"name": "v", "emptyDir": {}}));
         let fs_pool = FsPool::new(1);
-        let path = set_up(&fs_pool, &pod, root.path()).await.unwrap().remove("v").unwrap();
+        let path = set_up(&fs_pool, &pod, root.path()).await.unwrap().remove("v").unwrap().path;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         fs::write(path.join("kept"), "x").unwrap();
         set_up(&fs_pool, &pod, root.path()).await.unwrap();

@@ -93,6 +93,12 @@ impl Mailbox {
         self.filled.notified().await;
     }
 
+    /// Whether a wish with a shorter grace than this one waits to be taken.
+    pub fn wants_grace_below(&self, grace: u64) -> bool {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.terminate.as_ref().and_then(|wish| wish.grace).is_some_and(|wanted| wanted.max(1) < grace)
+    }
+
     /// Waits until the pod is to end. Cancel-safe.
     pub async fn ending(&self) {
         self.ending.cancelled().await;

@@ -1,0 +1,498 @@
+//! The wiring: makes the parts, joins them, and runs them until told to stop. Stopping drops tasks and
+//! connections and touches no container.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rubelet_config::{Gate, KubeletConfiguration};
+use rubelet_core::Pod;
+use rubelet_core::admission;
+use rubelet_core::backoff::BackoffPolicy;
+use rubelet_core::quantity::Amount;
+use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
+use rubelet_core::static_pod::NodeIdentity;
+use rubelet_cri::{CriClient, Deadlines, EndpointError, ImageService, RuntimeService};
+use rubelet_linux::facts::MachineFacts;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::desired::{PodConfig, SourceKind};
+use crate::events::{Event, EventRecorder};
+use crate::fs_pool::FsPool;
+use crate::http::{self, Health, Site};
+use crate::images::{ImageManager, PullLimits};
+use crate::journal::Journal;
+use crate::pleg::Pleg;
+use crate::runtime_monitor::{self, RuntimeState};
+use crate::services::{NodeSettings, Services};
+use crate::sources::file::FileSource;
+use crate::sources::http::HttpSource;
+use crate::sync_loop::SyncLoop;
+use crate::table::{PodRow, PodTable};
+use crate::user_namespaces::UserNamespaces;
+
+/// Blocking file system operations at a time, hung ones included.
+const FS_THREADS: usize = 24;
+/// Pulls at a time when the configuration does not say: upstream would pull one image after another.
+const PARALLEL_PULLS: usize = 5;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The runtime endpoint is no usable address.
+    #[error("containerRuntimeEndpoint")]
+    Endpoint(#[from] EndpointError),
+    /// A configured value cannot be used on this machine.
+    #[error("{0}")]
+    Setting(String),
+    /// Something of the machine cannot be read.
+    #[error("cannot read facts about this machine")]
+    Machine(#[source] std::io::Error),
+    /// The root directory cannot be used.
+    #[error("the root directory cannot be used")]
+    RootDir(#[source] crate::fs_pool::FsError),
+    /// A port cannot be served.
+    #[error("{0}")]
+    Port(String),
+}
+
+/// Makes a [`Kubelet`].
+pub struct KubeletBuilder {
+    config: KubeletConfiguration,
+    root_dir: PathBuf,
+    node_name: Option<String>,
+    node_ips: Vec<IpAddr>,
+    container_logs_dir: PathBuf,
+    runtime: Option<(Arc<dyn RuntimeService>, Arc<dyn ImageService>)>,
+    clock: Option<Clock>,
+    embedded: bool,
+    machine: Option<MachineFacts>,
+}
+
+impl KubeletBuilder {
+    /// `--root-dir`; `/var/lib/kubelet` by default.
+    pub fn root_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.root_dir = dir.into();
+        self
+    }
+    /// Node name; the machine's host name in lower case by default.
+    pub fn node_name(mut self, name: impl Into<String>) -> Self {
+        self.node_name = Some(name.into());
+        self
+    }
+    /// Node addresses, primary family first.
+    pub fn node_ips(mut self, ips: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.node_ips = ips.into_iter().collect();
+        self
+    }
+    /// Directory of the per-container log symlinks; `/var/log/containers` by default.
+    pub fn container_logs_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.container_logs_dir = dir.into();
+        self
+    }
+    /// A runtime of the caller's instead of the one at `containerRuntimeEndpoint`.
+    pub fn runtime(mut self, runtime: Arc<dyn RuntimeService>, images: Arc<dyn ImageService>) -> Self {
+        self.runtime = Some((runtime, images));
+        self
+    }
+    /// A clock of the caller's instead of the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+    /// Facts of the caller's instead of this machine's.
+    pub fn machine(mut self, facts: MachineFacts) -> Self {
+        self.machine = Some(facts);
+        self
+    }
+    /// The caller gives pods through [`KubeletHandle::set_pods`]. Nothing is removed before it did so once.
+    pub fn embedded(mut self) -> Self {
+        self.embedded = true;
+        self
+    }
+
+    /// Makes the parts. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; the runtime need not be there yet.
+    pub async fn build(self) -> Result<Kubelet, StartError> {
+        let config = self.config;
+        let clock = self.clock.unwrap_or_else(Clock::system);
+        let fs = FsPool::new(FS_THREADS);
+        let machine = match self.machine {
+            Some(machine) => machine,
+            None => rubelet_linux::facts::machine().map_err(StartError::Machine)?,
+        };
+        if machine.cgroup_v2 {
+            // The unified hierarchy needs no allowance.
+        } else if config.fail_cgroup_v1 {
+            return Err(StartError::Setting(
+                "this machine uses cgroup v1, which the configuration refuses: set failCgroupV1: false to use it anyway"
+                    .to_owned(),
+            ));
+        }
+        if machine.swap_in_use && config.fail_swap_on {
+            return Err(StartError::Setting(
+                "running with swap on is not supported: turn swap off, or set failSwapOn: false (/proc/swaps lists what is in use)"
+                    .to_owned(),
+            ));
+        }
+        let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
+        let node =
+            node_settings(&config, &machine, &name, self.node_ips, self.root_dir, self.container_logs_dir)?;
+        let (runtime, images): (Arc<dyn RuntimeService>, Arc<dyn ImageService>) = match self.runtime {
+            Some(given) => given,
+            None => connect(&config)?,
+        };
+        let journal = Journal::new(&node.root_dir, fs.clone());
+        let loaded = journal.load().await.map_err(StartError::RootDir)?;
+        for problem in loaded.problems {
+            warn!("a damaged journal record: {problem}");
+        }
+
+        let pleg = Pleg::new(runtime.clone(), fs.clone());
+        let (state_writer, runtime_state) = watch::channel(RuntimeState::default());
+        let events = EventRecorder::new(clock.clone());
+        let sources: Vec<SourceKind> = [
+            (!config.static_pod_path.is_empty()).then_some(SourceKind::File),
+            (!config.static_pod_url.is_empty()).then_some(SourceKind::Http),
+            self.embedded.then_some(SourceKind::Embedder),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let pods = PodConfig::new(sources);
+        let table = PodTable::default();
+        let services = Arc::new(Services {
+            clock: clock.clone(),
+            runtime: runtime.clone(),
+            images: ImageManager::new(images, pull_limits(&config)),
+            pleg: pleg.clone(),
+            events: events.clone(),
+            journal,
+            user_namespaces: UserNamespaces::new(
+                &node.root_dir,
+                config.user_namespaces.as_ref().and_then(|u| u.ids_per_pod),
+            ),
+            fs: fs.clone(),
+            table: table.clone(),
+            runtime_state,
+            node,
+        });
+        let (beat, heartbeat) = watch::channel(Instant::now());
+        let health =
+            Health { heartbeat, limit: (config.sync_frequency.to_std() * 2).max(Duration::from_secs(300)) };
+        let sync_loop = SyncLoop::new(
+            services.clone(),
+            pods.watch(),
+            admission_facts(&config, &machine, &services.node),
+            loaded.records,
+            beat,
+        );
+
+        let mut kubelet = Kubelet {
+            handle: KubeletHandle {
+                table: table.clone(),
+                events,
+                pods: pods.clone(),
+                node_name: name.clone(),
+            },
+            tasks: JoinSet::new(),
+            health: health.clone(),
+        };
+        kubelet.serve(&config, &health, &table).await?;
+        let identity = NodeIdentity { name };
+        if !config.static_pod_path.is_empty() {
+            let source = FileSource::new(
+                PathBuf::from(&config.static_pod_path),
+                config.file_check_frequency.to_std(),
+                identity.clone(),
+                clock.clone(),
+                fs,
+                pods.clone(),
+            );
+            kubelet.tasks.spawn(source.run());
+        }
+        if !config.static_pod_url.is_empty() {
+            let source = HttpSource::new(
+                config.static_pod_url.clone(),
+                config.static_pod_url_header.0.clone(),
+                config.http_check_frequency.to_std(),
+                identity,
+                clock,
+                pods,
+            );
+            kubelet.tasks.spawn(source.run());
+        }
+        kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), state_writer));
+        kubelet.tasks.spawn(async move { pleg.run().await });
+        kubelet.tasks.spawn(sync_loop.run());
+        Ok(kubelet)
+    }
+}
+
+/// A running agent. Dropping it stops every task and leaves containers as they are.
+pub struct Kubelet {
+    handle: KubeletHandle,
+    tasks: JoinSet<()>,
+    health: Health,
+}
+
+/// Looks into a running agent and gives it pods; cheap to clone.
+#[derive(Clone)]
+pub struct KubeletHandle {
+    table: PodTable,
+    events: EventRecorder,
+    pods: PodConfig,
+    node_name: String,
+}
+
+impl Kubelet {
+    /// Starts a description of an agent.
+    pub fn builder(config: KubeletConfiguration) -> KubeletBuilder {
+        KubeletBuilder {
+            config,
+            root_dir: PathBuf::from("/var/lib/kubelet"),
+            node_name: None,
+            node_ips: vec![],
+            container_logs_dir: PathBuf::from("/var/log/containers"),
+            runtime: None,
+            clock: None,
+            embedded: false,
+            machine: None,
+        }
+    }
+
+    /// A handle to look and to give pods with.
+    pub fn handle(&self) -> KubeletHandle {
+        self.handle.clone()
+    }
+
+    /// What `/healthz` answers from.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Runs until `stop` is done, or a part of the agent ends, which is a bug.
+    ///
+    /// # Errors
+    /// Which part ended and how.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
+        // Both arms are cancel-safe: the caller's future is dropped with us, join_next loses nothing.
+        tokio::select! {
+            () = stop => {
+                info!("stopping; containers go on running");
+                Ok(())
+            }
+            ended = self.tasks.join_next() => Err(match ended {
+                Some(Err(problem)) => format!("a part of the agent failed: {problem}"),
+                _ => "a part of the agent ended".to_owned(),
+            }),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        config: &KubeletConfiguration,
+        health: &Health,
+        table: &PodTable,
+    ) -> Result<(), StartError> {
+        if config.healthz_port > 0 {
+            let (address, port) =
+                (ip("healthzBindAddress", &config.healthz_bind_address)?, port(config.healthz_port)?);
+            let listener = http::bind("/healthz", address, port).await.map_err(StartError::Port)?;
+            self.tasks.spawn(http::serve(listener, Site::Healthz(health.clone())));
+        }
+        if config.read_only_port > 0 {
+            let (address, port) = (ip("address", &config.address)?, port(config.read_only_port)?);
+            let listener = http::bind("the read-only port", address, port).await.map_err(StartError::Port)?;
+            self.tasks.spawn(http::serve(listener, Site::ReadOnly(health.clone(), table.clone())));
+        }
+        Ok(())
+    }
+}
+
+impl KubeletHandle {
+    /// Name of the node.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    /// Gives the full set of the embedding program's pods; what is missing in it is ended.
+    pub fn set_pods(&self, pods: Vec<Arc<Pod>>) {
+        self.pods.publish(SourceKind::Embedder, pods);
+    }
+
+    /// Every pod with its newest status.
+    pub fn pods(&self) -> Vec<PodRow> {
+        self.table.snapshot().into_values().collect()
+    }
+
+    /// Changes whenever a pod's status does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.table.changes()
+    }
+
+    /// The last events, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.snapshot()
+    }
+}
+
+fn ip(field: &str, text: &str) -> Result<IpAddr, StartError> {
+    text.parse().map_err(|_| StartError::Setting(format!("{field}: {text:?} is not an IP address")))
+}
+
+fn port(number: i32) -> Result<u16, StartError> {
+    u16::try_from(number).map_err(|_| StartError::Setting(format!("{number} is not a port")))
+}
+
+fn connect(
+    config: &KubeletConfiguration,
+) -> Result<(Arc<dyn RuntimeService>, Arc<dyn ImageService>), StartError> {
+    let deadlines = Deadlines::with_request(config.runtime_request_timeout.to_std());
+    let runtime = Arc::new(CriClient::new(&config.container_runtime_endpoint, deadlines)?);
+    if config.image_service_endpoint.is_empty()
+        || config.image_service_endpoint == config.container_runtime_endpoint
+    {
+        return Ok((runtime.clone(), runtime));
+    }
+    Ok((runtime, Arc::new(CriClient::new(&config.image_service_endpoint, deadlines)?)))
+}
+
+fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
+    let parallel = match config.max_parallel_image_pulls {
+        Some(limit) => usize::try_from(limit).unwrap_or(1),
+        None if config.serialize_image_pulls => 1,
+        None => PARALLEL_PULLS,
+    };
+    PullLimits {
+        parallel,
+        qps: f64::from(config.registry_pull_qps),
+        burst: u32::try_from(config.registry_burst).unwrap_or(1),
+    }
+}
+
+fn node_settings(
+    config: &KubeletConfiguration,
+    machine: &MachineFacts,
+    name: &str,
+    ips: Vec<IpAddr>,
+    root_dir: PathBuf,
+    container_logs_dir: PathBuf,
+) -> Result<NodeSettings, StartError> {
+    let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
+    let crash_loop_max = config.crash_loop_back_off.max_container_restart_period.map(|max| max.to_std());
+    let cluster_dns =
+        config.cluster_dns.iter().map(|server| ip("clusterDNS", server)).collect::<Result<Vec<_>, _>>()?;
+    Ok(NodeSettings {
+        name: name.to_owned(),
+        ips,
+        root_dir,
+        pod_logs_dir: PathBuf::from(&config.pod_logs_dir),
+        container_logs_dir,
+        sync_frequency: config.sync_frequency.to_std(),
+        crash_loop: BackoffPolicy::crash_loop(
+            crash_loop_max,
+            gates.enabled(Gate::ReduceDefaultCrashLoopBackOffDecay),
+        ),
+        seccomp_default: config.seccomp_default,
+        cgroups: CgroupRoot {
+            root: if config.cgroup_root.is_empty() { "/".to_owned() } else { config.cgroup_root.clone() },
+            per_qos: config.cgroups_per_qos,
+            driver: if config.cgroup_driver == "systemd" {
+                CgroupDriver::Systemd
+            } else {
+                CgroupDriver::Cgroupfs
+            },
+        },
+        resources: ResourceFacts {
+            memory_capacity: i64::try_from(machine.memory).unwrap_or(i64::MAX),
+            cpu_quota: config.cpu_cfs_quota,
+            cpu_period: i64::try_from(config.cpu_cfs_quota_period.to_std().as_micros()).unwrap_or(100_000),
+            cgroup_v2: machine.cgroup_v2,
+            single_process_oom_kill: config.single_process_oom_kill.unwrap_or(!machine.cgroup_v2),
+            ..Default::default()
+        },
+        allocatable: allocatable(config, machine),
+        selinux: machine.selinux,
+        thermal_throttle_paths: machine.thermal_throttle_paths.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        cluster_dns,
+        resolv_conf: config.resolv_conf.clone(),
+    })
+}
+
+/// Allocatable resources: capacity without the reservations and the hard eviction threshold for memory.
+fn allocatable(config: &KubeletConfiguration, machine: &MachineFacts) -> BTreeMap<String, Amount> {
+    const ZERO: Amount = Amount::units(0, rubelet_core::quantity::Format::DecimalSi);
+    let amount = |text: &str| Amount::parse(text).unwrap_or(ZERO);
+    let reserved = |resource: &str| {
+        [&config.kube_reserved, &config.system_reserved]
+            .into_iter()
+            .filter_map(|reservation| reservation.get(resource))
+            .fold(ZERO, |sum, text| sum.plus(amount(text)))
+    };
+    let cpus = amount(&machine.cpus.to_string());
+    let memory = amount(&machine.memory.to_string());
+    let pods = match config.pods_per_core {
+        per_core if per_core > 0 => {
+            config.max_pods.min(per_core.saturating_mul(i32::try_from(machine.cpus).unwrap_or(i32::MAX)))
+        }
+        _ => config.max_pods,
+    };
+    let threshold = config.eviction_hard.get("memory.available").map(|text| match text.strip_suffix('%') {
+        Some(percent) => {
+            let share = percent.parse::<f64>().unwrap_or(0.0) / 100.0;
+            amount(&format!("{}", (machine.memory as f64 * share) as u64))
+        }
+        None => amount(text),
+    });
+    [
+        ("cpu".to_owned(), cpus.minus(reserved("cpu"))),
+        ("memory".to_owned(), memory.minus(reserved("memory")).minus(threshold.unwrap_or(ZERO))),
+        ("pods".to_owned(), amount(&pods.to_string())),
+    ]
+    .into()
+}
+
+/// What admission needs to know of the node.
+fn admission_facts(
+    config: &KubeletConfiguration,
+    machine: &MachineFacts,
+    node: &NodeSettings,
+) -> admission::NodeFacts {
+    admission::NodeFacts {
+        name: node.name.clone(),
+        labels: [
+            ("kubernetes.io/hostname", node.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", go_arch()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect(),
+        taints: vec![],
+        allocatable: node.allocatable.clone(),
+        kernel: machine.kernel,
+        allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        supplemental_groups_policy: false,
+        apparmor: machine.apparmor,
+        shutting_down: false,
+    }
+}
+
+/// The architecture as Go, and so Kubernetes, names it.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,120 @@
+//! Logs: text in the field's klog format, or JSON, to standard error; levels as upstream's `-v`. And the one
+//! printer of error chains.
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Format of log lines (`logging.format`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// klog: `I0102 15:04:05.000000  123 target] message key="value"`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// An error with everything that caused it: `a: b: c`.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Sets the process's logger. `verbosity` is `-v`: below 4 info, from 4 debug, from 6 trace; libraries below us
+/// stay at warn until 8. Does nothing when a logger is set already.
+pub fn init(format: LogFormat, verbosity: u32) {
+    let (ours, theirs) = match verbosity {
+        0..=3 => ("info", "warn"),
+        4..=5 => ("debug", "warn"),
+        6..=7 => ("trace", "info"),
+        _ => ("trace", "debug"),
+    };
+    let filter =
+        format!("{theirs},rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours}");
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let _ = match format {
+        LogFormat::Text => builder.event_format(Klog).try_init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
+    };
+}
+
+/// klog's text format.
+struct Klog;
+
+impl<S, N> FormatEvent<S, N> for Klog
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let letter = match *event.metadata().level() {
+            Level::ERROR => 'E',
+            Level::WARN => 'W',
+            _ => 'I',
+        };
+        let now = crate::clock::Clock::system().now().to_zoned(jiff::tz::TimeZone::system());
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let target = event.metadata().target().rsplit("::").next().unwrap_or_default();
+        writeln!(
+            out,
+            "{letter}{} {:>7} {target}] {}{}",
+            now.strftime("%m%d %H:%M:%S%.6f"),
+            std::process::id(),
+            fields.message,
+            fields.rest
+        )
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: String,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message.push_str(value),
+            _ if value.is_empty() => {}
+            name => {
+                let _ = write!(self.rest, " {name}={value:?}");
+            }
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.rest, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_name_every_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
+    }
+}

@@ -1,0 +1,204 @@
+//! Static pods from a URL, asked periodically. An answer that cannot be had or decoded keeps the pods known
+//! before; one bad item of a list costs only that item.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rubelet_core::Pod;
+use rubelet_core::static_pod::{self, NodeIdentity, Origin};
+use tokio::net::TcpStream;
+use tracing::{info, warn};
+
+use super::yaml;
+use crate::clock::Clock;
+use crate::desired::{PodConfig, SourceKind};
+
+/// How long one request may take (upstream: 10 s).
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer (upstream: 10 MiB).
+const MAX_BYTES: usize = 10 * 1024 * 1024;
+
+/// The source and what it remembers.
+pub struct HttpSource {
+    url: String,
+    headers: BTreeMap<String, Vec<String>>,
+    period: Duration,
+    node: NodeIdentity,
+    clock: Clock,
+    config: PodConfig,
+    last: Option<Bytes>,
+    failures: u32,
+}
+
+impl HttpSource {
+    /// A source over `staticPodURL` with `staticPodURLHeader`, asked every `httpCheckFrequency`.
+    pub fn new(
+        url: String,
+        headers: BTreeMap<String, Vec<String>>,
+        period: Duration,
+        node: NodeIdentity,
+        clock: Clock,
+        config: PodConfig,
+    ) -> Self {
+        Self { url, headers, period, node, clock, config, last: None, failures: 0 }
+    }
+
+    /// Asks for ever.
+    pub async fn run(mut self) {
+        loop {
+            let asked = match tokio::time::timeout(TIMEOUT, fetch(&self.url, &self.headers)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+            };
+            match asked.and_then(|body| self.take(body)) {
+                Ok(()) => self.failures = 0,
+                Err(problem) => {
+                    self.failures += 1;
+                    // Told at the first failure and then ever more rarely.
+                    if self.failures.is_power_of_two() {
+                        warn!(
+                            failures = self.failures,
+                            "static pods from {}: {problem}; the pods known before are kept", self.url
+                        );
+                    }
+                }
+            }
+            tokio::time::sleep(self.period).await;
+        }
+    }
+
+    fn take(&mut self, body: Bytes) -> Result<(), String> {
+        if self.last.as_ref() == Some(&body) {
+            return Ok(());
+        }
+        if body.is_empty() {
+            return Err("the answer is empty".to_owned());
+        }
+        let value = yaml::parse(&body).map_err(|error| crate::logging::chain(&error))?;
+        let origin = Origin::Url(self.url.clone());
+        let list = static_pod::decode_list(value, &origin, &self.node)
+            .map_err(|error| crate::logging::chain(&error))?;
+        for problem in &list.problems {
+            warn!("static pods from {}: {}", self.url, crate::logging::chain(problem));
+        }
+        let mut pods = vec![];
+        for decoded in list.pods {
+            for warning in decoded.warnings {
+                warn!("static pods from {}: {warning}", self.url);
+            }
+            pods.push(decoded.pod);
+        }
+        let (good, dropped) = static_pod::filter_invalid(pods);
+        for bad in dropped {
+            warn!("static pods from {}: {bad}", self.url);
+        }
+        let now = self.clock.now();
+        let pods: Vec<Arc<Pod>> = good
+            .into_iter()
+            .map(|mut pod| {
+                static_pod::mark(&mut pod, "http", now);
+                Arc::new(pod)
+            })
+            .collect();
+        info!(count = pods.len(), url = self.url, "static pods");
+        self.config.publish(SourceKind::Http, pods);
+        self.last = Some(body);
+        Ok(())
+    }
+}
+
+async fn fetch(url: &str, headers: &BTreeMap<String, Vec<String>>) -> Result<Bytes, String> {
+    let uri: http::Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some(other) => return Err(format!("this version asks over http only, not {other}")),
+        None => return Err("the URL has no scheme; write http://…".to_owned()),
+    }
+    let host = uri.host().ok_or("the URL names no host")?.trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(80);
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = http::Request::get(path)
+        .header(http::header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
+        .header(http::header::CONNECTION, "close");
+    for (name, values) in headers {
+        for value in values {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(format!("the server answered {}", answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+        body.map(|body| body.to_bytes())
+            .map_err(|error| format!("the answer cannot be read (it may have {MAX_BYTES} bytes): {error}"))
+    };
+    tokio::pin!(exchange);
+    tokio::pin!(connection);
+    // Both arms belong to one request and are dropped together; the connection may end before the answer is
+    // fully read, which the exchange then tells.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_list_with_a_bad_item_and_then_garbage() {
+        let list = r#"{"kind":"PodList","apiVersion":"v1","items":[
+            {"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i:1"}]}},
+            {"metadata":{"name":"b"},"spec":{"containers":7}}]}"#;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/pods?x=1", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut heads = vec![];
+            for (status, body) in [("200 OK", list), ("200 OK", "{nonsense"), ("503 Busy", "")] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 2048];
+                let n = stream.read(&mut buffer).await.unwrap();
+                heads.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heads
+        });
+        let config = PodConfig::new([SourceKind::Http]);
+        let headers: BTreeMap<_, _> = [("X-Token".to_owned(), vec!["secret".to_owned()])].into();
+        let mut source = HttpSource::new(
+            url.clone(),
+            headers.clone(),
+            Duration::from_secs(20),
+            NodeIdentity { name: "node-1".into() },
+            Clock::simulated(jiff::Timestamp::UNIX_EPOCH),
+            config.clone(),
+        );
+        source.take(fetch(&url, &headers).await.unwrap()).unwrap();
+        assert!(source.take(fetch(&url, &headers).await.unwrap()).is_err());
+        assert_eq!(fetch(&url, &headers).await.unwrap_err(), "the server answered 503 Service Unavailable");
+        let desired = config.watch().borrow().clone();
+        let names: Vec<_> =
+            desired.pods.values().map(|wanted| wanted.pod.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["a-node-1"]);
+        let heads = server.await.unwrap();
+        assert!(
+            heads[0].starts_with("GET /pods?x=1 HTTP/1.1")
+                && heads[0].to_lowercase().contains("x-token: secret")
+        );
+        assert!(fetch("https://localhost/", &headers).await.unwrap_err().contains("http only"));
+    }
+}

@@ -1,0 +1,5 @@
+//! Pod sources: each delivers full sets of pods to `PodConfig` and nothing else.
+
+pub mod file;
+pub mod http;
+pub mod yaml;

@@ -1,0 +1,95 @@
+//! Removes what pods that are long gone have left on the node: directories, logs, journal records, dangling
+//! log links. It is told which pods are known and touches nothing of those; a volume that may still be
+//! mounted is left alone and named.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use rubelet_core::ids::PodUid;
+use tracing::{info, warn};
+
+use crate::pod_dirs;
+use crate::services::Services;
+
+/// Looks once. `known` is every pod that is desired, worked on, or held by the runtime.
+pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
+    let pods_dir = services.node.root_dir.join("pods");
+    match pod_dirs::pods_on_disk(&services.fs, &pods_dir).await {
+        Ok(found) => {
+            for uid in found.iter().filter(|uid| !known.contains(*uid)) {
+                remove_pod(services, uid).await;
+            }
+        }
+        Err(error) => warn!("{}", crate::logging::chain(&error)),
+    }
+    match services.journal.load().await {
+        Ok(loaded) => {
+            for uid in loaded.records.keys().filter(|uid| !known.contains(*uid)) {
+                if let Err(error) = services.journal.remove(uid).await {
+                    warn!("{}", crate::logging::chain(&error));
+                }
+            }
+        }
+        Err(error) => warn!("{}", crate::logging::chain(&error)),
+    }
+    sweep_logs(services, known).await;
+}
+
+async fn remove_pod(services: &Services, uid: &PodUid) {
+    let dir = services.node.root_dir.join("pods").join(uid.as_str());
+    let volumes = dir.join("volumes");
+    let foreign = services
+        .fs
+        .run(format!("read {}", volumes.display()), move || Ok(foreign_volumes(&volumes)))
+        .await
+        .unwrap_or_else(|error| vec![error.to_string().into()]);
+    if !foreign.is_empty() {
+        warn!(%uid, ?foreign, "the directory of a pod that is gone still holds volumes; they are left alone");
+        return;
+    }
+    match pod_dirs::remove(&services.fs, &dir).await {
+        Ok(()) => info!(%uid, "removed the directory of a pod that is gone"),
+        Err(error) => warn!(%uid, "{}", crate::logging::chain(&error)),
+    }
+}
+
+/// Volumes of other kinds than emptyDir.
+fn foreign_volumes(volumes: &std::path::Path) -> Vec<PathBuf> {
+    let plugins = std::fs::read_dir(volumes).into_iter().flatten().flatten();
+    plugins
+        .filter(|plugin| plugin.file_name() != "kubernetes.io~empty-dir")
+        .filter(|plugin| std::fs::read_dir(plugin.path()).is_ok_and(|mut entries| entries.next().is_some()))
+        .map(|plugin| plugin.path())
+        .collect()
+}
+
+async fn sweep_logs(services: &Services, known: &BTreeSet<PodUid>) {
+    let logs = services.node.pod_logs_dir.clone();
+    let listed = services
+        .fs
+        .run(format!("read {}", logs.display()), move || match std::fs::read_dir(&logs) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+            entries => Ok(entries?.flatten().map(|entry| entry.path()).collect::<Vec<PathBuf>>()),
+        })
+        .await;
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => {
+            warn!("{}", crate::logging::chain(&error));
+            return;
+        }
+    };
+    for dir in listed {
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.contains('_')
+            && !known.contains(&rubelet_core::paths::pod_uid_of_log_dir(name))
+            && let Err(error) = pod_dirs::remove(&services.fs, &dir).await
+        {
+            warn!("{}", crate::logging::chain(&error));
+        }
+    }
+    if let Err(error) = pod_dirs::remove_dangling_links(&services.fs, &services.node.container_logs_dir).await
+    {
+        warn!("{}", crate::logging::chain(&error));
+    }
+}

@@ -1,0 +1,399 @@
+//! The sync loop: one select over a closed set of events. It compares what is desired with the workers there
+//! are, admits and starts pods, tells workers what changed, and ends what nobody asks for; the latter only
+//! once every source has delivered and the runtime has been listed. It never talks to the runtime itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rubelet_core::admission::{self, Rejection};
+use rubelet_core::ids::{PodKey, PodUid};
+use rubelet_core::lifecycle::{PodState, TerminationCause};
+use rubelet_core::{Pod, status};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::desired::{DesiredPod, DesiredPods};
+use crate::events::EventSubject;
+use crate::journal::PodRecord;
+use crate::pleg::{Listing, is_alive};
+use crate::services::Services;
+use crate::table::PodRow;
+use crate::worker::mailbox::{Mailbox, Terminate};
+use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
+
+/// How often leftovers on disk are looked for when nothing calls for it.
+const SWEEP_PERIOD: Duration = Duration::from_secs(300);
+/// Pause before a worker that panicked is started again.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the loop reacts to.
+enum Event {
+    /// The desired state or the full list changed, or pods are hinted at.
+    Look,
+    /// A worker ended.
+    Exit(Result<(Id, WorkerExit), JoinError>),
+    /// Leftovers on disk are to be looked for.
+    Sweep,
+}
+
+struct Worker {
+    mailbox: Arc<Mailbox>,
+    key: PodKey,
+    /// The pod it was last told; `None` for one only the runtime knows.
+    pod: Option<Arc<Pod>>,
+    /// It was told that no source wants the pod.
+    removing: bool,
+}
+
+/// The loop's own state; its task owns all workers, so that dropping it stops them.
+pub struct SyncLoop {
+    services: Arc<Services>,
+    desired: watch::Receiver<Arc<DesiredPods>>,
+    listing: watch::Receiver<Option<Arc<Listing>>>,
+    admission: admission::NodeFacts,
+    workers: BTreeMap<PodUid, Worker>,
+    tasks: JoinSet<WorkerExit>,
+    task_uids: BTreeMap<Id, PodUid>,
+    /// UIDs by namespace and name in order of arrival; the first owns the name.
+    names: BTreeMap<PodKey, Vec<PodUid>>,
+    /// Pods that ended or were rejected and are still desired: never started again.
+    finished: BTreeMap<PodUid, Arc<Pod>>,
+    /// Journal records not yet handed to a worker.
+    records: BTreeMap<PodUid, PodRecord>,
+    /// When a panicked pod may start again.
+    panicked: BTreeMap<PodUid, Instant>,
+    /// When the loop last went round, for `/healthz`.
+    heartbeat: watch::Sender<Instant>,
+}
+
+impl SyncLoop {
+    /// A loop that has not begun. `records` is what the journal remembers.
+    pub fn new(
+        services: Arc<Services>,
+        desired: watch::Receiver<Arc<DesiredPods>>,
+        admission: admission::NodeFacts,
+        records: BTreeMap<PodUid, PodRecord>,
+        heartbeat: watch::Sender<Instant>,
+    ) -> Self {
+        Self {
+            listing: services.pleg.listing(),
+            services,
+            desired,
+            admission,
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            task_uids: BTreeMap::new(),
+            names: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            records,
+            panicked: BTreeMap::new(),
+            heartbeat,
+        }
+    }
+
+    /// Runs until dropped.
+    pub async fn run(mut self) {
+        let mut sweep_at = Instant::now() + Duration::from_secs(5);
+        let mut beat = tokio::time::interval(Duration::from_secs(30));
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.heartbeat.send_replace(Instant::now());
+            let again = self.panicked.values().min().copied();
+            // Every arm is cancel-safe: watches and the Notify keep their news, JoinSet::join_next and timers
+            // lose nothing when dropped.
+            let event = tokio::select! {
+                Ok(()) = self.desired.changed() => Event::Look,
+                Ok(()) = self.listing.changed() => Event::Look,
+                () = self.services.pleg.hinted() => Event::Look,
+                Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
+                () = sleep_until(again) => Event::Look,
+                () = tokio::time::sleep_until(sweep_at) => Event::Sweep,
+                _ = beat.tick() => continue,
+            };
+            match event {
+                Event::Look => {
+                    for uid in self.services.pleg.take_hints() {
+                        if let Some(worker) = self.workers.get(&uid) {
+                            worker.mailbox.poke();
+                        }
+                    }
+                    self.reconcile();
+                }
+                Event::Exit(exit) => {
+                    self.take_exit(exit);
+                    self.reconcile();
+                }
+                Event::Sweep => {
+                    self.sweep().await;
+                    sweep_at = Instant::now() + SWEEP_PERIOD;
+                }
+            }
+        }
+    }
+
+    /// Compares desired pods, workers and what the runtime holds; converges from anywhere.
+    fn reconcile(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        let listing = self.listing.borrow_and_update().clone();
+        // Without one full list nothing is known about what runs: neither adoption nor removal is safe.
+        let Some(listing) = listing else { return };
+        if desired.complete {
+            self.end_unwanted(&desired, &listing);
+        }
+        let mut pods: Vec<(&PodUid, &DesiredPod)> = desired.pods.iter().collect();
+        pods.sort_by_key(|(_, wanted)| {
+            (wanted.pod.metadata.creation_timestamp.as_ref().map(|at| at.0), wanted.arrival)
+        });
+        for (uid, wanted) in pods {
+            if self.workers.contains_key(uid) {
+                self.update(uid, wanted);
+            } else if !self.finished.contains_key(uid) {
+                self.start(uid, wanted, &desired, &listing);
+            }
+        }
+    }
+
+    fn update(&mut self, uid: &PodUid, wanted: &DesiredPod) {
+        let Some(worker) = self.workers.get_mut(uid) else { return };
+        if worker.removing {
+            // It is on its way out; when it is gone the pod starts anew.
+            return;
+        }
+        if worker.pod.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &wanted.pod) && **known != *wanted.pod)
+        {
+            worker.pod = Some(wanted.pod.clone());
+            worker.mailbox.update(wanted.pod.clone());
+        }
+        if wanted.pod.metadata.deletion_timestamp.is_some() {
+            let grace = rubelet_core::kill::effective_grace(None, &wanted.pod, None);
+            worker.mailbox.terminate(Terminate { cause: TerminationCause::Deleted, grace: Some(grace) });
+        }
+    }
+
+    fn start(&mut self, uid: &PodUid, wanted: &DesiredPod, desired: &DesiredPods, listing: &Listing) {
+        if self.panicked.get(uid).is_some_and(|at| *at > Instant::now()) {
+            return;
+        }
+        self.panicked.remove(uid);
+        let key = PodKey::of(&wanted.pod);
+        // Another pod of this name still lives in the runtime and it is not yet known whether it is wanted.
+        let stranger = listing.iter().any(|(other, listed)| {
+            other != uid
+                && is_alive(listed)
+                && *listed.name == *key.name
+                && *listed.namespace == *key.namespace
+                && !self.workers.contains_key(other)
+        });
+        if stranger && !desired.complete {
+            return;
+        }
+        let record = self.records.remove(uid).unwrap_or_else(|| PodRecord {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            ..Default::default()
+        });
+        let alive = listing.get(uid).is_some_and(is_alive);
+        // What runs has been admitted before; only a pod that would have to be started is asked.
+        if !alive
+            && !record.finished
+            && let Err(rejection) = self.admit(uid, &wanted.pod)
+        {
+            self.reject(uid, wanted, &rejection);
+            return;
+        }
+        let queue = self.names.entry(key.clone()).or_default();
+        queue.push(uid.clone());
+        let state = if record.finished {
+            PodState::Terminated { cause: TerminationCause::Completed }
+        } else if queue.len() > 1 {
+            info!(pod = %key, "waits until the pod that had this name before has ended");
+            PodState::WaitingForPredecessor
+        } else {
+            PodState::Syncing
+        };
+        debug!(pod = %key, %uid, alive, "starting its worker");
+        self.spawn(
+            key.clone(),
+            WorkerSpec {
+                uid: uid.clone(),
+                pod: Some(wanted.pod.clone()),
+                name: key.to_string(),
+                state,
+                record,
+            },
+        );
+        self.update(uid, wanted);
+    }
+
+    fn admit(&self, uid: &PodUid, pod: &Pod) -> Result<(), Rejection> {
+        let mut node = self.admission.clone();
+        node.supplemental_groups_policy = self
+            .services
+            .runtime_state
+            .borrow()
+            .info
+            .as_ref()
+            .is_some_and(|info| info.supplemental_groups_policy);
+        let others = self
+            .workers
+            .iter()
+            .filter(|(other, _)| *other != uid)
+            .filter_map(|(_, worker)| worker.pod.as_deref());
+        admission::admit(pod, others, &node)
+    }
+
+    fn reject(&mut self, uid: &PodUid, wanted: &DesiredPod, rejection: &Rejection) {
+        let subject =
+            EventSubject { uid: uid.clone(), name: PodKey::of(&wanted.pod).to_string(), container: None };
+        self.services.events.warning(&subject, &rejection.reason, rejection.message.clone());
+        let now = self.services.clock.now();
+        let status = status::rejected(&wanted.pod, &rejection.reason, &rejection.message, now);
+        let state = PodState::Finished {
+            cause: TerminationCause::Killed { reason: "Rejected", message: rejection.message.clone() },
+        };
+        self.services.table.publish(uid, PodRow { pod: wanted.pod.clone(), status: Arc::new(status), state });
+        self.finished.insert(uid.clone(), wanted.pod.clone());
+    }
+
+    /// Ends what no source asks for. Called only when every source has delivered and the runtime was listed.
+    fn end_unwanted(&mut self, desired: &DesiredPods, listing: &Listing) {
+        for (uid, worker) in &mut self.workers {
+            if !worker.removing && worker.pod.is_some() && !desired.pods.contains_key(uid) {
+                worker.removing = true;
+                worker
+                    .mailbox
+                    .terminate(Terminate { cause: TerminationCause::RemovedFromSource, grace: None });
+            }
+        }
+        let gone: Vec<PodUid> =
+            self.finished.keys().filter(|uid| !desired.pods.contains_key(*uid)).cloned().collect();
+        for uid in gone {
+            if let Some(pod) = self.finished.remove(&uid) {
+                let key = PodKey::of(&pod);
+                self.names.entry(key.clone()).or_default().push(uid.clone());
+                self.spawn(
+                    key.clone(),
+                    WorkerSpec {
+                        uid,
+                        pod: Some(pod),
+                        name: key.to_string(),
+                        state: PodState::Terminated { cause: TerminationCause::RemovedFromSource },
+                        record: PodRecord::default(),
+                    },
+                );
+            }
+        }
+        for (uid, listed) in listing {
+            if self.workers.contains_key(uid)
+                || desired.pods.contains_key(uid)
+                || self.finished.contains_key(uid)
+            {
+                continue;
+            }
+            let key =
+                PodKey { namespace: listed.namespace.as_str().into(), name: listed.name.as_str().into() };
+            warn!(pod = %key, %uid, alive = is_alive(listed), "no source asks for this pod; it is removed");
+            self.names.entry(key.clone()).or_default().insert(0, uid.clone());
+            let grace = u64::try_from(rubelet_core::kill::ORPHAN_GRACE_SECONDS).unwrap_or(1);
+            self.spawn(
+                key.clone(),
+                WorkerSpec {
+                    uid: uid.clone(),
+                    pod: None,
+                    name: key.to_string(),
+                    state: PodState::Terminating {
+                        since: self.services.clock.now(),
+                        grace,
+                        cause: TerminationCause::Orphan,
+                    },
+                    record: PodRecord::default(),
+                },
+            );
+        }
+    }
+
+    fn spawn(&mut self, key: PodKey, spec: WorkerSpec) {
+        let mailbox = Mailbox::new();
+        let (uid, pod) = (spec.uid.clone(), spec.pod.clone());
+        let worker = PodWorker::new(self.services.clone(), mailbox.clone(), spec);
+        let task = self.tasks.spawn(worker.run());
+        self.task_uids.insert(task.id(), uid.clone());
+        self.workers.insert(uid, Worker { mailbox, key, pod, removing: false });
+    }
+
+    fn take_exit(&mut self, exit: Result<(Id, WorkerExit), JoinError>) {
+        let (id, exit) = match exit {
+            Ok((id, exit)) => (id, Ok(exit)),
+            Err(problem) => (problem.id(), Err(problem)),
+        };
+        let Some(uid) = self.task_uids.remove(&id) else { return };
+        let Some(worker) = self.workers.remove(&uid) else { return };
+        if let Some(queue) = self.names.get_mut(&worker.key) {
+            queue.retain(|other| *other != uid);
+            match queue.first() {
+                Some(next) => {
+                    if let Some(next) = self.workers.get(next) {
+                        next.mailbox.predecessor_gone();
+                    }
+                }
+                None => {
+                    self.names.remove(&worker.key);
+                }
+            }
+        }
+        match exit {
+            Ok(WorkerExit { cause, .. }) => {
+                debug!(pod = %worker.key, ?cause, "its worker is done");
+                if !cause.forgets_pod()
+                    && let Some(pod) = worker.pod
+                {
+                    self.finished.insert(uid, pod);
+                }
+            }
+            Err(problem) => {
+                // A bug of ours must not cost the pod: its containers were not touched, a new worker adopts them.
+                error!(pod = %worker.key, "the pod's worker panicked and is started again: {problem}");
+                let subject =
+                    EventSubject { uid: uid.clone(), name: worker.key.to_string(), container: None };
+                self.services.events.warning(
+                    &subject,
+                    "FailedSync",
+                    "the agent failed at this pod (a bug) and tries again",
+                );
+                if let Some(row) = self.services.table.get(&uid) {
+                    let record = PodRecord {
+                        namespace: worker.key.namespace.to_string(),
+                        name: worker.key.name.to_string(),
+                        status: Some((*row.status).clone()),
+                        ..Default::default()
+                    };
+                    self.records.insert(uid.clone(), record);
+                }
+                self.panicked.insert(uid, Instant::now() + PANIC_PAUSE);
+            }
+        }
+    }
+
+    /// Removes what pods that are gone have left on disk. Only with complete knowledge.
+    async fn sweep(&mut self) {
+        let desired = self.desired.borrow().clone();
+        let Some(listing) = self.listing.borrow().clone() else { return };
+        if !desired.complete {
+            return;
+        }
+        let known: BTreeSet<PodUid> =
+            desired.pods.keys().chain(self.workers.keys()).chain(listing.keys()).cloned().collect();
+        self.records.retain(|uid, _| known.contains(uid));
+        crate::sweep::run(&self.services, &known).await;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

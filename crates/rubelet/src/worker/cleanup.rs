@@ -1,0 +1,190 @@
+//! What happens after nothing of a pod can run: volumes and cgroups are given back, the last status is
+//! published, and when nobody asks for the pod any more its containers, logs and directories go.
+
+use futures::future::join_all;
+use rubelet_core::ids::ContainerId;
+use rubelet_core::lifecycle::{Input, PodState, TerminationCause};
+use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
+use rubelet_core::paths::{self, PodPaths};
+use rubelet_core::status::{self, Ending};
+use rubelet_cri::v1;
+use tracing::warn;
+
+use super::{Pause, PodWorker};
+use crate::{pod_dirs, volumes};
+
+impl PodWorker {
+    pub(super) async fn clean_up(&mut self) -> Pause {
+        let PodState::Terminated { cause } = self.state.clone() else { return Pause::No };
+        let observed = match self.observe().await {
+            Ok(observed) => observed,
+            Err(pause) => return pause,
+        };
+        self.apply(Input::Observed(&observed));
+        // Without the proof something has come to life again, which only the runtime can have done.
+        let Some(proof) = self.proof.take() else { return self.pause_after_failure() };
+        self.publish(&observed, Ending::Stopped);
+        let Ok(paths) = self.paths() else {
+            // Such names never got a directory of ours.
+            self.apply(Input::CleanedUp);
+            return Pause::No;
+        };
+        if let Err(error) = volumes::tear_down(&self.services.fs, &proof, &paths.dir).await {
+            let chain = crate::logging::chain(&error);
+            self.services.events.warning(
+                &self.subject,
+                "FailedUnmount",
+                format!("Pod waits for its volumes: {chain}"),
+            );
+            return self.pause_after_failure();
+        }
+        self.remove_cgroup().await;
+        if let Some(pod) = self.pod.clone()
+            && let Some(previous) = self.record.status.clone()
+        {
+            let last = status::finalize_terminated(&pod, &previous, self.services.clock.now());
+            self.publish_status(&pod, &last, false);
+        }
+        if cause.forgets_pod() && self.remove_everything(&observed, &paths).await.is_err() {
+            return self.pause_after_failure();
+        }
+        self.record.finished = true;
+        self.apply(Input::CleanedUp);
+        Pause::No
+    }
+
+    /// The last act of a worker.
+    pub(super) async fn leave(&mut self, cause: &TerminationCause) {
+        if cause.forgets_pod() {
+            self.services.table.remove(&self.uid);
+            self.services.pleg.forget(&self.uid);
+            if let Err(error) = self.services.journal.remove(&self.uid).await {
+                warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
+            }
+        } else {
+            self.save().await;
+        }
+    }
+
+    /// Removes the pod's containers, sandboxes, logs and directory: nobody can ask for them any more.
+    async fn remove_everything(&mut self, observed: &ObservedPod, paths: &PodPaths) -> Result<(), ()> {
+        let services = self.services.clone();
+        let removals = observed.containers.iter().map(|container| async {
+            let request = v1::RemoveContainerRequest { container_id: container.id.to_string() };
+            let removed = services.runtime.remove_container(request).await.map(|_| ());
+            self.remove_logs_of(container).await;
+            removed
+        });
+        let mut results = join_all(removals).await;
+        results.extend(
+            join_all(observed.sandboxes.iter().map(|sandbox| {
+                services.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest {
+                    pod_sandbox_id: sandbox.id.to_string(),
+                })
+            }))
+            .await
+            .into_iter()
+            .map(|result| result.map(|_| ())),
+        );
+        let errors: Vec<String> = results
+            .into_iter()
+            .filter_map(Result::err)
+            .filter(|error| !error.is_not_found())
+            .map(|error| error.to_string())
+            .collect();
+        if !errors.is_empty() {
+            let told = errors.join("; ");
+            self.services.events.warning(
+                &self.subject,
+                "FailedKillPod",
+                format!("cannot remove what is left of the pod: {told}"),
+            );
+            return Err(());
+        }
+        for dir in [&paths.logs, &paths.dir] {
+            if let Err(error) = pod_dirs::remove(&self.services.fs, dir).await {
+                let chain = crate::logging::chain(&error);
+                self.services.events.warning(
+                    &self.subject,
+                    "FailedKillPod",
+                    format!("Pod waits for its directories: {chain}"),
+                );
+                return Err(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the log and the legacy symlink of one container instance; what cannot be removed is told and
+    /// left to the next sweep.
+    pub(super) async fn remove_logs_of(&self, container: &ObservedContainer) {
+        if container.log_path.is_empty() {
+            return;
+        }
+        let Ok(link) = paths::legacy_log_link(&self.identity(), &container.name, container.id.as_str())
+        else {
+            return;
+        };
+        let link = self.services.node.container_logs_dir.join(link);
+        let log = std::path::Path::new(&container.log_path);
+        if let Err(error) = pod_dirs::remove_logs(&self.services.fs, log, &link).await {
+            warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
+        }
+    }
+
+    /// Keeps one dead instance of each container and one dead sandbox besides the ready one; removes older ones
+    /// (upstream: container garbage collection with one dead container per container).
+    pub(super) async fn prune_dead(&self, observed: &ObservedPod) {
+        let dead = |c: &&ObservedContainer| c.state == ObservedState::Exited;
+        let mut kept: std::collections::BTreeSet<&str> = Default::default();
+        let old: Vec<&ContainerId> = observed
+            .containers
+            .iter()
+            .filter(dead)
+            .filter(|container| !kept.insert(&container.name))
+            .map(|container| &container.id)
+            .collect();
+        for id in old {
+            let request = v1::RemoveContainerRequest { container_id: id.to_string() };
+            match self.services.runtime.remove_container(request).await {
+                Ok(_) => {
+                    if let Some(container) = observed.containers.iter().find(|c| c.id == *id) {
+                        self.remove_logs_of(container).await;
+                    }
+                }
+                Err(error) if error.is_not_found() => {}
+                Err(error) => warn!(pod = self.subject.name, "an old container stays: {error}"),
+            }
+        }
+        let unused = observed.sandboxes.iter().skip(1).filter(|sandbox| {
+            !sandbox.ready && !observed.containers.iter().any(|container| container.sandbox_id == sandbox.id)
+        });
+        for sandbox in unused {
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.to_string() };
+            if let Err(error) = self.services.runtime.remove_pod_sandbox(request).await
+                && !error.is_not_found()
+            {
+                warn!(pod = self.subject.name, "an old sandbox stays: {error}");
+            }
+        }
+    }
+
+    async fn remove_cgroup(&self) {
+        let Some(pod) = &self.pod else { return };
+        let cgroup = super::config::pod_cgroup(&self.services, pod, &self.uid);
+        if cgroup.is_empty() {
+            return;
+        }
+        let removed = self
+            .services
+            .fs
+            .run(format!("remove cgroup {cgroup}"), move || {
+                let mounted = rubelet_linux::cgroup::hierarchies(std::path::Path::new("/sys/fs/cgroup"));
+                rubelet_linux::cgroup::remove(&mounted, &cgroup)
+            })
+            .await;
+        if let Err(error) = removed {
+            warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The pod worker: one task per pod UID, sole owner of the pod's stage, of its row in the table and of its
+//! journal record. It observes, lets the core decide, executes, publishes and waits: for its mailbox, or for
+//! the time the core named. Nothing else starts or stops anything of the pod.
+
+mod cleanup;
+mod config;
+mod hooks;
+mod kill;
+pub mod mailbox;
+mod start;
+mod sync;
+mod terminate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rubelet_core::backoff::{BackoffPolicy, BackoffTable};
+use rubelet_core::ids::PodUid;
+use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
+use rubelet_core::observed::ObservedPod;
+use rubelet_core::paths::{self, PodPaths, UnsafeName};
+use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
+use rubelet_core::verdicts::ProbeVerdicts;
+use tracing::{debug, error, warn};
+
+use crate::events::EventSubject;
+use crate::journal::PodRecord;
+use crate::services::Services;
+use crate::table::PodRow;
+use kill::KillMemory;
+use mailbox::Mailbox;
+
+/// First pause after a failed step; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause after a failed step. A hint or a new input cuts every pause short.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Pause while the runtime has no network for pods (upstream: 1 s).
+const NETWORK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a worker is made from.
+pub struct WorkerSpec {
+    /// The pod's UID.
+    pub uid: PodUid,
+    /// The pod; `None` for one that only the runtime knows.
+    pub pod: Option<Arc<Pod>>,
+    /// `namespace/name`, for events and logs.
+    pub name: String,
+    /// The stage to begin in.
+    pub state: PodState,
+    /// What the journal remembers.
+    pub record: PodRecord,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub struct WorkerExit {
+    /// The pod's UID.
+    pub uid: PodUid,
+    /// Why the pod ended.
+    pub cause: TerminationCause,
+}
+
+/// When the worker looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// At once.
+    No,
+    /// After this long, or when something comes in.
+    For(Duration),
+    /// Only when something comes in.
+    UntilInput,
+}
+
+/// The worker of one pod.
+pub struct PodWorker {
+    services: Arc<Services>,
+    mailbox: Arc<Mailbox>,
+    uid: PodUid,
+    subject: EventSubject,
+    pod: Option<Arc<Pod>>,
+    state: PodState,
+    record: PodRecord,
+    /// What the journal holds, to write only what changed.
+    saved: PodRecord,
+    restarts: BackoffTable,
+    pulls: BackoffTable,
+    start_errors: StartErrors,
+    verdicts: ProbeVerdicts,
+    prefetched: BTreeMap<String, start::Prefetched>,
+    kill_memory: KillMemory,
+    retry: Duration,
+    /// Whether the last thing done changed the runtime, so that the cheap waiting may not begin yet.
+    proof: Option<rubelet_core::lifecycle::ContainersStopped>,
+}
+
+impl PodWorker {
+    /// A worker that has not begun.
+    pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, spec: WorkerSpec) -> Self {
+        Self {
+            subject: EventSubject { uid: spec.uid.clone(), name: spec.name, container: None },
+            restarts: BackoffTable::restore(services.node.crash_loop, spec.record.restarts.iter().cloned()),
+            pulls: BackoffTable::restore(BackoffPolicy::image_pull(), spec.record.pulls.iter().cloned()),
+            services,
+            mailbox,
+            uid: spec.uid,
+            pod: spec.pod,
+            state: spec.state,
+            saved: spec.record.clone(),
+            record: spec.record,
+            start_errors: StartErrors::new(),
+            verdicts: ProbeVerdicts::default(),
+            prefetched: BTreeMap::new(),
+            kill_memory: KillMemory::default(),
+            retry: RETRY_FIRST,
+            proof: None,
+        }
+    }
+
+    /// Works until the pod is finished. Dropping the future at any await leaves containers as they are.
+    pub async fn run(mut self) -> WorkerExit {
+        self.publish_row();
+        loop {
+            self.absorb();
+            let pause = match &self.state {
+                PodState::WaitingForPredecessor => Pause::UntilInput,
+                PodState::Syncing => self.sync().await,
+                PodState::Terminating { .. } => self.terminate().await,
+                PodState::Terminated { .. } => self.clean_up().await,
+                PodState::Finished { cause } => {
+                    let cause = cause.clone();
+                    self.leave(&cause).await;
+                    return WorkerExit { uid: self.uid, cause };
+                }
+            };
+            self.save().await;
+            // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth.
+            match pause {
+                Pause::No => {}
+                Pause::For(time) => tokio::select! {
+                    () = tokio::time::sleep(time) => {}
+                    () = self.mailbox.filled() => {}
+                },
+                Pause::UntilInput => self.mailbox.filled().await,
+            }
+        }
+    }
+
+    /// Takes what is in the mailbox and steps the state machine.
+    fn absorb(&mut self) {
+        let inputs = self.mailbox.take();
+        if let Some(pod) = inputs.pod {
+            self.pod = Some(pod);
+            self.publish_row();
+        }
+        if inputs.predecessor_gone {
+            self.apply(Input::PredecessorGone);
+        }
+        if let Some(wish) = inputs.terminate {
+            let grace = wish.grace.unwrap_or_else(|| self.own_grace());
+            self.apply(Input::Terminate { cause: wish.cause, grace });
+        }
+    }
+
+    /// Steps the state machine; the only place that does. Returns whether anything changed.
+    fn apply(&mut self, input: Input<'_>) -> bool {
+        let (next, effects) = step(&self.state, input, self.services.clock.now());
+        let changed = next != self.state;
+        if changed {
+            debug!(pod = self.subject.name, from = ?self.state, to = ?next, "stage");
+            self.state = next;
+            self.retry = RETRY_FIRST;
+            self.publish_row();
+        }
+        for effect in effects {
+            match effect {
+                Effect::CleanUp(proof) => self.proof = Some(proof),
+                // A sync is stopped by the mailbox, a kill is repeated by the loop, and the sync loop learns
+                // from the worker's exit that the name is free.
+                Effect::CancelSync | Effect::ShortenGrace | Effect::ReleaseName => {}
+            }
+        }
+        changed
+    }
+
+    /// The grace the pod's own spec gives, or that of a pod only the runtime knows.
+    fn own_grace(&self) -> u64 {
+        match &self.pod {
+            Some(pod) => rubelet_core::kill::effective_grace(None, pod, None),
+            None => u64::try_from(rubelet_core::kill::ORPHAN_GRACE_SECONDS).unwrap_or(1),
+        }
+    }
+
+    /// Reads the pod from the runtime; on failure tells so and names the pause before the next attempt.
+    async fn observe(&mut self) -> Result<ObservedPod, Pause> {
+        match self.services.pleg.observe(&self.uid).await {
+            Ok(observed) => Ok(observed),
+            Err(error) => {
+                let chain = crate::logging::chain(&error);
+                self.services.events.warning(
+                    &self.subject,
+                    "FailedSync",
+                    format!("error determining status: {chain}"),
+                );
+                Err(self.pause_after_failure())
+            }
+        }
+    }
+
+    fn pause_after_failure(&mut self) -> Pause {
+        let pause = self.retry;
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+        Pause::For(pause)
+    }
+
+    /// Generates the status from an observation and publishes it if it may be. Returns what was generated: its
+    /// phase may be terminal before that may be published.
+    fn publish(&mut self, observed: &ObservedPod, ending: Ending) -> PodStatus {
+        let Some(pod) = self.pod.clone() else { return PodStatus::default() };
+        let now = self.services.clock.now();
+        let handler = observed.sandboxes.first().map(|s| s.runtime_handler.as_str()).unwrap_or_default();
+        let node = NodeFacts {
+            ips: self.services.node.ips.clone(),
+            runtime: self.services.pleg.runtime_name(),
+            recursive_read_only: self
+                .services
+                .runtime_state
+                .borrow()
+                .handler(handler)
+                .is_some_and(|features| features.recursive_read_only_mounts),
+        };
+        let failure = match &self.state {
+            PodState::Terminating { cause: TerminationCause::Killed { reason, message }, .. }
+            | PodState::Terminated { cause: TerminationCause::Killed { reason, message } } => {
+                Some(FailureCause { reason, message, disruption: None })
+            }
+            _ => None,
+        };
+        let generated = status::generate(&StatusInputs {
+            pod: &pod,
+            observed,
+            previous: self.record.status.as_ref(),
+            verdicts: &self.verdicts,
+            start_errors: &self.start_errors,
+            ending,
+            failure,
+            node: &node,
+            now,
+        });
+        let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
+        self.publish_status(&pod, &generated, may_run);
+        generated
+    }
+
+    /// Publishes a status unless it says nothing new or must not follow the one before.
+    fn publish_status(&mut self, pod: &Pod, generated: &PodStatus, may_run: bool) {
+        let empty = PodStatus::default();
+        let old = self.record.status.as_ref().unwrap_or(&empty);
+        match status::merge_for_update(pod, old, generated, may_run, self.services.clock.now()) {
+            Ok(merged) if self.record.status.is_some() && status::semantically_equal(old, &merged) => {}
+            Ok(merged) => {
+                self.record.status = Some(merged);
+                self.publish_row();
+            }
+            Err(illegal) => {
+                error!(pod = self.subject.name, "a status was not published, this is a bug: {illegal}");
+            }
+        }
+    }
+
+    fn publish_row(&self) {
+        let Some(pod) = self.pod.clone() else { return };
+        let status = self.record.status.clone().unwrap_or_else(|| pod.status.clone().unwrap_or_default());
+        self.services
+            .table
+            .publish(&self.uid, PodRow { pod, status: Arc::new(status), state: self.state.clone() });
+    }
+
+    /// Writes the journal record if it changed. A failure is told and costs nothing but memory across a
+    /// restart; the next change tries again.
+    async fn save(&mut self) {
+        if self.pod.is_none() {
+            return;
+        }
+        let kept = |table: &BackoffTable| table.entries().map(|(key, entry)| (key.clone(), *entry)).collect();
+        (self.record.restarts, self.record.pulls) = (kept(&self.restarts), kept(&self.pulls));
+        if self.record == self.saved {
+            return;
+        }
+        match self.services.journal.save(&self.uid, &self.record).await {
+            Ok(()) => self.saved = self.record.clone(),
+            Err(error) => warn!(pod = self.subject.name, "{}", crate::logging::chain(&error)),
+        }
+    }
+
+    /// The pod, or for one that only the runtime knows an object with just its identity.
+    fn identity(&self) -> Arc<Pod> {
+        self.pod.clone().unwrap_or_else(|| {
+            let mut pod = Pod::default();
+            let (namespace, name) = self.subject.name.split_once('/').unwrap_or_default();
+            pod.metadata.namespace = Some(namespace.to_owned());
+            pod.metadata.name = Some(name.to_owned());
+            pod.metadata.uid = Some(self.uid.to_string());
+            Arc::new(pod)
+        })
+    }
+
+    /// The pod's directories.
+    fn paths(&self) -> Result<PodPaths, UnsafeName> {
+        let node = &self.services.node;
+        paths::pod_paths(&node.root_dir, &node.pod_logs_dir, &self.identity())
+    }
+
+    fn container_subject(&self, container: &str) -> EventSubject {
+        EventSubject { container: Some(container.to_owned()), ..self.subject.clone() }
+    }
+}

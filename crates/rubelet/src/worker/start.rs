@@ -1,0 +1,356 @@
+//! Makes sandboxes and starts containers: image, files, configuration, create, start, postStart. What the
+//! configuration holds is computed by `rubelet_core` and `rubelet_cri::translate`; this file gathers the facts
+//! and makes the calls, each of which may be repeated after a failure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use rubelet_core::backoff::BackoffKey;
+use rubelet_core::image::{self, ImageReason, PullDecision, PullPolicy};
+use rubelet_core::kill::compute_container_kill;
+use rubelet_core::observed::{ObservedPod, ObservedSandbox};
+use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
+use rubelet_core::status::StartError;
+use rubelet_cri::v1;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::config::Instance;
+use super::hooks::{self, HookTarget};
+use super::sync::{Stop, container_of};
+use super::{PodWorker, kill};
+use crate::images::{PresentImage, PullAnswer};
+use crate::pod_dirs;
+use crate::volumes::VolumePaths;
+
+/// How long the result of a prefetch may wait to be used; an older failure is tried again.
+const PREFETCH_FRESH: Duration = Duration::from_secs(10);
+
+/// A pull that was begun before its container's turn.
+pub(super) struct Prefetched {
+    begun: Instant,
+    answer: PullAnswer,
+}
+
+/// What came of starting a container.
+pub(super) enum Started {
+    /// It was started, and its postStart hook returned.
+    Yes,
+    /// It was not; the pod says why.
+    No(StartError),
+    /// The pod is to end, so the attempt was given up.
+    Ending,
+}
+
+fn failed(reason: impl ToString, message: impl Into<String>) -> StartError {
+    StartError { reason: reason.to_string(), message: message.into() }
+}
+
+impl PodWorker {
+    /// Begins the pulls of every container that is about to start, and at a pod's start of all its containers.
+    pub(super) fn prefetch(&mut self, pod: &Pod, plan: &PodPlan) {
+        let Some(spec) = &pod.spec else { return };
+        let now = self.services.clock.now();
+        let coming: Vec<Container> = if plan.create_sandbox.is_some() {
+            rubelet_core::containers::regular_containers(spec).cloned().collect()
+        } else {
+            plan.start.iter().filter_map(|start| container_of(pod, start)).collect()
+        };
+        for container in coming {
+            let Ok(name) = image::image_with_default_tag(container.image.as_deref().unwrap_or_default())
+            else {
+                continue;
+            };
+            let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
+            let waits = self.pulls.wait_since_update(&BackoffKey::image(&self.uid, &name), now).is_some();
+            // Only a pull that is certain to be needed is begun early; whether an image is there is asked at
+            // the container's turn.
+            if policy != PullPolicy::Always || waits || self.prefetched.contains_key(&container.name) {
+                continue;
+            }
+            if !self.services.images.may_pull_now() {
+                continue;
+            }
+            let subject = self.container_subject(&container.name);
+            self.services.events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
+            let answer = self.services.images.pull(&name);
+            self.prefetched.insert(container.name.clone(), Prefetched { begun: Instant::now(), answer });
+        }
+    }
+
+    /// Makes the pod's sandbox.
+    pub(super) async fn create_sandbox(&mut self, pod: &Pod, attempt: u32) -> Result<(), Stop> {
+        let tell = |worker: &Self, problem: String| {
+            worker.services.events.warning(
+                &worker.subject,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {problem}"),
+            );
+            Stop::Failed
+        };
+        let (config, handler) = match self.sandbox_config(pod, attempt).await {
+            Ok(made) => made,
+            Err(problem) => return Err(tell(self, problem)),
+        };
+        if let Err(error) =
+            pod_dirs::make_log_dir(&self.services.fs, std::path::Path::new(&config.log_directory)).await
+        {
+            return Err(tell(self, crate::logging::chain(&error)));
+        }
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
+        // A network that does not come up must not keep the pod from ending; what the runtime made of the call
+        // is found by the next observation. Both arms are cancel-safe in that sense.
+        let made = tokio::select! {
+            made = self.services.runtime.run_pod_sandbox(request) => made,
+            () = self.mailbox.ending() => return Err(Stop::Ending),
+        };
+        match made {
+            Ok(_) => Ok(()),
+            Err(error) => Err(tell(self, error.to_string())),
+        }
+    }
+
+    /// Starts one container.
+    pub(super) async fn start_container(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        start: &StartContainer,
+        sandbox: &ObservedSandbox,
+        observed: &ObservedPod,
+        volumes: &VolumePaths,
+    ) -> Started {
+        // The pull may take long and is given up when the pod is to end; the pull itself goes on.
+        let mailbox = self.mailbox.clone();
+        let image = tokio::select! {
+            image = self.ensure_image(container) => image,
+            () = mailbox.ending() => return Started::Ending,
+        };
+        let image = match image {
+            Ok(image) => image,
+            Err(error) => return Started::No(error),
+        };
+        let subject = self.container_subject(&container.name);
+        let count = match self.next_restart_count(container, observed).await {
+            Ok(count) => count,
+            Err(error) => return Started::No(error),
+        };
+        let instance = Instance { start, sandbox, observed, image: &image, count, volumes };
+        let (config, sandbox_config) = match self.container_config(pod, container, &instance).await {
+            Ok(made) => made,
+            Err(error) => {
+                self.services.events.warning(&subject, "Failed", format!("Error: {}", error.message));
+                return Started::No(error);
+            }
+        };
+        if self.mailbox.is_ending() {
+            return Started::Ending;
+        }
+        if let Some(since) = start.restart_since {
+            self.restarts.next(BackoffKey::container(pod, container), since, self.services.clock.now());
+            // Written before the start: an agent that is killed right after it still knows the delay.
+            self.save().await;
+        }
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.to_string(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        let id = match self.services.runtime.create_container(request).await {
+            Ok(answer) => answer.container_id,
+            Err(error) => {
+                self.services.events.warning(&subject, "Failed", format!("Error: {error}"));
+                return Started::No(failed("CreateContainerError", error.message));
+            }
+        };
+        self.services.events.normal(&subject, "Created", "Container created");
+        let request = v1::StartContainerRequest { container_id: id.clone() };
+        if let Err(error) = self.services.runtime.start_container(request).await {
+            self.services.events.warning(&subject, "Failed", format!("Error: {error}"));
+            return Started::No(failed("RunContainerError", error.message));
+        }
+        self.services.events.normal(&subject, "Started", "Container started");
+        self.link_log(pod, container, &id, count).await;
+        if start.kind != ContainerKind::Ephemeral {
+            return self.post_start(pod, container, &id.as_str().into()).await;
+        }
+        Started::Yes
+    }
+
+    async fn post_start(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        id: &rubelet_core::ids::ContainerId,
+    ) -> Started {
+        let Some(handler) = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref()) else {
+            return Started::Yes;
+        };
+        let observed = match self.services.pleg.observe(&self.uid).await {
+            Ok(observed) => observed,
+            Err(_) => ObservedPod::absent(self.uid.clone()),
+        };
+        let pod_ip = observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first()).map(String::as_str);
+        let ports = container.ports.as_deref().unwrap_or_default();
+        let target = HookTarget { id, ports, pod_ip };
+        // A hook without an end must not keep the pod from ending.
+        let result = tokio::select! {
+            result = hooks::run(&*self.services.runtime, handler, target, None) => result,
+            () = self.mailbox.ending() => return Started::Ending,
+        };
+        let Err(error) = result else { return Started::Yes };
+        let message = format!("PostStartHook failed: {}", crate::logging::chain(&error));
+        let subject = self.container_subject(&container.name);
+        self.services.events.warning(&subject, "FailedPostStartHook", message.clone());
+        if let Some(running) = observed.containers.iter().find(|c| c.id == *id) {
+            let kill =
+                compute_container_kill(Some(pod), running, KillReason::PostStartHook, "FailedPostStartHook");
+            if let Err(error) =
+                kill::kill_container(&self.services, &self.subject, &observed, &kill, &[], &self.kill_memory)
+                    .await
+            {
+                warn!(pod = self.subject.name, "{error}");
+            }
+        }
+        Started::No(failed("PostStartHookError", message))
+    }
+
+    /// The image of a container, pulled if its policy asks for it.
+    async fn ensure_image(&mut self, container: &Container) -> Result<PresentImage, StartError> {
+        let subject = self.container_subject(&container.name);
+        let events = self.services.events.clone();
+        let written = container.image.as_deref().unwrap_or_default();
+        let name = image::image_with_default_tag(written).map_err(|error| {
+            events.warning(
+                &subject,
+                "InspectFailed",
+                format!("Failed to apply default image tag {written:?}: {error}"),
+            );
+            failed(ImageReason::InvalidImageName, error.to_string())
+        })?;
+        let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
+        let key = BackoffKey::image(&self.uid, &name);
+        let prefetched = self.prefetched.remove(&container.name);
+        let mut begun = None;
+        if let Some(prefetched) = prefetched {
+            let age = prefetched.begun.elapsed();
+            match prefetched.answer.get().await {
+                Err(_) if age > PREFETCH_FRESH => {}
+                result => begun = Some(result),
+            }
+        }
+        let result = match begun {
+            Some(result) => result,
+            None => {
+                let present = match policy {
+                    PullPolicy::Always => None,
+                    _ => self.services.images.find(&name).await.map_err(|error| {
+                        let message = format!("Failed to inspect image {name:?}: {error}");
+                        events.warning(&subject, "InspectFailed", message.clone());
+                        failed(ImageReason::ImageInspectError, message)
+                    })?,
+                };
+                match image::decide_pull(policy, &name, present.is_some()) {
+                    PullDecision::UsePresent(message) => {
+                        events.normal(&subject, "Pulled", message);
+                        return Ok(present.unwrap_or_default());
+                    }
+                    PullDecision::Missing(message) => {
+                        events.warning(&subject, "ErrImageNeverPull", message.clone());
+                        return Err(failed(ImageReason::ErrImageNeverPull, message));
+                    }
+                    PullDecision::Pull => {}
+                }
+                if self.pulls.wait_since_update(&key, self.services.clock.now()).is_some() {
+                    let previous = self.start_errors.get(&container.name);
+                    let (event, waiting) = image::back_off_messages(
+                        &name,
+                        previous
+                            .filter(|e| e.reason == ImageReason::ErrImagePull.to_string())
+                            .map(|e| (ImageReason::ErrImagePull, e.message.as_str())),
+                    );
+                    events.normal(&subject, "BackOff", event);
+                    // The first error is kept in front of the message while the back-off goes on.
+                    let waiting = match previous {
+                        Some(p) if p.reason == ImageReason::ImagePullBackOff.to_string() => p.message.clone(),
+                        _ => waiting,
+                    };
+                    return Err(failed(ImageReason::ImagePullBackOff, waiting));
+                }
+                if !self.services.images.may_pull_now() {
+                    return Err(failed(ImageReason::ErrImagePull, "pull QPS exceeded"));
+                }
+                events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
+                self.services.images.pull(&name).get().await
+            }
+        };
+        match result {
+            Ok(pulled) => {
+                self.pulls.forget(&key);
+                events.normal(
+                    &subject,
+                    "Pulled",
+                    format!(
+                        "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
+                        go_seconds(pulled.took),
+                        go_seconds(pulled.waited),
+                        pulled.image.size
+                    ),
+                );
+                Ok(pulled.image)
+            }
+            Err(error) => {
+                let now = self.services.clock.now();
+                self.pulls.next(key, now, now);
+                let (reason, message) = image::pull_failure(&name, &error.message);
+                events.warning(
+                    &subject,
+                    "Failed",
+                    format!("Failed to pull image {name:?}: {}", error.message),
+                );
+                events.warning(&subject, "Failed", format!("Error: {reason}"));
+                Err(failed(reason, message))
+            }
+        }
+    }
+
+    /// The restart count of the next instance: one more than the newest, or what the logs tell when the runtime
+    /// has forgotten the container; never less than what was reported.
+    async fn next_restart_count(
+        &self,
+        container: &Container,
+        observed: &ObservedPod,
+    ) -> Result<u32, StartError> {
+        if let Some(newest) = observed.newest_container(&container.name) {
+            return Ok(newest.facts.restart_count.max(newest.attempt).saturating_add(1));
+        }
+        let paths = self.paths().map_err(|error| failed("CreateContainerConfigError", error.to_string()))?;
+        let dir = paths
+            .container_logs(&container.name)
+            .map_err(|e| failed("CreateContainerConfigError", e.to_string()))?;
+        pod_dirs::restart_count_from_logs(&self.services.fs, &dir)
+            .await
+            .map_err(|error| failed("CreateContainerConfigError", crate::logging::chain(&error)))
+    }
+
+    /// Puts the legacy symlink in place; without it only log collectors that use it miss the container.
+    async fn link_log(&self, pod: &Pod, container: &Container, id: &str, count: u32) {
+        let Ok(paths) = self.paths() else { return };
+        let log = paths.container_log(&container.name, count);
+        let link = rubelet_core::paths::legacy_log_link(pod, &container.name, id);
+        if let (Ok(log), Ok(link)) = (log, link) {
+            let link = self.services.node.container_logs_dir.join(link);
+            if let Err(error) = pod_dirs::link_log(&self.services.fs, &link, &log).await {
+                warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
+            }
+        }
+    }
+}
+
+/// A duration as Go prints it to the millisecond: `1.234s`, `12ms`.
+fn go_seconds(time: Duration) -> String {
+    match time.as_millis() {
+        millis if millis < 1000 => format!("{millis}ms"),
+        _ => format!("{:.3}s", time.as_secs_f64()),
+    }
+}

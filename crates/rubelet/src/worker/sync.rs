@@ -1,0 +1,330 @@
+//! One sync of a pod that is to run: observe, publish, plan, execute. It ends early when the pod is to end;
+//! what was begun is found again by the next observation.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
+use rubelet_core::containers::{ephemeral_as_container, init_containers};
+use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
+use rubelet_core::lifecycle::{Input, TerminationCause};
+use rubelet_core::observed::ObservedPod;
+use rubelet_core::phase::Phase;
+use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
+use rubelet_core::status::{self, Ending};
+use rubelet_cri::v1;
+
+use super::start::Started;
+use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
+use crate::volumes::VolumePaths;
+use crate::{pod_dirs, volumes};
+
+/// Why a sync stopped before its plan was carried out.
+pub(super) enum Stop {
+    /// The pod is to end.
+    Ending,
+    /// A step failed and was told; look again after a while.
+    Failed,
+    /// The runtime has no network for pods.
+    NoNetwork,
+}
+
+impl PodWorker {
+    pub(super) async fn sync(&mut self) -> Pause {
+        let Some(pod) = self.pod.clone() else { return Pause::UntilInput };
+        let observed = match self.observe().await {
+            Ok(observed) => observed,
+            Err(pause) => return pause,
+        };
+        let now = self.services.clock.now();
+        let plan = compute_pod_actions(&PodActionInputs {
+            pod: &pod,
+            observed: &observed,
+            verdicts: &self.verdicts,
+            backoff: &self.restarts,
+            reported: self.record.status.as_ref(),
+            ending: false,
+            hash: rubelet_core::hash::container_hash,
+            now,
+        });
+        for waiting in &plan.backing_off {
+            self.start_errors.insert(waiting.name.clone(), status::crash_loop_error(&pod, waiting));
+        }
+        let generated = self.publish(&observed, Ending::No);
+        if self.record.status.as_ref().is_some_and(|s| status::deadline(&pod, s).is_some_and(|at| at <= now))
+        {
+            let cause = TerminationCause::Killed {
+                reason: "DeadlineExceeded",
+                message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            };
+            self.services.events.normal(
+                &self.subject,
+                "DeadlineExceeded",
+                "Pod was active on the node longer than the specified deadline",
+            );
+            self.apply(Input::Terminate { cause, grace: self.own_grace() });
+            return Pause::No;
+        }
+        if plan.pod_done || Phase::of(&generated).is_some_and(Phase::is_terminal) {
+            self.apply(Input::PodDone { grace: self.own_grace() });
+            return Pause::No;
+        }
+        if plan.is_empty() {
+            self.retry = RETRY_FIRST;
+            self.tell_back_offs(&pod, &plan);
+            return self.until_next(&pod, &plan);
+        }
+        match self.execute(&pod, observed, &plan).await {
+            Ok(()) => {
+                self.retry = RETRY_FIRST;
+                self.tell_back_offs(&pod, &plan);
+                Pause::No
+            }
+            Err(Stop::Ending) => Pause::No,
+            Err(Stop::NoNetwork) => Pause::For(NETWORK_PAUSE),
+            Err(Stop::Failed) => {
+                if let Ok(observed) = self.observe().await {
+                    self.publish(&observed, Ending::No);
+                }
+                let pause = self.pause_after_failure();
+                match self.until_next(&pod, &plan) {
+                    // A pull that backs off, or a deadline, names a better time than the general pause.
+                    Pause::For(known) if matches!(pause, Pause::For(general) if known < general) => {
+                        Pause::For(known)
+                    }
+                    _ => pause,
+                }
+            }
+        }
+    }
+
+    /// The next moment at which time alone changes what is to be done.
+    fn until_next(&self, pod: &Pod, plan: &PodPlan) -> Pause {
+        let clock = &self.services.clock;
+        let resync = self.services.node.sync_frequency;
+        let deadline =
+            self.record.status.as_ref().and_then(|s| status::deadline(pod, s)).map(|at| clock.until(at));
+        let back_offs = plan.backing_off.iter().map(|waiting| clock.until(waiting.until));
+        let next = back_offs.chain(deadline).chain([resync]).min().unwrap_or(resync);
+        // A timer that fires a hair early would find the time not come and spin; a millisecond is enough.
+        Pause::For(next + std::time::Duration::from_millis(1))
+    }
+
+    fn tell_back_offs(&self, pod: &Pod, plan: &PodPlan) {
+        for waiting in &plan.backing_off {
+            let subject = self.container_subject(&waiting.name);
+            self.services.events.warning(
+                &subject,
+                "BackOff",
+                format!(
+                    "Back-off restarting failed container {} in pod {}",
+                    waiting.name,
+                    rubelet_core::containers::described(pod)
+                ),
+            );
+        }
+    }
+
+    /// Carries the plan out in the order the plan promises.
+    async fn execute(&mut self, pod: &Arc<Pod>, observed: ObservedPod, plan: &PodPlan) -> Result<(), Stop> {
+        if plan.create_sandbox.is_some() && !host_network(pod) {
+            let problem = self.services.runtime_state.borrow().network_problem.clone();
+            if let Some(problem) = problem {
+                self.services.events.warning(
+                    &self.subject,
+                    "NetworkNotReady",
+                    format!("network is not ready: container runtime network not ready: {problem}"),
+                );
+                return Err(Stop::NoNetwork);
+            }
+        }
+        self.execute_kills(pod, &observed, plan).await?;
+        self.execute_removals(&observed, plan).await?;
+        if plan.create_sandbox.is_none() && plan.start.is_empty() {
+            return Ok(());
+        }
+        if self.mailbox.is_ending() {
+            return Err(Stop::Ending);
+        }
+        // Images are fetched while directories, volumes and the sandbox are made.
+        self.prefetch(pod, plan);
+        let volumes = self.prepare_volumes(pod).await?;
+        let observed = match plan.create_sandbox {
+            Some(attempt) => {
+                self.create_sandbox(pod, attempt).await?;
+                let observed = self.observe().await.map_err(|_| Stop::Failed)?;
+                // Clients see PodReadyToStartContainers and the IP before any container starts.
+                self.publish(&observed, Ending::No);
+                observed
+            }
+            None => observed,
+        };
+        self.execute_starts(pod, observed, plan, &volumes).await
+    }
+
+    async fn execute_kills(&mut self, pod: &Pod, observed: &ObservedPod, plan: &PodPlan) -> Result<(), Stop> {
+        if plan.kill_pod {
+            if !observed.sandboxes.is_empty() && plan.create_sandbox.is_some() {
+                self.services.events.normal(
+                    &self.subject,
+                    "SandboxChanged",
+                    "Pod sandbox changed, it will be killed and re-created.",
+                );
+            }
+            let kill_plan = compute_kill_plan(Some(pod), observed, None, KillReason::SandboxChanged);
+            let killing = kill::execute_kill_plan(
+                &self.services,
+                &self.subject,
+                observed,
+                &kill_plan,
+                &self.kill_memory,
+            );
+            return self.killed(killing.await);
+        }
+        let kills: Vec<_> = plan
+            .kill
+            .iter()
+            .filter_map(|wanted| {
+                let container = observed.containers.iter().find(|c| c.id == wanted.id)?;
+                Some(compute_container_kill(Some(pod), container, wanted.reason, &wanted.message))
+            })
+            .collect();
+        let in_order = plan.kill.iter().any(|wanted| wanted.reason == KillReason::RestartAll);
+        let kill_one = |wanted| {
+            kill::kill_container(&self.services, &self.subject, observed, wanted, &[], &self.kill_memory)
+        };
+        let mut errors = vec![];
+        if in_order {
+            for wanted in &kills {
+                errors.extend(kill_one(wanted).await.err());
+            }
+        } else {
+            errors.extend(join_all(kills.iter().map(kill_one)).await.into_iter().filter_map(Result::err));
+        }
+        self.killed(if errors.is_empty() { Ok(()) } else { Err(errors) })
+    }
+
+    fn killed(&self, result: Result<(), Vec<rubelet_cri::CriError>>) -> Result<(), Stop> {
+        let Err(errors) = result else { return Ok(()) };
+        let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        self.services.events.warning(&self.subject, "FailedKillPod", format!("error killing pod: {told}"));
+        Err(Stop::Failed)
+    }
+
+    async fn execute_removals(&mut self, observed: &ObservedPod, plan: &PodPlan) -> Result<(), Stop> {
+        let with_logs =
+            plan.prune.iter().map(|id| (id, true)).chain(plan.remove.iter().map(|id| (id, false)));
+        for (id, logs_too) in with_logs {
+            let request = v1::RemoveContainerRequest { container_id: id.to_string() };
+            if let Err(error) = self.services.runtime.remove_container(request).await
+                && !error.is_not_found()
+            {
+                self.services.events.warning(
+                    &self.subject,
+                    "FailedSync",
+                    format!("cannot remove container {id}: {error}"),
+                );
+                return Err(Stop::Failed);
+            }
+            if logs_too && let Some(container) = observed.containers.iter().find(|c| c.id == *id) {
+                self.remove_logs_of(container).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn prepare_volumes(&mut self, pod: &Pod) -> Result<VolumePaths, Stop> {
+        let dir = match self.paths() {
+            Ok(paths) => paths.dir,
+            Err(error) => {
+                self.services.events.warning(
+                    &self.subject,
+                    "Failed",
+                    format!("error making pod data directories: {error}"),
+                );
+                return Err(Stop::Failed);
+            }
+        };
+        if let Err(error) = pod_dirs::make_pod_dirs(&self.services.fs, &dir).await {
+            self.services.events.warning(
+                &self.subject,
+                "Failed",
+                format!("error making pod data directories: {}", crate::logging::chain(&error)),
+            );
+            return Err(Stop::Failed);
+        }
+        match volumes::set_up(&self.services.fs, pod, &dir).await {
+            Ok(paths) => Ok(paths),
+            Err(error) => {
+                let chain = crate::logging::chain(&error);
+                self.services.events.warning(
+                    &self.subject,
+                    "FailedMount",
+                    format!("MountVolume.SetUp failed: {chain}"),
+                );
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    /// Starts containers one after another; a later one is tried although an earlier one failed, except after
+    /// a regular init container.
+    async fn execute_starts(
+        &mut self,
+        pod: &Arc<Pod>,
+        mut observed: ObservedPod,
+        plan: &PodPlan,
+        volumes: &VolumePaths,
+    ) -> Result<(), Stop> {
+        let mut failed = false;
+        for start in &plan.start {
+            if self.mailbox.is_ending() {
+                return Err(Stop::Ending);
+            }
+            let Some(container) = container_of(pod, start) else { continue };
+            let Some(sandbox) = observed.sandboxes.first().filter(|s| s.ready).cloned() else {
+                return Err(Stop::Failed);
+            };
+            match self.start_container(pod, &container, start, &sandbox, &observed, volumes).await {
+                Started::Yes => {
+                    self.start_errors.remove(&start.name);
+                }
+                Started::Ending => return Err(Stop::Ending),
+                Started::No(error) => {
+                    self.start_errors.insert(start.name.clone(), error);
+                    failed = true;
+                    let sidecar = rubelet_core::containers::is_sidecar(&container);
+                    if start.kind == ContainerKind::Init && !sidecar {
+                        break;
+                    }
+                }
+            }
+            // What has become of it is published before the next one begins.
+            observed = self.observe().await.map_err(|_| Stop::Failed)?;
+            self.publish(&observed, Ending::No);
+        }
+        self.prune_dead(&observed).await;
+        if failed { Err(Stop::Failed) } else { Ok(()) }
+    }
+}
+
+/// Whether the pod shares the node's network.
+pub(super) fn host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
+/// The container a plan means.
+pub(super) fn container_of(
+    pod: &Pod,
+    start: &StartContainer,
+) -> Option<k8s_openapi::api::core::v1::Container> {
+    let spec = pod.spec.as_ref()?;
+    match start.kind {
+        ContainerKind::Init => init_containers(spec).get(start.index).cloned(),
+        ContainerKind::App => spec.containers.get(start.index).cloned(),
+        ContainerKind::Ephemeral => {
+            spec.ephemeral_containers.as_ref()?.get(start.index).map(ephemeral_as_container)
+        }
+    }
+}

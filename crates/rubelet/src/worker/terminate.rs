@@ -1,0 +1,79 @@
+//! One attempt to end a pod: kill everything with the grace that is left, then look whether anything can
+//! still run. The stage is left only on that observation.
+
+use rubelet_core::kill::compute_kill_plan;
+use rubelet_core::lifecycle::{Input, PodState};
+use rubelet_core::plan::KillReason;
+use rubelet_core::status::Ending;
+
+use super::{Pause, PodWorker, kill};
+
+impl PodWorker {
+    pub(super) async fn terminate(&mut self) -> Pause {
+        let PodState::Terminating { grace, .. } = self.state else { return Pause::No };
+        let observed = match self.observe().await {
+            Ok(observed) => observed,
+            Err(pause) => return pause,
+        };
+        self.publish(&observed, Ending::Stopping);
+        if self.apply(Input::Observed(&observed)) {
+            return Pause::No;
+        }
+        let pod = self.pod.clone();
+        let plan = compute_kill_plan(pod.as_deref(), &observed, Some(grace), KillReason::PodEnds);
+        let killing =
+            kill::execute_kill_plan(&self.services, &self.subject, &observed, &plan, &self.kill_memory);
+        // A shorter grace must reach the runtime: the attempt is given up (the runtime goes on with what it was
+        // told) and the loop kills again. Both arms are cancel-safe: hooks are remembered, StopContainer may
+        // be repeated.
+        let result = tokio::select! {
+            result = killing => result,
+            () = shortened(&self.mailbox, grace) => return Pause::No,
+        };
+        if let Err(errors) = result {
+            let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            self.services.events.warning(
+                &self.subject,
+                "FailedKillPod",
+                format!("error killing pod: {told}"),
+            );
+            return self.pause_after_failure();
+        }
+        let observed = match self.observe().await {
+            Ok(observed) => observed,
+            Err(pause) => return pause,
+        };
+        self.publish(&observed, Ending::Stopping);
+        if self.apply(Input::Observed(&observed)) {
+            return Pause::No;
+        }
+        let left: Vec<&str> = observed
+            .containers
+            .iter()
+            .filter(|c| {
+                use rubelet_core::observed::ObservedState::{Running, Unknown};
+                matches!(c.state, Running | Unknown)
+            })
+            .map(|c| c.name.as_str())
+            .collect();
+        self.services.events.warning(
+            &self.subject,
+            "ExceededGracePeriod",
+            match left.is_empty() {
+                true => "Pod does not end: its sandbox is still ready after it was stopped".to_owned(),
+                false => format!("Pod does not end: still running: {}", left.join(", ")),
+            },
+        );
+        self.pause_after_failure()
+    }
+}
+
+/// Waits until the mailbox asks for a shorter grace than `grace`.
+async fn shortened(mailbox: &super::mailbox::Mailbox, grace: u64) {
+    loop {
+        mailbox.filled().await;
+        if mailbox.wants_grace_below(grace) {
+            return;
+        }
+    }
+}
