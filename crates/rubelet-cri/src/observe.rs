@@ -16,17 +16,10 @@ use rubelet_core::observed::{
 
 use crate::v1;
 
-/// Labels and annotations the agent writes on what it creates (upstream `kubelet/pkg/types/labels.go` and
-/// `kuberuntime/labels.go`).
+/// Labels and annotations that `rubelet_core::labels` writes on what the agent creates.
 pub mod label {
-    /// Label: the pod's name.
-    pub const POD_NAME: &str = "io.kubernetes.pod.name";
-    /// Label: the pod's namespace.
-    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    /// Label: the pod's UID.
-    pub const POD_UID: &str = "io.kubernetes.pod.uid";
-    /// Label: the container's name.
-    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+    pub use rubelet_core::labels::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID};
+
     /// Annotation: hash of the container's spec, hexadecimal.
     pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
     /// Annotation: restart count of this instance.
