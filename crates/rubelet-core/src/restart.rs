@@ -17,6 +17,9 @@ use crate::plan::ContainerKind;
 /// Reason of containers that RestartAllContainers ended: they always run again.
 pub const RESTARTING_ALL_CONTAINERS: &str = "RestartingAllContainers";
 
+/// Exit code of a container whose end nobody saw.
+pub const EXIT_CODE_UNKNOWN: i32 = 137;
+
 /// `spec.restartPolicy` of a pod or a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
@@ -105,8 +108,8 @@ pub fn restarts_after_probe_failure(container: &Container, spec: &PodSpec) -> bo
 /// Whether the container's current instance is to be replaced by a new one in the next sync (upstream
 /// `ShouldContainerBeRestarted`). A pod that ends restarts nothing.
 ///
-/// When the runtime has lost every record of the container, the end in `reported` decides, so that what runs
-/// once does not run twice.
+/// When the runtime has lost every record of the container, `reported` decides, so that what runs once does
+/// not run twice.
 pub fn is_to_be_started(
     pod: &Pod,
     container: &Container,
@@ -117,7 +120,7 @@ pub fn is_to_be_started(
         return false;
     }
     match observed.newest_container(&container.name) {
-        None => reported_end(reported, &container.name).is_none_or(|end| runs_again(pod, container, end)),
+        None => lost_container_runs_again(pod, container, reported).unwrap_or(true),
         Some(instance) => match instance.state {
             ObservedState::Running => false,
             ObservedState::Unknown | ObservedState::Created => true,
@@ -133,17 +136,22 @@ pub(crate) fn runs_again(pod: &Pod, container: &Container, end: &ContainerStateT
         || restarts_after(container, spec_of(pod), end.exit_code)
 }
 
-/// The last end of an app container as reported, unless it has run since.
-pub(crate) fn reported_end<'a>(
-    reported: Option<&'a PodStatus>,
-    name: &str,
-) -> Option<&'a ContainerStateTerminated> {
-    let status = reported?.container_statuses.as_ref()?.iter().find(|status| status.name == name)?;
+/// Whether an app container of which the runtime holds nothing is known to have run, and if so whether it runs
+/// again. What was reported as running has ended without a witness, which counts as a failure.
+pub(crate) fn lost_container_runs_again(
+    pod: &Pod,
+    container: &Container,
+    reported: Option<&PodStatus>,
+) -> Option<bool> {
+    let status =
+        reported?.container_statuses.as_ref()?.iter().find(|status| status.name == container.name)?;
     let state = status.state.as_ref();
     if state.is_some_and(|state| state.running.is_some()) {
-        return None;
+        return Some(restarts_after(container, spec_of(pod), EXIT_CODE_UNKNOWN));
     }
-    let ended = |state: Option<&'a ContainerState>| state.and_then(|state| state.terminated.as_ref());
+    let ended = |state: Option<&ContainerState>| {
+        state.and_then(|state| state.terminated.as_ref()).map(|end| runs_again(pod, container, end))
+    };
     ended(state).or_else(|| ended(status.last_state.as_ref()))
 }
 
@@ -327,6 +335,7 @@ mod tests {
         check_lost(json!({"waiting": {}}), ended(137), true);
         check_lost(json!({"waiting": {}}), json!({}), true);
         check_lost(json!({"running": {}}), ended(0), true);
+        check_lost(json!({"running": {}}), json!({}), true);
         check_lost(
             json!({"waiting": {}}),
             json!({"terminated": {"exitCode": 0, "reason": "RestartingAllContainers"}}),
@@ -339,6 +348,13 @@ mod tests {
         check(&pod, &["app exited 0"], false);
         check(&pod, &["app exited 1"], true);
         check(&pod, &["app exited 1", "app#1 running"], false);
+        pod.spec.as_mut().unwrap().restart_policy = Some("Never".to_owned());
+        let running: PodStatus =
+            serde_json::from_value(json!({"containerStatuses": [{"name": "app", "image": "",
+            "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}}]}))
+            .unwrap();
+        let lost = ObservedPod::absent("u1".into());
+        assert!(!is_to_be_started(&pod, &spec_of(&pod).containers[0], &lost, Some(&running)));
         pod.metadata.deletion_timestamp = Some(fixtures::at(0).into());
         check(&pod, &[], false);
     }

@@ -10,9 +10,6 @@ use crate::observed::{ObservedContainer, ObservedState};
 use crate::plan::{ContainerKind, KillReason};
 use crate::restart;
 
-/// Exit code that stands for a container which was killed for memory and yet left 0 behind.
-const KILLED: i32 = 137;
-
 /// How far initialisation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -115,7 +112,8 @@ fn judge_regular(inputs: &PodActionInputs<'_>, container: &Container, instance: 
         ObservedState::Running => Step::Wait,
         ObservedState::Exited if instance.exit_code == 0 && instance.reason != "OOMKilled" => Step::Complete,
         ObservedState::Exited => {
-            let code = if instance.exit_code == 0 { KILLED } else { instance.exit_code };
+            // Killed for memory and yet 0 left behind.
+            let code = if instance.exit_code == 0 { restart::EXIT_CODE_UNKNOWN } else { instance.exit_code };
             if restart::restarts_after(container, spec, code) { Step::Start } else { Step::Fail }
         }
         ObservedState::Unknown => {

@@ -35,8 +35,8 @@ pub struct PodActionInputs<'a> {
     pub verdicts: &'a ProbeVerdicts,
     /// Crash-loop back-off.
     pub backoff: &'a BackoffTable,
-    /// The status that was generated from the same observation: it remembers a RestartAllContainers that is
-    /// under way.
+    /// The status generated last: it remembers a RestartAllContainers that is under way and the ends of
+    /// containers which the runtime has forgotten.
     pub reported: Option<&'a PodStatus>,
     /// The pod ends: nothing is started any more.
     pub ending: bool,
@@ -71,11 +71,15 @@ pub fn compute_pod_actions(inputs: &PodActionInputs<'_>) -> PodPlan {
     if inputs.ending || inputs.pod.metadata.deletion_timestamp.is_some() {
         return PodPlan::default();
     }
-    if restart::restart_all_wanted(inputs.pod, inputs.observed, inputs.reported)
-        && !restart::restart_all_cleaned_up(inputs.pod, inputs.observed)
-    {
-        return plan_restart_all(inputs);
+    let mut inputs = *inputs;
+    if restart::restart_all_wanted(inputs.pod, inputs.observed, inputs.reported) {
+        if !restart::restart_all_cleaned_up(inputs.pod, inputs.observed) {
+            return plan_restart_all(&inputs);
+        }
+        // Everything starts over: what was reported of the time before says nothing any more.
+        inputs.reported = None;
     }
+    let inputs = &inputs;
     match sandbox_need(inputs.pod, inputs.observed) {
         SandboxNeed::Create { attempt } => plan_new_sandbox(inputs, attempt),
         SandboxNeed::Keep(sandbox) => plan_containers(inputs, sandbox),
@@ -132,7 +136,7 @@ fn plan_new_sandbox(inputs: &PodActionInputs<'_>, attempt: u32) -> PodPlan {
         .collect();
     let initialized = spec.containers.iter().any(|app| {
         observed.newest_container(&app.name).is_some_and(|newest| newest.state != ObservedState::Unknown)
-            || restart::reported_end(inputs.reported, &app.name).is_some()
+            || restart::lost_container_runs_again(inputs.pod, app, inputs.reported).is_some()
     });
     if apps.is_empty() && initialized {
         return stop_all;

@@ -53,11 +53,14 @@ struct World {
     /// whatever their policy, or not, when the agent crashed in between.
     ended_unknown: BTreeSet<String>,
     done: bool,
+    /// The planner gets the status of the sync before instead of this one's.
+    stale: bool,
 }
 
 impl World {
-    fn new(spec: Value, scripts: BTreeMap<String, Script>) -> Self {
+    fn new(spec: Value, scripts: BTreeMap<String, Script>, stale: bool) -> Self {
         Self {
+            stale,
             pod: pod(spec),
             observed: ObservedPod::absent("u1".into()),
             backoff: BackoffTable::new(BackoffPolicy::crash_loop(None, false)),
@@ -92,7 +95,11 @@ impl World {
             observed: &self.observed,
             verdicts: &verdicts,
             backoff: &self.backoff,
-            reported: Some(&status),
+            reported: if self.stale {
+                self.status.as_ref().or(self.pod.status.as_ref())
+            } else {
+                Some(&status)
+            },
             ending: false,
             hash,
             now: at(self.now),
@@ -391,6 +398,7 @@ proptest! {
         policy in prop::sample::select(vec!["Always", "OnFailure", "Never"]),
         own_policy in prop::option::of(prop::sample::select(vec!["Always", "OnFailure", "Never"])),
         init in 0..4usize,
+        stale in any::<bool>(),
         scripts in (
             script(0..3i32, Some(0)),
             script(0..2i32, None),
@@ -419,7 +427,7 @@ proptest! {
         });
         let names = ["i0", "s1", "i2", "a0", "a1"].map(str::to_owned);
         let scripts = [scripts.0, scripts.1, scripts.2, scripts.3, scripts.4];
-        let mut world = World::new(spec, names.into_iter().zip(scripts).collect());
+        let mut world = World::new(spec, names.into_iter().zip(scripts).collect(), stale);
         for (disturbance, budget) in troubles {
             world.sync(budget);
             world.live();

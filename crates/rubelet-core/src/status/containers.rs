@@ -10,12 +10,10 @@ use super::{Ending, StatusInputs, api_time, text};
 use crate::containers::{ephemeral_as_container, init_containers, is_sidecar, spec_of};
 use crate::observed::{ObservedContainer, ObservedState};
 use crate::plan::ContainerKind;
-use crate::restart::{self, RESTARTING_ALL_CONTAINERS};
+use crate::restart::{self, EXIT_CODE_UNKNOWN, RESTARTING_ALL_CONTAINERS};
 
 /// Reason of a container whose end nobody saw.
 pub(super) const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
-/// Exit code of a container whose end nobody saw.
-pub(super) const EXIT_CODE_UNKNOWN: i32 = 137;
 
 /// The three lists of container statuses.
 pub(super) struct ContainerLists {
