@@ -117,7 +117,11 @@ pub(crate) fn merge_field<T: Field>(
             reader.origins.unset(&path);
             return;
         }
-        reader.record(node);
+        // An empty struct, such as `memorySwap: {}`, sets nothing.
+        let nothing = !T::OMITTED_WHEN_ZERO && matches!(&node.kind, Kind::Map(entries) if entries.is_empty());
+        if !nothing {
+            reader.record(node);
+        }
         slot.merge(node, reader);
         if zero == Zero::IsDefault && slot.is_zero() {
             *slot = default();

@@ -32,6 +32,6 @@ pub use files::{Files, OsFiles};
 pub use flags::KubeletFlags;
 pub use gate_table::Gate;
 pub use gates::{FeatureGates, GateSpec, Stage};
-pub use load::{KUBERNETES_VERSION, LoadErrors, Loaded, Outcome, load};
+pub use load::{KUBERNETES_VERSION, LoadErrors, Loaded, Outcome, load, load_from};
 pub use problem::{Origin, Origins, Problem};
 pub use types::*;

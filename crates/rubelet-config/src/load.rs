@@ -10,9 +10,10 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::acted_on::not_acted_on;
 use crate::configuration::KubeletConfiguration;
 use crate::document::{Strictness, lay_over};
-use crate::files::Files;
+use crate::files::{Files, OsFiles};
 use crate::flags::{self, Given, KubeletFlags, Settings};
 use crate::gate_table::Gate;
 use crate::gates::FeatureGates;
@@ -27,7 +28,7 @@ pub const KUBERNETES_VERSION: &str = "v1.36.2";
 pub enum Outcome {
     /// Run the agent.
     Run(Box<Loaded>),
-    /// Print this text to standard output and exit successfully (`--help`, `--version`).
+    /// Print this text and a line end to standard output and exit successfully (`--help`, `--version`).
     Print(String),
 }
 
@@ -70,12 +71,20 @@ impl fmt::Display for LoadErrors {
 
 impl std::error::Error for LoadErrors {}
 
-/// Reads the arguments (without the program's name) and the files they name.
+/// Reads the process's arguments, the first of which is the program's name, and the files they name.
+///
+/// # Errors
+/// As [`load_from`].
+pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Outcome, LoadErrors> {
+    load_from(args.into_iter().skip(1), &OsFiles)
+}
+
+/// Reads arguments, without the program's name, and the files they name.
 ///
 /// # Errors
 /// Every problem of the command line, the files and the resulting configuration, each with its
 /// place, the field, the value and what is allowed.
-pub fn load(args: impl IntoIterator<Item = OsString>, files: &dyn Files) -> Result<Outcome, LoadErrors> {
+pub fn load_from(args: impl IntoIterator<Item = OsString>, files: &dyn Files) -> Result<Outcome, LoadErrors> {
     let args: Vec<OsString> = args.into_iter().collect();
     let (given, problems) = flags::parse(&args);
     let mut loader = Loader {
@@ -112,9 +121,9 @@ fn printed(flags: &KubeletFlags) -> Option<String> {
         return Some(flags::help_text());
     }
     match flags.version.as_str() {
-        "true" => Some(format!("Kubernetes {KUBERNETES_VERSION}\n")),
+        "true" => Some(format!("Kubernetes {KUBERNETES_VERSION}")),
         "raw" => Some(format!(
-            "rubelet {} (behaves as Kubernetes {KUBERNETES_VERSION})\n",
+            "rubelet {} (behaves as Kubernetes {KUBERNETES_VERSION})",
             env!("CARGO_PKG_VERSION")
         )),
         _ => None,
@@ -273,7 +282,7 @@ impl Loader<'_> {
         }
         self.warnings.extend(flags::deprecation_notice(given));
         let own = given.iter().map(|given| given.flag).filter(|flag| flag.field.is_none());
-        Ok(Outcome::Run(Box::new(Loaded {
+        let mut loaded = Loaded {
             gates: config.gates(),
             flags_given: own.map(|flag| flag.name).collect(),
             config,
@@ -282,7 +291,13 @@ impl Loader<'_> {
             warnings: self.warnings,
             files: self.read,
             skipped_files: self.skipped,
-        })))
+        };
+        let not_yet = not_acted_on(&loaded);
+        if !not_yet.is_empty() {
+            let list = not_yet.join(", ");
+            loaded.warnings.push(format!("these settings are accepted but not acted on yet: {list}"));
+        }
+        Ok(Outcome::Run(Box::new(loaded)))
     }
 }
 

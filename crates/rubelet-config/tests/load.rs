@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use rubelet_config::{Files, Gate, GoDuration, KubeletConfiguration, Loaded, Outcome, load, not_acted_on};
+use rubelet_config::{
+    Files, Gate, GoDuration, KubeletConfiguration, Loaded, Outcome, load_from, not_acted_on,
+};
 
 /// Files in memory; the working directory is `/work`.
 struct Disk(BTreeMap<PathBuf, Vec<u8>>);
@@ -35,7 +37,7 @@ fn run(line: &str, files: &[(&str, &str)]) -> Result<Outcome, String> {
         None => (PathBuf::from(name), body.as_bytes().to_vec()),
     });
     let args = line.split_whitespace().map(OsString::from);
-    load(args, &Disk(disk.collect())).map_err(|errors| errors.to_string())
+    load_from(args, &Disk(disk.collect())).map_err(|errors| errors.to_string())
 }
 
 #[track_caller]
@@ -236,18 +238,17 @@ fn flags_that_are_no_fields() {
 
 #[test]
 fn unknown_and_duplicate_fields_are_warnings_in_the_file() {
-    let files =
-        [("+k.yaml", "clusterDomian: a\nport: 1\nport: 2\nauthentication:\n  anonymous: {enbaled: true}\n")];
+    let files = [("+k.yaml", "clusterDomian: a\nmaxPods: 1\nmaxPods: 2\nlogging:\n  options: {txt: {}}\n")];
     let result = check_warnings(
         "--config=k.yaml",
         &files,
         &[
             "k.yaml:3:1: clusterDomian: unknown field; did you mean \"clusterDomain\"?; it is ignored",
-            "k.yaml:7:15: authentication.anonymous.enbaled: unknown field; did you mean \"enabled\"?; it is ignored",
-            "k.yaml:5:1: port: the key appears twice; the first is on line 4; the last one counts",
+            "k.yaml:7:13: logging.options.txt: unknown field; did you mean \"text\"?; it is ignored",
+            "k.yaml:5:1: maxPods: the key appears twice; the first is on line 4; the last one counts",
         ],
     );
-    assert_eq!(result.config.port, 2);
+    assert_eq!(result.config.max_pods, 2);
 }
 
 #[test]
@@ -283,13 +284,13 @@ fn the_file_people_copy_from_articles_works() {
 #[test]
 fn deprecated_flags_and_old_gates_are_named_once() {
     check_warnings(
-        "--cluster-dns=10.0.0.1,x --port=1 --feature-gates=SidecarContainers=true --node-ip=10.0.0.1,y",
+        "--cluster-dns=10.0.0.1,x --max-pods=1 --feature-gates=SidecarContainers=true --node-ip=10.0.0.1,y",
         &[],
         &[
             "flag --cluster-dns: clusterDNS[1]: \"x\": not an IP address; it is ignored",
             "flag --node-ip: \"y\": not an IP address; it is ignored",
             "these feature gates will be removed in a later release, stop setting them: SidecarContainers",
-            "these flags are deprecated, set them in the --config file instead where a field is named: --cluster-dns (field clusterDNS), --port (field port), --feature-gates (field featureGates)",
+            "these flags are deprecated, set them in the --config file instead where a field is named: --cluster-dns (field clusterDNS), --max-pods (field maxPods), --feature-gates (field featureGates)",
         ],
     );
 }
@@ -405,7 +406,7 @@ fn bytes_that_are_no_text_are_placed() {
     let mut bytes = HEAD.as_bytes().to_vec();
     bytes.extend(b"port: \xff");
     let disk = Disk(BTreeMap::from([(PathBuf::from("k.yaml"), bytes)]));
-    let errors = load(["--config=k.yaml".into()], &disk).expect_err("not text");
+    let errors = load_from(["--config=k.yaml".into()], &disk).expect_err("not text");
     assert_eq!(errors.to_string(), "invalid configuration: k.yaml:3:7: not valid UTF-8 text");
 }
 
@@ -431,7 +432,7 @@ fn help_and_version_print_and_nothing_else_happens() {
         Ok(Outcome::Print(text)) => text,
         other => panic!("expected text, got {other:?}"),
     };
-    assert_eq!(printed("--version"), "Kubernetes v1.36.2\n");
+    assert_eq!(printed("--version"), "Kubernetes v1.36.2");
     assert!(printed("--version=raw").starts_with("rubelet "));
     assert!(printed("-h").contains("--container-runtime-endpoint string"));
     assert!(printed("--config=missing --help").contains("Usage:"));
@@ -452,7 +453,7 @@ fn the_final_configuration_reads_back_from_its_own_json() {
     json["kind"] = "KubeletConfiguration".into();
     let again = loaded("--config=k.json", &[("k.json", &json.to_string())]);
     assert_eq!(again.config, first.config);
-    assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+    assert!(!again.warnings.iter().any(|warning| warning.contains("unknown")), "{:?}", again.warnings);
 }
 
 #[test]
@@ -508,7 +509,10 @@ volumeStatsAggPeriod: 0s
 ";
     let line = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
                 --config=/var/lib/kubelet/config.yaml --node-ip=10.0.0.5 --hostname-override=n1";
-    let config = check_warnings(line, &[("/var/lib/kubelet/config.yaml", kubeadm)], &[]).config;
+    let not_yet = "these settings are accepted but not acted on yet: authentication (/var/lib/kubelet/config.yaml:3:3), \
+                   authorization (/var/lib/kubelet/config.yaml:11:3), rotateCertificates (/var/lib/kubelet/config.yaml:41:21), \
+                   --bootstrap-kubeconfig, --kubeconfig";
+    let config = check_warnings(line, &[("/var/lib/kubelet/config.yaml", kubeadm)], &[not_yet]).config;
     assert_eq!(config.static_pod_path, "/etc/kubernetes/manifests");
     assert_eq!(config.logging.flush_frequency.duration, GoDuration::from_secs(5));
     let k3s = "--cloud-provider=external --config-dir=/d --kubeconfig=/k --read-only-port=0 --root-dir=/r \

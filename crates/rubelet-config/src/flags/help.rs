@@ -16,6 +16,7 @@ pub(crate) fn help_text() -> String {
     section(&mut text, "Flags", current);
     let deprecated = FLAGS.iter().filter(|flag| flag.status == Status::Deprecated);
     section(&mut text, "Deprecated flags (set the field in the --config file instead)", deprecated);
+    text.truncate(text.trim_end().len());
     text
 }
 
