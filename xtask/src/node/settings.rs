@@ -17,8 +17,6 @@ pub(crate) const NODE_NAME: &str = "rubelet-dev";
 pub(crate) const READ_ONLY_PORT: u16 = 20255;
 /// Where /healthz answers; upstream's is 10248.
 const HEALTHZ_PORT: u16 = 20248;
-/// The API's port; upstream's is 10250.
-const PORT: u16 = 20250;
 
 /// The files and folders of the node.
 pub(crate) struct Layout {
@@ -71,14 +69,10 @@ impl Layout {
             "staticPodPath": self.manifests,
             "podLogsDir": self.pod_logs,
             "address": "127.0.0.1",
-            "port": PORT,
             "readOnlyPort": READ_ONLY_PORT,
             "healthzPort": HEALTHZ_PORT,
-            "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": false}},
-            "authorization": {"mode": "AlwaysAllow"},
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": runtime.cgroup_root,
-            "enforceNodeAllocatable": ["none"],
             "failCgroupV1": false,
             "failSwapOn": false,
         })

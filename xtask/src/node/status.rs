@@ -31,12 +31,15 @@ pub(crate) fn all_ready(list: &Value) -> bool {
     pods(list).next().is_some() && pods(list).all(|pod| pod["status"]["phase"] == "Running" && ready(pod))
 }
 
-/// Why a container of the pod waits or has ended, the first one that says so.
+/// Why a container of the pod waits or has failed, the first one that says so.
 fn reason(pod: &Value) -> Option<String> {
     let of = |key: &str| pod["status"][key].as_array().cloned().unwrap_or_default();
     let statuses = of("initContainerStatuses").into_iter().chain(of("containerStatuses"));
     let told = statuses.filter_map(|status| {
-        let state = ["waiting", "terminated"].iter().find_map(|kind| status["state"].get(*kind).cloned())?;
+        let state = ["waiting", "terminated"].iter().find_map(|kind| status["state"].get(*kind))?;
+        if state["exitCode"] == 0 {
+            return None;
+        }
         let reason = text(&state["reason"], "").to_owned();
         Some(match text(&state["message"], "") {
             "" => reason,
@@ -146,6 +149,10 @@ mod tests {
             false,
             "default/hello: Pending (ImagePullBackOff: no such image)",
         );
+        let done = json!({"terminated": {"reason": "Completed", "exitCode": 0}});
+        check(pod("Pending", "False", done), false, "default/hello: Pending");
+        let failed = json!({"terminated": {"reason": "Error", "exitCode": 1}});
+        check(pod("Pending", "False", failed), false, "default/hello: Pending (Error)");
         assert!(!all_ready(&json!({"items": []})), "no pod is not all pods");
         assert!(!all_ready(&json!({"items": null})));
     }
