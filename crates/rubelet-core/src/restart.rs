@@ -99,14 +99,15 @@ pub fn restarts_after(container: &Container, spec: &PodSpec, exit_code: i32) -> 
     on_exit(container, spec, exit_code) != RestartDecision::Stay
 }
 
-/// Whether a running container that is killed for a failed probe is started again: by policy only, exit-code
-/// rules do not count because the container has not exited.
+/// Whether a container that is killed for a failed probe or an unknown state is started again: by policy only,
+/// exit-code rules do not count because it has not exited by itself.
 pub fn restarts_after_probe_failure(container: &Container, spec: &PodSpec) -> bool {
     container_policy(container, spec) != RestartPolicy::Never
 }
 
 /// Whether the container's current instance is to be replaced by a new one in the next sync (upstream
-/// `ShouldContainerBeRestarted`). A pod that ends restarts nothing.
+/// `ShouldContainerBeRestarted`). A pod that ends restarts nothing. Unlike upstream, a container in unknown state
+/// restarts only if its policy allows: it may have done its work.
 ///
 /// When the runtime has lost every record of the container, `reported` decides, so that what runs once does
 /// not run twice.
@@ -123,7 +124,9 @@ pub fn is_to_be_started(
         None => lost_container_runs_again(pod, container, reported).unwrap_or(true),
         Some(instance) => match instance.state {
             ObservedState::Running => false,
-            ObservedState::Unknown | ObservedState::Created => true,
+            ObservedState::Created => true,
+            // It is killed first, which is a failure.
+            ObservedState::Unknown => restarts_after_probe_failure(container, spec_of(pod)),
             ObservedState::Exited => restarts_after(container, spec_of(pod), instance.exit_code),
         },
     }

@@ -213,12 +213,12 @@ fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> bool {
             if restart::is_to_be_started(inputs.pod, container, inputs.observed, inputs.reported) {
                 alive = true;
                 draft.want.push((ContainerKind::App, index));
-                // It may run after all: two instances of one container must not.
-                if let Some(unknown) = inputs.observed.newest_container(name)
-                    && unknown.state == ObservedState::Unknown
-                {
-                    draft.kill(unknown, KillReason::UnknownState, unknown_message("Container"));
-                }
+            }
+            // It may run after all: two instances of one container must not.
+            if let Some(unknown) = inputs.observed.newest_container(name)
+                && unknown.state == ObservedState::Unknown
+            {
+                draft.kill(unknown, KillReason::UnknownState, unknown_message("Container"));
             }
             continue;
         };

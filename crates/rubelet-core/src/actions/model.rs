@@ -13,7 +13,7 @@ use crate::backoff::BackoffPolicy;
 use crate::fixtures::{at, container, hash, pod, sandbox};
 use crate::kill::compute_kill_plan;
 use crate::phase::Phase;
-use crate::status::{Ending, NodeFacts, StartErrors, StatusInputs, generate};
+use crate::status::{Ending, NodeFacts, StartErrors, StatusInputs, generate, merge_for_update};
 
 /// Exit code that the rule of app container `a1` answers with RestartAllContainers.
 const RESTART_ALL: i32 = 88;
@@ -104,6 +104,10 @@ impl World {
             hash,
             now: at(self.now),
         });
+        if let Some(before) = self.status.as_ref() {
+            let merged = merge_for_update(&self.pod, before, &status, self.observed.may_run(), at(self.now));
+            assert!(merged.is_ok(), "{merged:?}");
+        }
         self.done |= plan.pod_done || Phase::of(&status).is_some_and(Phase::is_terminal);
         self.status = Some(status);
         plan

@@ -250,7 +250,9 @@ fn app_containers_follow_their_restart_policy() {
     case(two("Never"), &["a exited 1", "b exited 0"]).check("kill-pod done");
     case(two("OnFailure"), &["a exited 0", "b exited 0"]).check("kill-pod done");
     case(two("Never"), &["a created", "b running"]).check("prune:a-0 start:a");
-    case(two("Never"), &["a unknown", "b running"]).check("kill:a-0:UnknownState start:a");
+    case(two("OnFailure"), &["a unknown", "b running"]).check("kill:a-0:UnknownState start:a");
+    case(two("Never"), &["a unknown", "b running"]).check("kill:a-0:UnknownState");
+    case(two("Never"), &["a unknown", "b exited 0"]).check("kill-pod done");
     case(two("Never"), &["a running"]).check("start:b");
 }
 

@@ -68,6 +68,7 @@ impl View<'_> {
             None => self.of_missing(container, old),
         };
         self.tell_what_it_waits_for(container, &mut status);
+        self.keep_final_end(container, old, &mut status);
         self.judge_readiness(container, old, &mut status);
         status
     }
@@ -220,6 +221,27 @@ impl View<'_> {
             status.last_state = Some(state);
         }
         status.state = Some(waiting(&error.reason, &error.message));
+    }
+
+    /// The API takes no container back that ended for good. One that is run again all the same (an init
+    /// container after the sandbox was lost, when the pod restarts only on failure) keeps its end until its
+    /// next one.
+    fn keep_final_end(
+        &self,
+        container: &Container,
+        old: Option<&ContainerStatus>,
+        status: &mut ContainerStatus,
+    ) {
+        let spec = spec_of(self.inputs.pod);
+        if self.kind == ContainerKind::Ephemeral || restart::may_restart_all(spec) {
+            return;
+        }
+        let Some(end) = old.and_then(|old| old.state.as_ref()?.terminated.as_ref()) else { return };
+        let ended = status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+        if !ended && !restart::runs_again(self.inputs.pod, container, end) {
+            status.state = Some(terminated(end.clone()));
+            status.last_state = old.and_then(|old| old.last_state.clone());
+        }
     }
 
     /// `started` and `ready`. What the probes of an earlier agent process found out stays valid for the same

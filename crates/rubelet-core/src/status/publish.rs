@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::conditions::{self, DISRUPTION_TARGET};
 use super::{api_time, truncated};
-use crate::containers::{init_containers, is_sidecar, spec_of};
+use crate::containers::{init_containers, spec_of};
 use crate::phase::Phase;
 use crate::restart;
 use crate::termination;
@@ -30,7 +30,8 @@ pub enum IllegalTransition {
 /// ContainersReady False.
 ///
 /// # Errors
-/// A container that ended for good must not come back: such a status is not published.
+/// A container that ended for good must not come back: such a status is not published. [`super::generate`]
+/// makes none when its `previous` is what was published last.
 pub fn merge_for_update(
     pod: &Pod,
     old: &PodStatus,
@@ -148,9 +149,7 @@ fn check_revivals(spec: &PodSpec, old: &PodStatus, new: &PodStatus) -> Result<()
             let Some(end) = before.state.as_ref().and_then(|state| state.terminated.as_ref()) else {
                 continue;
             };
-            let may_return = |container: &Container| {
-                is_sidecar(container) || restart::restarts_after(container, spec, end.exit_code)
-            };
+            let may_return = |container: &Container| restart::restarts_after(container, spec, end.exit_code);
             let Some(container) = containers.iter().find(|container| container.name == before.name) else {
                 continue;
             };

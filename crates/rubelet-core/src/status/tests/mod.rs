@@ -270,6 +270,24 @@ fn an_unknown_state_ends_what_ran() {
 }
 
 #[test]
+fn an_end_that_the_api_takes_for_final_stays_until_the_next_one() {
+    let mut spec = staged();
+    spec["restartPolicy"] = "OnFailure".into();
+    let done =
+        case(spec.clone(), &["init exited 0 reason=Completed", "side running", "web running"]).status();
+    let check = |containers: &[&str], error: Option<&str>, expected: &str| {
+        let mut case = case(spec.clone(), containers).after(&done);
+        if let Some(reason) = error {
+            case = case.error("init", reason);
+        }
+        assert_eq!(super::tests::containers(&case.status()).split("; ").next().unwrap(), expected);
+    };
+    check(&["init#1 running in=s1"], None, "Pending: init=0(Completed) x1 ready");
+    check(&[], Some("ErrImagePull"), "Pending: init=0(Completed) ready");
+    check(&["init#1 exited 4 in=s1"], None, "Pending: init=4() last=0(Completed) x1");
+}
+
+#[test]
 fn a_removed_init_container_counts_as_completed_once_an_app_exists() {
     case(staged(), &["side running", "web running", "db running"]).check(
         "Running: init=0(Completed) ready; side=Running started ready; db=Running started ready; \

@@ -145,20 +145,21 @@ proptest! {
             let settled = semantically_equal(&again, &case.status_at(3000));
             prop_assert!(settled, "{:?}", again);
             let may_run = case.observed.may_run();
-            if let Ok(merged) = merge_for_update(&case.pod, &published, &status, may_run, at(1000 + second)) {
-                let was = Phase::of(&published).filter(|phase| phase.is_terminal());
-                let is = Phase::of(&merged).filter(|phase| phase.is_terminal());
-                prop_assert!(was.is_none() || was == is);
-                prop_assert!(!(was.is_none() && is.is_some() && may_run));
-                for old in published.container_statuses.iter().flatten() {
-                    let new = merged.container_statuses.iter().flatten().find(|c| c.name == old.name).unwrap();
-                    prop_assert!(new.restart_count >= old.restart_count);
-                }
-                if is.is_some() {
-                    prop_assert_eq!(&conditions::find(&merged, "Ready").unwrap().status, "False");
-                }
-                published = merged;
+            let merged = merge_for_update(&case.pod, &published, &status, may_run, at(1000 + second));
+            prop_assert!(merged.is_ok(), "{merged:?}");
+            let merged = merged.unwrap();
+            let was = Phase::of(&published).filter(|phase| phase.is_terminal());
+            let is = Phase::of(&merged).filter(|phase| phase.is_terminal());
+            prop_assert!(was.is_none() || was == is);
+            prop_assert!(!(was.is_none() && is.is_some() && may_run));
+            for old in published.container_statuses.iter().flatten() {
+                let new = merged.container_statuses.iter().flatten().find(|c| c.name == old.name).unwrap();
+                prop_assert!(new.restart_count >= old.restart_count);
             }
+            if is.is_some() {
+                prop_assert_eq!(&conditions::find(&merged, "Ready").unwrap().status, "False");
+            }
+            published = merged;
             generated = Some(status);
         }
     }
