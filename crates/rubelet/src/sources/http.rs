@@ -78,9 +78,12 @@ impl HttpSource {
         if body.is_empty() {
             return Err("the answer is empty".to_owned());
         }
-        let value = yaml::parse(&body).map_err(|error| crate::logging::chain(&error))?;
+        let parsed = yaml::parse(&body).map_err(|error| crate::logging::chain(&error))?;
+        for warning in parsed.warnings {
+            warn!("static pods from {}: {warning}", self.url);
+        }
         let origin = Origin::Url(self.url.clone());
-        let list = static_pod::decode_list(value, &origin, &self.node)
+        let list = static_pod::decode_list(parsed.value, &origin, &self.node)
             .map_err(|error| crate::logging::chain(&error))?;
         for problem in &list.problems {
             warn!("static pods from {}: {}", self.url, crate::logging::chain(problem));

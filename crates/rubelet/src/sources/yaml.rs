@@ -1,7 +1,17 @@
 //! From the bytes of a manifest to a JSON value: YAML (of which JSON is a part), with the traps of YAML 1.1 that
 //! Kubernetes manifests rely on. Called by the file and URL sources; knows nothing of pods.
+//!
+//! What a scalar means follows upstream's YAML reader, as the golden manifests of rubelet-core show: `0644` is
+//! octal, `yes` and `on` are booleans, keys become texts, and of equal keys the last one counts. Like there, a
+//! text that begins with `{` is read as JSON.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Deeper nesting than any pod has; keeps a hostile text from exhausting the stack.
+const DEPTH_LIMIT: usize = 64;
 
 /// Why bytes are no manifest.
 #[derive(Debug, thiserror::Error)]
@@ -12,20 +22,351 @@ pub enum YamlError {
     /// Nothing in it.
     #[error("the content is empty; a manifest holds one object with apiVersion: v1 and kind: Pod")]
     Empty,
+    /// More than one document.
+    #[error("the content holds {0} YAML documents; write each object into a file of its own")]
+    ManyDocuments(usize),
     /// Not YAML.
     #[error("not valid YAML or JSON: {0}")]
     Syntax(String),
 }
 
-/// Parses one document.
+/// A document and what is odd about it.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The document.
+    pub value: Value,
+    /// Keys that occur twice in one object, with their path. The last value counts.
+    pub warnings: Vec<String>,
+}
+
+/// Parses one document. Empty documents around it, as a trailing `---` makes them, do not count.
 ///
 /// # Errors
 /// [`YamlError`], with line and column where the text goes wrong.
-pub fn parse(bytes: &[u8]) -> Result<Value, YamlError> {
+pub fn parse(bytes: &[u8]) -> Result<Parsed, YamlError> {
     let text = std::str::from_utf8(bytes).map_err(|error| YamlError::NotText(error.valid_up_to()))?;
+    let text = text.trim_start_matches('\u{feff}');
     if text.trim().is_empty() {
         return Err(YamlError::Empty);
     }
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| YamlError::Syntax(error.to_string()))
+    let mut documents = if text.trim_start().starts_with('{') { json(text) } else { yaml(text) }?;
+    let count = documents.len();
+    let document = documents.pop().ok_or(YamlError::Empty)?;
+    if count > 1 {
+        return Err(YamlError::ManyDocuments(count));
+    }
+    let warnings =
+        document.repeated.iter().map(|path| format!("key {path:?} occurs twice; the last value counts"));
+    Ok(Parsed { warnings: warnings.collect(), value: document.value })
+}
+
+fn json(text: &str) -> Result<Vec<Document>, YamlError> {
+    match serde_json::from_str(text) {
+        Ok(document) => Ok(vec![document]),
+        // YAML's flow style looks like JSON at first sight.
+        Err(error) => yaml(text).map_err(|_| YamlError::Syntax(error.to_string())),
+    }
+}
+
+fn yaml(text: &str) -> Result<Vec<Document>, YamlError> {
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        budget: serde_saphyr::budget! { max_depth: DEPTH_LIMIT, flow_nesting_limit: DEPTH_LIMIT },
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| YamlError::Syntax(error.to_string()))
+}
+
+/// A document with the paths of its repeated keys.
+#[derive(Debug)]
+struct Document {
+    value: Value,
+    repeated: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut repeated = Vec::new();
+        let value = Node { path: &mut String::new(), repeated: &mut repeated }.deserialize(deserializer)?;
+        Ok(Self { value, repeated })
+    }
+}
+
+/// One value on the way down, and where that is.
+struct Node<'a> {
+    path: &'a mut String,
+    repeated: &'a mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("infinite numbers and NaN have no place here"))
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        let length = self.path.len();
+        loop {
+            self.path.push_str(&format!("[{}]", list.len()));
+            let item = items.next_element_seed(Node { path: self.path, repeated: self.repeated })?;
+            self.path.truncate(length);
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        let length = self.path.len();
+        while let Some(Key(key)) = entries.next_key()? {
+            if !self.path.is_empty() {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            if object.contains_key(&key) {
+                self.repeated.push(self.path.clone());
+            }
+            let value = entries.next_value_seed(Node { path: self.path, repeated: self.repeated })?;
+            self.path.truncate(length);
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// A key, as the text that upstream makes of it: `on` becomes `true`, `1` becomes `1`.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text as a key")
+    }
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Key, E> {
+        Ok(Key(value.to_owned()))
+    }
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Key, E> {
+        Ok(Key(value))
+    }
+    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
+        Ok(Key("null".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn core_data() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../rubelet-core/tests/data/static-uid")
+    }
+
+    /// Whole floats are the integers they equal.
+    fn normalized(value: Value) -> Value {
+        match value {
+            Value::Number(number) => match number.as_f64() {
+                Some(float) if float.fract() == 0.0 && float.abs() < 1e15 => json!(float as i64),
+                _ => Value::Number(number),
+            },
+            Value::Array(items) => items.into_iter().map(normalized).collect(),
+            Value::Object(entries) => {
+                Value::Object(entries.into_iter().map(|(key, value)| (key, normalized(value))).collect())
+            }
+            other => other,
+        }
+    }
+
+    #[test]
+    fn manifests_read_as_upstream_reads_them() {
+        let mut count = 0;
+        for entry in std::fs::read_dir(core_data()).unwrap() {
+            let path = entry.unwrap().path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".yaml")) else {
+                continue;
+            };
+            let expected = std::fs::read(core_data().join(format!("{name}.expected.json"))).unwrap();
+            let expected: Value = serde_json::from_slice(&expected).unwrap();
+            let parsed = parse(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(normalized(parsed.value), normalized(expected["manifest"].clone()), "{name}");
+            assert_eq!(parsed.warnings, Vec::<String>::new(), "{name}");
+            count += 1;
+        }
+        assert!(count >= 30);
+    }
+
+    /// Scalars and what upstream's reader makes of them.
+    #[test]
+    fn scalars_mean_what_they_mean_upstream() {
+        for (text, expected) in [
+            ("0644", json!(420)),
+            ("0o644", json!(420)),
+            ("0x1f", json!(31)),
+            ("08", json!(8)),
+            ("012", json!(10)),
+            ("1_000", json!(1000)),
+            ("0b11", json!(3)),
+            ("1.0", json!(1)),
+            ("1e3", json!(1000)),
+            (".5", json!(0.5)),
+            ("+5", json!(5)),
+            ("-0", json!(0)),
+            ("y", json!(true)),
+            ("N", json!(false)),
+            ("yes", json!(true)),
+            ("off", json!(false)),
+            ("On", json!(true)),
+            ("TRUE", json!(true)),
+            ("~", json!(null)),
+            ("Null", json!(null)),
+            ("", json!(null)),
+            ("2024-05-01", json!("2024-05-01")),
+            ("1:30", json!("1:30")),
+            ("190:20:30", json!("190:20:30")),
+            ("=", json!("=")),
+            ("'0644'", json!("0644")),
+            ("\"yes\"", json!("yes")),
+            ("9223372036854775808", json!(9_223_372_036_854_775_808_u64)),
+        ] {
+            let parsed = parse(format!("v: {text}").as_bytes()).unwrap().value;
+            assert_eq!(normalized(parsed["v"].clone()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_texts_and_the_last_of_equal_ones_counts() {
+        let parsed = parse(b"a: 1\nb: {on: x, 1: z, c: 1, c: 2}\na: 3\nd: [{e: 1, e: 1}]").unwrap();
+        assert_eq!(parsed.value, json!({"a": 3, "b": {"true": "x", "1": "z", "c": 2}, "d": [{"e": 1}]}));
+        let paths: Vec<&str> =
+            parsed.warnings.iter().filter_map(|warning| warning.split('"').nth(1)).collect();
+        assert_eq!(paths, ["b.c", "a", "d[0].e"]);
+        let json = parse(b"{\"a\": 1,\t\"a\": 2}").unwrap();
+        assert_eq!((json.value, json.warnings.len()), (json!({"a": 2}), 1));
+    }
+
+    #[test]
+    fn anchors_and_merges_are_followed() {
+        let parsed = parse(b"base: &b {x: 1, z: 2}\nuse: {<<: *b, z: 3}\nagain: *b").unwrap().value;
+        assert_eq!(parsed["use"], json!({"x": 1, "z": 3}));
+        assert_eq!(parsed["again"], parsed["base"]);
+    }
+
+    #[track_caller]
+    fn check_error(bytes: &[u8], expected: &str) {
+        let message = parse(bytes).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong_and_where() {
+        check_error(b"", "empty");
+        check_error(b" \n\t\n", "empty");
+        check_error(b"---\n---\n", "empty");
+        check_error(b"# nothing\n", "empty");
+        check_error(b"ab\xff", "byte 2");
+        check_error(b"a: 1\n---\nb: 2\n", "2 YAML documents");
+        check_error(b"a: [1, 2\nb: 3", "line 2");
+        check_error(b"a:\n\t- b", "line 2");
+        check_error(b"{\"a\": 1", "line 1");
+        check_error(b"v: .inf", "");
+    }
+
+    #[test]
+    fn empty_documents_around_the_one_do_not_count() {
+        assert_eq!(parse(b"---\na: 1\n---\n").unwrap().value, json!({"a": 1}));
+        assert_eq!(parse("\u{feff}a: 1".as_bytes()).unwrap().value, json!({"a": 1}));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_the_stack_ends() {
+        for start in ["[", "{a: ", "{\"a\":", "- ", "? ", "[{a: ", "{? ", "- [", "!x [", "&a [", "{[", "- ? "]
+        {
+            for depth in [70, 1000, 50_000] {
+                assert!(parse(start.repeat(depth).as_bytes()).is_err(), "{start:?} {depth} deep");
+            }
+        }
+        let block: String = (0..3000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert!(parse(block.as_bytes()).is_err());
+        let aliases: String = (1..12)
+            .fold("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+                text + &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))
+            });
+        assert!(parse(aliases.as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_value_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn any_yaml_like_text_gives_a_value_or_an_error(text in "[a-c0-9:{}\\[\\]&*!|>'\"%@,#?\n \t-]{0,80}") {
+            let _ = parse(text.as_bytes());
+        }
+    }
 }
