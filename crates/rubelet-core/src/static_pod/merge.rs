@@ -85,3 +85,46 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
 fn is_huge_page(medium: Option<&str>) -> bool {
     medium.is_some_and(|medium| medium.starts_with("HugePages"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, name: &str, uid: &str) -> Pod {
+        let metadata = json!({"namespace": namespace, "name": name, "uid": uid});
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn the_first_pod_of_a_name_stays() {
+        let pods = vec![pod("a", "x", "1"), pod("b", "x", "2"), pod("a", "x", "3"), pod("a", "y", "4")];
+        let (kept, dropped) = filter_invalid(pods);
+        let uids: Vec<&str> = kept.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        assert_eq!(uids, ["1", "2", "4"]);
+        assert_eq!(dropped.len(), 1);
+        assert_eq!(dropped[0].pod.metadata.uid.as_deref(), Some("3"));
+        assert!(dropped[0].to_string().starts_with("pod a/x occurs twice"));
+    }
+
+    #[test]
+    fn only_host_paths_and_plain_directories_can_be_mounted() {
+        let pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "spec": {"containers": [], "volumes": [
+                {"name": "a", "hostPath": {"path": "/x"}},
+                {"name": "b", "emptyDir": {}},
+                {"name": "c", "emptyDir": {"medium": "Memory"}},
+                {"name": "d", "emptyDir": {"medium": "HugePages-2Mi"}},
+                {"name": "e", "downwardAPI": {}},
+                {"name": "f", "nfs": {"server": "s", "path": "/"}},
+            ]},
+        }))
+        .unwrap();
+        let unsupported: Vec<(String, &str)> = unsupported_volumes(&pod);
+        let expected = [("d", "emptyDir on huge pages"), ("e", "downwardAPI"), ("f", "nfs")];
+        assert_eq!(unsupported, expected.map(|(name, kind)| (name.to_owned(), kind)));
+        assert_eq!(unsupported_volumes(&Pod::default()), []);
+    }
+}

@@ -133,3 +133,93 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(spec: Value, expected: &[(&str, &str)]) {
+        let mut spec = spec;
+        if spec.get("containers").is_none() {
+            spec["containers"] = json!([]);
+        }
+        let pod: Pod =
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "spec": spec})).unwrap();
+        let found: Vec<String> = api_references(&pod).iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|(field, what)| format!("{field}: Forbidden: static pods may not reference {what}"))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_way_to_name_an_object_is_found() {
+        check(json!({"hostNetwork": true}), &[]);
+        check(json!({"serviceAccountName": "a"}), &[("spec.serviceAccountName", "serviceaccounts")]);
+        check(
+            json!({"imagePullSecrets": [{"name": ""}, {"name": "a"}]}),
+            &[("spec.imagePullSecrets[1]", "secrets")],
+        );
+        check(json!({"resourceClaims": [{"name": "a"}]}), &[("spec.resourceClaims", "resourceclaims")]);
+        check(
+            json!({"containers": [{"name": "a", "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+                {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            ]}], "initContainers": [{"name": "b", "envFrom": [
+                {"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}, {"secretRef": {"name": ""}},
+            ]}]}),
+            &[
+                ("spec.initContainers[0].envFrom[0].secretRef", "secrets"),
+                ("spec.initContainers[0].envFrom[1].configMapRef", "configmaps"),
+                ("spec.containers[0].env[0].valueFrom.secretKeyRef", "secrets"),
+                ("spec.containers[0].env[1].valueFrom.configMapKeyRef", "configmaps"),
+            ],
+        );
+        check(
+            json!({"volumes": [
+                {"name": "a", "configMap": {"name": "c"}},
+                {"name": "b", "secret": {"secretName": "s"}},
+                {"name": "c", "csi": {"driver": "d"}},
+                {"name": "d", "glusterfs": {"endpoints": "e", "path": "/"}},
+                {"name": "e", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "f", "ephemeral": {}},
+                {"name": "g", "azureFile": {"secretName": "s", "shareName": "x"}},
+                {"name": "h", "iscsi": {"targetPortal": "", "iqn": "", "lun": 0, "secretRef": {"name": "s"}}},
+                {"name": "i", "hostPath": {"path": "/x"}},
+                {"name": "j", "emptyDir": {}},
+            ]}),
+            &[
+                ("spec.volumes[0].configMap", "configmaps (via configmap volumes)"),
+                ("spec.volumes[1].secret", "secrets (via secret volumes)"),
+                ("spec.volumes[2].csi", "csidrivers (via CSI volumes)"),
+                ("spec.volumes[3].glusterfs", "endpoints (via glusterFS volumes)"),
+                ("spec.volumes[4].persistentVolumeClaim", "persistentvolumeclaims"),
+                ("spec.volumes[5].ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+                ("spec.volumes[6].azureFile", "secrets (via azureFile volumes)"),
+                ("spec.volumes[7].iscsi.secretRef", "secrets"),
+            ],
+        );
+        check(
+            json!({"volumes": [{"name": "p", "projected": {"sources": [
+                {"configMap": {"name": "c"}}, {"secret": {"name": "s"}}, {"serviceAccountToken": {"path": "t"}},
+                {"clusterTrustBundle": {"path": "b"}}, {"podCertificate": {"keyType": "ED25519", "signerName": "s"}},
+                {"downwardAPI": {}},
+            ]}}]}),
+            &[
+                ("spec.volumes[0].projected.sources[0].configMap", "configmaps (via projected volumes)"),
+                ("spec.volumes[0].projected.sources[1].secret", "secrets (via projected volumes)"),
+                (
+                    "spec.volumes[0].projected.sources[2].serviceAccountToken",
+                    "serviceaccounts (via projected volumes)",
+                ),
+                ("spec.volumes[0].projected.sources[3].clusterTrustBundle", "clustertrustbundles"),
+                ("spec.volumes[0].projected.sources[4].podCertificate", "podcertificates"),
+            ],
+        );
+    }
+}

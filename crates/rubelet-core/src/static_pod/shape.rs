@@ -277,3 +277,93 @@ fn drop_zero_values(value: &mut Value, of: &Type) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(spec: Value) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec})
+    }
+
+    #[track_caller]
+    fn check_error(spec: Value, expected: &[&str]) {
+        let errors: Vec<String> = check(&mut pod(spec)).errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors, expected);
+    }
+
+    #[test]
+    fn wrong_types_are_all_named_with_their_paths() {
+        check_error(json!({"containers": []}), &[]);
+        check_error(json!({"containers": {}}), &["spec.containers: expected a list, found an object"]);
+        check_error(json!([]), &["spec: expected an object, found a list"]);
+        check_error(
+            json!({"hostNetwork": "yes", "containers": [
+                {"name": true, "ports": [{"containerPort": "80"}, {"containerPort": 1.5}, {"containerPort": 3_000_000_000_u64}]},
+                {"name": "b", "resources": {"limits": {"cpu": "lots", "memory": true}}, "args": [1]},
+                {"name": "c", "livenessProbe": {"httpGet": {"port": []}}, "env": [{"name": "A", "value": 5}]},
+            ]}),
+            &[
+                "spec.containers[0].name: expected a text, found the boolean true (quote it to make it a text)",
+                "spec.containers[0].ports[0].containerPort: expected a whole number of at most 2147483647, found the text \"80\"",
+                "spec.containers[0].ports[1].containerPort: expected a whole number of at most 2147483647, found the number 1.5",
+                "spec.containers[0].ports[2].containerPort: expected a whole number of at most 2147483647, found the number 3000000000",
+                "spec.containers[1].args[0]: expected a text, found the number 1",
+                "spec.containers[1].resources.limits[cpu]: expected a quantity such as 100m, 1.5 or 2Gi, found the text \"lots\"",
+                "spec.containers[1].resources.limits[memory]: expected a quantity such as 100m, 1.5 or 2Gi, found the boolean true (quote it to make it a text)",
+                "spec.containers[2].env[0].value: expected a text, found the number 5",
+                "spec.containers[2].livenessProbe.httpGet.port: expected a whole number of at most 2147483647, found a list",
+                "spec.hostNetwork: expected true or false, found the text \"yes\"",
+            ],
+        );
+        let mut time = json!({"metadata": {"creationTimestamp": "yesterday"}});
+        assert!(
+            check(&mut time).errors[0].to_string().starts_with("metadata.creationTimestamp: expected a time")
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_warnings_with_a_suggestion() {
+        let mut manifest = pod(json!({
+            "hostNetwrok": true, "containers": [{"name": "a", "imagepullpolicy": "Always", "zzz": 1}],
+            "securityContext": {"hostNetwork": true},
+        }));
+        assert_eq!(
+            check(&mut manifest).warnings,
+            [
+                "unknown field \"spec.containers[0].imagepullpolicy\" is ignored; did you mean \"imagePullPolicy\"?",
+                "unknown field \"spec.containers[0].zzz\" is ignored",
+                "unknown field \"spec.hostNetwrok\" is ignored; did you mean \"hostNetwork\"?",
+                "unknown field \"spec.securityContext.hostNetwork\" is ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_go_lets_pass_is_repaired() {
+        let mut manifest = pod(json!({
+            "nodeSelector": {"a": null}, "hostAliases": null, "priority": 5.0,
+            "containers": [null, {"name": null, "resources": {"limits": {"cpu": 0.5, "memory": 1_073_741_824}}}],
+        }));
+        assert_eq!(check(&mut manifest).errors, []);
+        assert_eq!(
+            manifest["spec"],
+            json!({
+                "nodeSelector": {"a": ""}, "priority": 5,
+                "containers": [{}, {"resources": {"limits": {"cpu": "0.5", "memory": "1073741824"}}}],
+            })
+        );
+    }
+
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        for (number, text) in
+            [(0.1, "0.1"), (1e-7, "1e-7"), (1.5e21, "1.5e+21"), (1e20, "100000000000000000000")]
+        {
+            assert_eq!(go_number(&Number::from_f64(number).unwrap()), text);
+        }
+        assert_eq!(go_number(&Number::from(5)), "5");
+    }
+}
