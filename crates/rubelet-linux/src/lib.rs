@@ -2,6 +2,7 @@
 //! may hold unsafe code. It reports and does; it decides nothing about pods.
 
 pub mod cgroup;
+pub mod exit;
 pub mod facts;
 pub mod mounts;
 pub mod process;

@@ -389,8 +389,8 @@ fn node_settings(
 ) -> Result<NodeSettings, StartError> {
     let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
     let crash_loop_max = config.crash_loop_back_off.max_container_restart_period.map(|max| max.to_std());
-    let cluster_dns =
-        config.cluster_dns.iter().map(|server| ip("clusterDNS", server)).collect::<Result<Vec<_>, _>>()?;
+    // What is no address is left out, as upstream does; the configuration has warned of it.
+    let cluster_dns = config.cluster_dns.iter().filter_map(|server| server.parse().ok()).collect();
     Ok(NodeSettings {
         name: name.to_owned(),
         ips,

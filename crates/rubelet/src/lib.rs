@@ -24,6 +24,7 @@
 pub mod clock;
 pub mod desired;
 pub mod events;
+mod exit_watch;
 pub mod fs_pool;
 pub mod http;
 pub mod images;

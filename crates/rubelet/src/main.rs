@@ -1,12 +1,13 @@
 //! The `rubelet` program: reads its configuration, starts the agent, and runs until SIGTERM or SIGINT.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rubelet::logging::{self, LogFormat, chain};
 use rubelet::{Kubelet, notify};
-use rubelet_config::{KUBERNETES_VERSION, Loaded, Outcome, not_acted_on};
+use rubelet_config::{KUBERNETES_VERSION, Loaded, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -16,7 +17,8 @@ fn main() -> ExitCode {
     let loaded = match rubelet_config::load(std::env::args_os()) {
         Ok(Outcome::Run(loaded)) => loaded,
         Ok(Outcome::Print(text)) => {
-            println!("{text}");
+            // Whoever reads only the first lines of the help closes the pipe.
+            let _ = writeln!(std::io::stdout(), "{text}");
             return ExitCode::SUCCESS;
         }
         Err(errors) => {
@@ -49,12 +51,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(loaded: Loaded) -> ExitCode {
-    let idle = not_acted_on(&loaded);
     let Loaded { mut config, flags, warnings, origins, .. } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), kubernetes = KUBERNETES_VERSION, "rubelet");
-    if !idle.is_empty() {
-        warn!("accepted, and not acted on by this version yet: {}", idle.join(", "));
-    }
     if !origins.is_set("serializeImagePulls") {
         // Upstream's default pulls one image after another; see docs/divergence.md.
         config.serialize_image_pulls = false;

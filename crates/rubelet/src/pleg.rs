@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;
 use crate::termination_log;
 
@@ -51,8 +52,14 @@ pub enum ObserveError {
     Garbage(Vec<observe::Problem>),
 }
 
-/// One full relist: every pod the runtime holds something of.
-pub type Listing = BTreeMap<PodUid, ListedPod>;
+/// One full relist.
+#[derive(Debug)]
+pub struct Listing {
+    /// When the runtime was asked: what ended after that may still be in the list.
+    pub began: Instant,
+    /// Every pod the runtime holds something of.
+    pub pods: BTreeMap<PodUid, ListedPod>,
+}
 
 /// Whether anything of a listed pod is alive: a ready sandbox, or a container that runs or may run.
 pub fn is_alive(listed: &ListedPod) -> bool {
@@ -85,6 +92,7 @@ struct Shared {
     state: Mutex<State>,
     hinted: Notify,
     relist_now: Notify,
+    exits: ExitWatches,
     listing: watch::Sender<Option<Arc<Listing>>>,
     health: watch::Sender<PlegHealth>,
 }
@@ -101,6 +109,8 @@ struct State {
     sandboxes: BTreeMap<SandboxId, (PodUid, ObservedSandbox)>,
     /// Whether the event stream stands: then the relist may slow down.
     events: bool,
+    /// Whether the runtime has no events at all: then processes are watched instead.
+    watch_exits: bool,
 }
 
 impl Pleg {
@@ -114,6 +124,7 @@ impl Pleg {
                 state: Mutex::default(),
                 hinted: Notify::new(),
                 relist_now: Notify::new(),
+                exits: ExitWatches::default(),
                 listing: watch::Sender::new(None),
                 health: watch::Sender::new(PlegHealth { last_success: None, error: None }),
             }),
@@ -225,10 +236,39 @@ impl Pleg {
             }
         }
         self.saw(uid, Some(listed), began);
+        self.watch_exits_of(&fresh);
         fresh.sandboxes.extend(known.sandboxes);
         fresh.containers.extend(known.containers);
         fresh.sort();
         Ok(fresh)
+    }
+
+    /// Without events of the runtime: hears of the ends of what runs from the kernel.
+    fn watch_exits_of(&self, pod: &ObservedPod) {
+        if !self.state().watch_exits {
+            return;
+        }
+        let containers = pod.containers.iter().filter(|container| container.state == ObservedState::Running);
+        let sandboxes = pod.sandboxes.iter().filter(|sandbox| sandbox.ready);
+        let alive = containers
+            .map(|container| (Watched::Container, container.id.as_str()))
+            .chain(sandboxes.map(|sandbox| (Watched::Sandbox, sandbox.id.as_str())));
+        for (kind, id) in alive {
+            // Weak, because the watches are a part of what they would keep alive.
+            let (shared, uid) = (Arc::downgrade(&self.shared), pod.uid.clone());
+            self.shared.exits.watch(self.shared.runtime.clone(), kind, id, move || {
+                if let Some(shared) = shared.upgrade() {
+                    Self { shared }.hint(uid);
+                }
+            });
+        }
+    }
+
+    /// Says that somebody should look at a pod.
+    fn hint(&self, uid: PodUid) {
+        if self.state().hints.insert(uid) {
+            self.shared.hinted.notify_one();
+        }
     }
 
     /// Remembers what was seen of a pod, unless something newer is remembered already.
@@ -292,10 +332,9 @@ impl Pleg {
                     true
                 }
             };
-            period = if found_unannounced || !self.state().events {
-                RELIST_MIN
-            } else {
-                (period * 2).min(RELIST_MAX)
+            period = match found_unannounced || !self.announced() {
+                true => RELIST_MIN,
+                false => (period * 2).min(RELIST_MAX),
             };
             // Both arms are cancel-safe: a timer, and a Notify whose permit is kept.
             tokio::select! {
@@ -303,6 +342,31 @@ impl Pleg {
                 () = self.shared.relist_now.notified() => period = RELIST_MIN,
             }
         }
+    }
+
+    /// Whether changes announce themselves: by events, or because every process that runs is watched.
+    fn announced(&self) -> bool {
+        let state = self.state();
+        if !state.watch_exits {
+            return state.events;
+        }
+        let running = |id: &str, kind| match kind {
+            Watched::Container => state
+                .containers
+                .get(&ContainerId::from(id))
+                .is_some_and(|(_, container)| container.state == ObservedState::Running),
+            Watched::Sandbox => {
+                state.sandboxes.get(&SandboxId::from(id)).is_some_and(|(_, sandbox)| sandbox.ready)
+            }
+        };
+        self.shared.exits.keep(|kind, id| running(id, kind));
+        let containers = state.containers.iter().filter(|(_, (_, c))| c.state == ObservedState::Running);
+        let sandboxes = state.sandboxes.iter().filter(|(_, (_, s))| s.ready);
+        self.shared.exits.cover(
+            containers
+                .map(|(id, _)| (Watched::Container, id.as_str()))
+                .chain(sandboxes.map(|(id, _)| (Watched::Sandbox, id.as_str()))),
+        )
     }
 
     /// One full list. Returns whether it found a change that nobody had announced.
@@ -352,8 +416,8 @@ impl Pleg {
             });
         }
         self.shared.listing.send_if_modified(|current| {
-            let news = current.as_deref() != Some(&pods);
-            *current = Some(Arc::new(pods));
+            let news = current.as_ref().is_none_or(|before| before.pods != pods);
+            *current = Some(Arc::new(Listing { began, pods }));
             news
         });
         if changed {
@@ -403,8 +467,18 @@ impl Pleg {
     }
 
     fn no_events(&self) {
-        self.state().events = false;
-        info!("this runtime has no container events; relisting every {} s instead", RELIST_MIN.as_secs());
+        {
+            let mut state = self.state();
+            state.events = false;
+            state.watch_exits = true;
+            // What was observed before this was known is observed again, so that it gets watched.
+            state.containers.clear();
+            state.sandboxes.clear();
+            let seen: Vec<PodUid> = state.seen.keys().cloned().collect();
+            state.hints.extend(seen);
+        }
+        self.shared.hinted.notify_one();
+        info!("this runtime has no container events; the ends of processes are watched instead");
     }
 
     /// An event is news unless the state it announces has been read already.
@@ -416,7 +490,7 @@ impl Pleg {
         use v1::ContainerEventType::{
             ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent,
         };
-        let mut state = self.state();
+        let state = self.state();
         let known =
             state.containers.get(&ContainerId::new(event.container_id.as_str())).map(|(_, c)| c.state);
         let old_news = match event.container_event_type() {
@@ -425,9 +499,9 @@ impl Pleg {
             ContainerStoppedEvent => known == Some(ObservedState::Exited),
             ContainerDeletedEvent => false,
         };
-        if !old_news && state.hints.insert(uid) {
-            drop(state);
-            self.shared.hinted.notify_one();
+        drop(state);
+        if !old_news {
+            self.hint(uid);
         }
     }
 

@@ -63,6 +63,8 @@ pub struct SyncLoop {
     finished: BTreeMap<PodUid, Arc<Pod>>,
     /// Journal records not yet handed to a worker.
     records: BTreeMap<PodUid, PodRecord>,
+    /// When workers of pods that were to vanish ended: an older list still shows those pods.
+    gone: BTreeMap<PodUid, Instant>,
     /// When a panicked pod may start again.
     panicked: BTreeMap<PodUid, Instant>,
     /// When the loop last went round, for `/healthz`.
@@ -89,6 +91,7 @@ impl SyncLoop {
             names: BTreeMap::new(),
             finished: BTreeMap::new(),
             records,
+            gone: BTreeMap::new(),
             panicked: BTreeMap::new(),
             heartbeat,
         }
@@ -111,7 +114,7 @@ impl SyncLoop {
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
                 () = tokio::time::sleep_until(sweep_at) => Event::Sweep,
-                _ = beat.tick() => continue,
+                _ = beat.tick() => Event::Look,
             };
             match event {
                 Event::Look => {
@@ -180,7 +183,7 @@ impl SyncLoop {
         self.panicked.remove(uid);
         let key = PodKey::of(&wanted.pod);
         // Another pod of this name still lives in the runtime and it is not yet known whether it is wanted.
-        let stranger = listing.iter().any(|(other, listed)| {
+        let stranger = listing.pods.iter().any(|(other, listed)| {
             other != uid
                 && is_alive(listed)
                 && *listed.name == *key.name
@@ -195,7 +198,7 @@ impl SyncLoop {
             name: key.name.to_string(),
             ..Default::default()
         });
-        let alive = listing.get(uid).is_some_and(is_alive);
+        let alive = listing.pods.get(uid).is_some_and(is_alive);
         // What runs has been admitted before; only a pod that would have to be started is asked.
         if !alive
             && !record.finished
@@ -268,6 +271,7 @@ impl SyncLoop {
                     .terminate(Terminate { cause: TerminationCause::RemovedFromSource, grace: None });
             }
         }
+        self.gone.retain(|_, at| *at >= listing.began);
         let gone: Vec<PodUid> =
             self.finished.keys().filter(|uid| !desired.pods.contains_key(*uid)).cloned().collect();
         for uid in gone {
@@ -286,10 +290,11 @@ impl SyncLoop {
                 );
             }
         }
-        for (uid, listed) in listing {
+        for (uid, listed) in &listing.pods {
             if self.workers.contains_key(uid)
                 || desired.pods.contains_key(uid)
                 || self.finished.contains_key(uid)
+                || self.gone.contains_key(uid)
             {
                 continue;
             }
@@ -297,7 +302,7 @@ impl SyncLoop {
                 PodKey { namespace: listed.namespace.as_str().into(), name: listed.name.as_str().into() };
             warn!(pod = %key, %uid, alive = is_alive(listed), "no source asks for this pod; it is removed");
             self.names.entry(key.clone()).or_default().insert(0, uid.clone());
-            let grace = u64::try_from(rubelet_core::kill::ORPHAN_GRACE_SECONDS).unwrap_or(1);
+            let grace = rubelet_core::kill::ORPHAN_GRACE_SECONDS;
             self.spawn(
                 key.clone(),
                 WorkerSpec {
@@ -347,6 +352,7 @@ impl SyncLoop {
         match exit {
             Ok(WorkerExit { cause, .. }) => {
                 debug!(pod = %worker.key, ?cause, "its worker is done");
+                self.gone.insert(uid.clone(), Instant::now());
                 if !cause.forgets_pod()
                     && let Some(pod) = worker.pod
                 {
@@ -385,7 +391,7 @@ impl SyncLoop {
             return;
         }
         let known: BTreeSet<PodUid> =
-            desired.pods.keys().chain(self.workers.keys()).chain(listing.keys()).cloned().collect();
+            desired.pods.keys().chain(self.workers.keys()).chain(listing.pods.keys()).cloned().collect();
         self.records.retain(|uid, _| known.contains(uid));
         crate::sweep::run(&self.services, &known).await;
     }

@@ -161,8 +161,8 @@ impl FileSource {
 
     fn decode(&self, bytes: &[u8], origin: &Origin) -> Result<(Pod, Vec<String>), String> {
         let mut parsed = yaml::parse(bytes).map_err(|error| crate::logging::chain(&error))?;
-        let decoded =
-            static_pod::decode(parsed.value, origin, &self.node).map_err(|error| crate::logging::chain(&error))?;
+        let decoded = static_pod::decode(parsed.value, origin, &self.node)
+            .map_err(|error| crate::logging::chain(&error))?;
         parsed.warnings.extend(decoded.warnings);
         Ok((decoded.pod, parsed.warnings))
     }

@@ -60,6 +60,8 @@ pub(super) struct Instance<'a> {
     pub start: &'a StartContainer,
     /// The sandbox it goes into.
     pub sandbox: &'a ObservedSandbox,
+    /// The configuration of that sandbox.
+    pub sandbox_config: &'a v1::PodSandboxConfig,
     /// The pod as last observed.
     pub observed: &'a ObservedPod,
     /// The image.
@@ -107,10 +109,8 @@ impl PodWorker {
         instance: &Instance<'_>,
     ) -> Result<(v1::ContainerConfig, v1::PodSandboxConfig), StartError> {
         let services = &self.services;
-        let (sandbox_config, handler) = self
-            .sandbox_config(pod, instance.sandbox.attempt)
-            .await
-            .map_err(|problem| failed(TranslateError::REASON, problem))?;
+        let sandbox_config = instance.sandbox_config.clone();
+        let handler = runtime_handler(pod).map_err(|problem| failed(TranslateError::REASON, problem))?;
         let node_ips: Vec<String> = services.node.ips.iter().map(ToString::to_string).collect();
         let pod_ips = if host_network(pod) { node_ips.clone() } else { instance.sandbox.ips.clone() };
         let downward = DownwardFacts {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rubelet_core::backoff::{BackoffPolicy, BackoffTable};
-use rubelet_core::ids::PodUid;
+use rubelet_core::ids::{PodUid, SandboxId};
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::paths::{self, PodPaths, UnsafeName};
@@ -89,6 +89,8 @@ pub struct PodWorker {
     start_errors: StartErrors,
     verdicts: ProbeVerdicts,
     prefetched: BTreeMap<String, start::Prefetched>,
+    /// The configuration of the pod's sandbox, which creating containers asks for again.
+    sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
     kill_memory: KillMemory,
     retry: Duration,
     /// Whether the last thing done changed the runtime, so that the cheap waiting may not begin yet.
@@ -112,6 +114,7 @@ impl PodWorker {
             start_errors: StartErrors::new(),
             verdicts: ProbeVerdicts::default(),
             prefetched: BTreeMap::new(),
+            sandbox_config: None,
             kill_memory: KillMemory::default(),
             retry: RETRY_FIRST,
             proof: None,
@@ -188,7 +191,7 @@ impl PodWorker {
     fn own_grace(&self) -> u64 {
         match &self.pod {
             Some(pod) => rubelet_core::kill::effective_grace(None, pod, None),
-            None => u64::try_from(rubelet_core::kill::ORPHAN_GRACE_SECONDS).unwrap_or(1),
+            None => rubelet_core::kill::ORPHAN_GRACE_SECONDS,
         }
     }
 

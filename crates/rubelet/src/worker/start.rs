@@ -97,7 +97,7 @@ impl PodWorker {
         {
             return Err(tell(self, crate::logging::chain(&error)));
         }
-        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler };
         // A network that does not come up must not keep the pod from ending; what the runtime made of the call
         // is found by the next observation. Both arms are cancel-safe in that sense.
         let made = tokio::select! {
@@ -105,9 +105,27 @@ impl PodWorker {
             () = self.mailbox.ending() => return Err(Stop::Ending),
         };
         match made {
-            Ok(_) => Ok(()),
+            Ok(answer) => {
+                self.sandbox_config = Some((answer.pod_sandbox_id.into(), config));
+                Ok(())
+            }
             Err(error) => Err(tell(self, error.to_string())),
         }
+    }
+
+    /// The configuration a sandbox was made from: remembered, or after a restart of the agent made anew.
+    async fn sandbox_config_of(
+        &mut self,
+        pod: &Pod,
+        sandbox: &ObservedSandbox,
+    ) -> Result<v1::PodSandboxConfig, StartError> {
+        if let Some((_, config)) = self.sandbox_config.as_ref().filter(|(id, _)| *id == sandbox.id) {
+            return Ok(config.clone());
+        }
+        let made = self.sandbox_config(pod, sandbox.attempt).await;
+        let (config, _) = made.map_err(|problem| failed("CreateContainerConfigError", problem))?;
+        self.sandbox_config = Some((sandbox.id.clone(), config.clone()));
+        Ok(config)
     }
 
     /// Starts one container.
@@ -135,7 +153,19 @@ impl PodWorker {
             Ok(count) => count,
             Err(error) => return Started::No(error),
         };
-        let instance = Instance { start, sandbox, observed, image: &image, count, volumes };
+        let sandbox_config = match self.sandbox_config_of(pod, sandbox).await {
+            Ok(config) => config,
+            Err(error) => return Started::No(error),
+        };
+        let instance = Instance {
+            start,
+            sandbox,
+            sandbox_config: &sandbox_config,
+            observed,
+            image: &image,
+            count,
+            volumes,
+        };
         let (config, sandbox_config) = match self.container_config(pod, container, &instance).await {
             Ok(made) => made,
             Err(error) => {

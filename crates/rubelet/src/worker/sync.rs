@@ -72,6 +72,7 @@ impl PodWorker {
         }
         if plan.is_empty() {
             self.retry = RETRY_FIRST;
+            self.sandbox_config = None;
             self.tell_back_offs(&pod, &plan);
             return self.until_next(&pod, &plan);
         }

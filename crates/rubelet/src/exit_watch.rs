@@ -1,0 +1,129 @@
+//! For runtimes without container events: waits for the processes of containers and sandboxes to end and says
+//! so. One pidfd and one small task each, no polling. What ended how is read by whoever is hinted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rubelet_cri::{RuntimeService, v1};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::debug;
+
+/// Pauses between looks at a runtime that has not noticed the exit yet: together about six seconds.
+const LOOKS: [u64; 10] = [2, 5, 10, 20, 50, 100, 200, 500, 1000, 4000];
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// A container's first process.
+    Container,
+    /// A sandbox's pause process.
+    Sandbox,
+}
+
+/// The watches; dropping it ends them.
+#[derive(Default)]
+pub struct ExitWatches {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tasks: JoinSet<()>,
+    handles: BTreeMap<(Watched, String), AbortHandle>,
+}
+
+impl ExitWatches {
+    /// Watches something that runs, unless it is watched already; `ended` is called once when it has ended and
+    /// the runtime knows, or when it cannot be watched.
+    pub fn watch(
+        &self,
+        runtime: Arc<dyn RuntimeService>,
+        kind: Watched,
+        id: &str,
+        ended: impl FnOnce() + Send + 'static,
+    ) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        while inner.tasks.try_join_next().is_some() {}
+        let key = (kind, id.to_owned());
+        if inner.handles.get(&key).is_some_and(|handle| !handle.is_finished()) {
+            return;
+        }
+        let id = id.to_owned();
+        let handle = inner.tasks.spawn(async move {
+            match process_of(&*runtime, kind, &id).await {
+                Some(pid) => match rubelet_linux::exit::process_exit(pid).await {
+                    Ok(()) => until_known(&*runtime, kind, &id).await,
+                    Err(problem) => debug!(id, pid, "cannot watch it: {problem}"),
+                },
+                None => debug!(id, "the runtime does not tell its process"),
+            }
+            ended();
+        });
+        inner.handles.insert(key, handle);
+    }
+
+    /// Ends the watches of everything that is not alive any more.
+    pub fn keep(&self, alive: impl Fn(Watched, &str) -> bool) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.handles.retain(|(kind, id), handle| {
+            let stays = alive(*kind, id) && !handle.is_finished();
+            if !stays {
+                handle.abort();
+            }
+            stays
+        });
+    }
+
+    /// Whether everything given is being watched.
+    pub fn cover<'a>(&self, mut alive: impl Iterator<Item = (Watched, &'a str)>) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.all(|(kind, id)| {
+            inner.handles.get(&(kind, id.to_owned())).is_some_and(|handle| !handle.is_finished())
+        })
+    }
+}
+
+/// The process of a container or sandbox, from the runtime's verbose status: containerd tells it as `pid` in the
+/// JSON text under `info`.
+async fn process_of(runtime: &dyn RuntimeService, kind: Watched, id: &str) -> Option<i32> {
+    let info = match kind {
+        Watched::Container => {
+            let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+            runtime.container_status(request).await.ok()?.info
+        }
+        Watched::Sandbox => {
+            let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+            runtime.pod_sandbox_status(request).await.ok()?.info
+        }
+    };
+    #[derive(serde::Deserialize)]
+    struct Info {
+        pid: i32,
+    }
+    serde_json::from_str::<Info>(info.get("info")?).ok().map(|info| info.pid).filter(|pid| *pid > 0)
+}
+
+/// Waits until the runtime says that it does not run any more, or for a few seconds.
+async fn until_known(runtime: &dyn RuntimeService, kind: Watched, id: &str) {
+    for pause in LOOKS {
+        let runs = match kind {
+            Watched::Container => {
+                let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+                runtime.container_status(request).await.is_ok_and(|answer| {
+                    answer.status.is_some_and(|status| status.state() == v1::ContainerState::ContainerRunning)
+                })
+            }
+            Watched::Sandbox => {
+                let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+                runtime.pod_sandbox_status(request).await.is_ok_and(|answer| {
+                    answer.status.is_some_and(|status| status.state() == v1::PodSandboxState::SandboxReady)
+                })
+            }
+        };
+        if !runs {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
