@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// `NotFound` when there is no such process (any more), or when it is in another PID namespace.
+#[allow(unsafe_code, reason = "registering a descriptor promises that it stays open")]
 pub async fn process_exit(pid: i32) -> io::Result<()> {
     let pid = Pid::from_raw(pid)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no process has that ID"))?;
@@ -21,7 +22,9 @@ pub async fn process_exit(pid: i32) -> io::Result<()> {
         }
         descriptor => descriptor?,
     };
-    let descriptor = AsyncFd::register_with_interest(descriptor, Interest::READABLE)?;
+    // SAFETY: an OwnedFd always answers with the same descriptor, and the AsyncFd owns it, so that it stays open
+    // until it is deregistered.
+    let descriptor = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE)? };
     // A pidfd becomes readable when the process ends and stays so.
     let _ready = descriptor.readable().await?;
     Ok(())
