@@ -12,7 +12,7 @@ pub mod defaults;
 pub mod dns;
 pub mod downward;
 pub mod env;
-pub mod go_dump;
+mod go_dump;
 pub mod hash;
 pub mod hostname;
 pub mod hosts;

@@ -9,7 +9,7 @@ const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
 /// A running hash; print it (32 lower-case hex digits) to end.
 #[derive(Clone, Debug)]
-pub struct Fnv128a(u128);
+pub(crate) struct Fnv128a(u128);
 
 impl Default for Fnv128a {
     fn default() -> Self {

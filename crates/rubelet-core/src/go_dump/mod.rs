@@ -19,7 +19,7 @@ use std::fmt::{self, Write};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value};
 
-pub use fnv128::Fnv128a;
+pub(crate) use fnv128::Fnv128a;
 use quantity::GoQuantity;
 use types::{Field, Source, Type};
 
