@@ -21,6 +21,11 @@ impl Clock {
         Self { simulated: Some((base, Instant::now())) }
     }
 
+    /// Whether this is a simulation.
+    pub fn is_simulated(&self) -> bool {
+        self.simulated.is_some()
+    }
+
     /// The time now.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
     pub fn now(&self) -> Timestamp {

@@ -14,7 +14,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Handle to the pool; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FsPool {
-    permits: Arc<Semaphore>,
+    /// `None` runs operations on the caller's thread.
+    permits: Option<Arc<Semaphore>>,
 }
 
 /// Why a file system operation gave no result.
@@ -54,7 +55,13 @@ pub enum FsError {
 impl FsPool {
     /// A pool of at most `threads` operations at a time.
     pub fn new(threads: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(threads)) }
+        Self { permits: Some(Arc::new(Semaphore::new(threads))) }
+    }
+
+    /// Runs every operation at once on the caller's thread, without a deadline: for simulations, in which the
+    /// order of events must not depend on threads.
+    pub fn inline() -> Self {
+        Self { permits: None }
     }
 
     /// Runs one operation. `what` names it for errors, for example `create directory /var/lib/…`.
@@ -67,7 +74,10 @@ impl FsPool {
         F: FnOnce() -> io::Result<T> + Send + 'static,
     {
         let what = what.into();
-        let permit = match tokio::time::timeout(DEADLINE, self.permits.clone().acquire_owned()).await {
+        let Some(permits) = &self.permits else {
+            return operation().map_err(|source| FsError::Io { what, source });
+        };
+        let permit = match tokio::time::timeout(DEADLINE, permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => return Err(FsError::Exhausted { what }),
         };

@@ -124,7 +124,7 @@ impl KubeletBuilder {
     pub async fn build(self) -> Result<Kubelet, StartError> {
         let config = self.config;
         let clock = self.clock.unwrap_or_else(Clock::system);
-        let fs = FsPool::new(FS_THREADS);
+        let fs = if clock.is_simulated() { FsPool::inline() } else { FsPool::new(FS_THREADS) };
         let machine = match self.machine {
             Some(machine) => machine,
             None => rubelet_linux::facts::machine().map_err(StartError::Machine)?,

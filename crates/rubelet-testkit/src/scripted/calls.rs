@@ -153,6 +153,7 @@ impl Ticket {
             let fault = model.faults.for_call(op, &subject.pod_name);
             let record = op.acts().then(|| {
                 let started_at = model.wall(now);
+                let began_seq = model.next_seq();
                 model.history.push(Call {
                     n,
                     op,
@@ -163,6 +164,8 @@ impl Ticket {
                     ended_at: None,
                     applied: false,
                     outcome: Outcome::Open,
+                    began_seq,
+                    ended_seq: None,
                 });
                 model.history.len() - 1
             });
@@ -221,6 +224,7 @@ impl Ticket {
         self.cri.with(|model, now| {
             model.history[record].ended_at = Some(model.wall(now));
             model.history[record].outcome = outcome;
+            model.history[record].ended_seq = Some(model.next_seq());
         });
     }
 }

@@ -44,6 +44,10 @@ pub struct Call {
     pub applied: bool,
     /// How it ended for the agent.
     pub outcome: Outcome,
+    /// Its beginning in the one order of all calls' beginnings and ends and all facts.
+    pub began_seq: u64,
+    /// Its end in that order.
+    pub ended_seq: Option<u64>,
 }
 
 /// How a call ended for the agent.
@@ -66,6 +70,8 @@ pub struct Fact {
     pub subject: Subject,
     /// What.
     pub what: FactKind,
+    /// Its place in the one order of all calls' beginnings and ends and all facts.
+    pub seq: u64,
 }
 
 /// Kinds of facts.

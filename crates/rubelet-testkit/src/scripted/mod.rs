@@ -325,6 +325,16 @@ impl ScriptedCri {
         self.with(|model, _| model.counts.values().sum())
     }
 
+    /// Takes the next place in the order of calls and facts, for what the test itself does.
+    pub fn mark(&self) -> u64 {
+        self.with(|model, _| model.next_seq())
+    }
+
+    /// The sandbox a container is in, by their IDs, as long as it exists.
+    pub fn sandbox_of(&self, container: &str) -> Option<String> {
+        self.with(|model, _| model.containers.get(container).map(|c| c.sandbox_id.clone()))
+    }
+
     /// Everything that became true, in order.
     pub fn facts(&self) -> Vec<Fact> {
         self.with(|model, _| model.facts.clone())

@@ -59,6 +59,7 @@ pub(super) struct Model {
     /// By ID.
     pub(super) images: BTreeMap<String, v1::Image>,
     next_id: u32,
+    seq: u64,
     pub(super) history: Vec<Call>,
     pub(super) counts: BTreeMap<Op, u64>,
     pub(super) facts: Vec<Fact>,
@@ -83,6 +84,7 @@ impl Model {
             containers: BTreeMap::new(),
             images: BTreeMap::new(),
             next_id: 0,
+            seq: 0,
             history: Vec::new(),
             counts: BTreeMap::new(),
             facts: Vec::new(),
@@ -143,8 +145,15 @@ impl Model {
 
     pub(super) fn fact(&mut self, at: Instant, subject: Subject, what: FactKind) {
         let at = self.wall(at);
-        self.facts.push(Fact { at, subject, what });
+        let seq = self.next_seq();
+        self.facts.push(Fact { at, subject, what, seq });
         self.version += 1;
+    }
+
+    /// The next place in the order of calls and facts.
+    pub(super) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
     }
 
     fn misuse(&mut self, at: Instant, subject: Subject, what: MisuseKind) {
