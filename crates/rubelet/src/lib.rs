@@ -27,6 +27,7 @@ pub mod events;
 mod exit_watch;
 pub mod fs_pool;
 pub mod http;
+mod http_client;
 pub mod images;
 pub mod journal;
 mod kubelet;

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use rubelet_core::Pod;
 use rubelet_core::static_pod::{self, NodeIdentity, Origin};
-use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use super::yaml;
 use crate::clock::Clock;
 use crate::desired::{PodConfig, SourceKind};
+use crate::http_client::Get;
 
 /// How long one request may take (upstream: 10 s).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +29,7 @@ pub struct HttpSource {
     clock: Clock,
     config: PodConfig,
     last: Option<Bytes>,
+    pods: Vec<Arc<Pod>>,
     failures: u32,
 }
 
@@ -44,7 +43,7 @@ impl HttpSource {
         clock: Clock,
         config: PodConfig,
     ) -> Self {
-        Self { url, headers, period, node, clock, config, last: None, failures: 0 }
+        Self { url, headers, period, node, clock, config, last: None, pods: vec![], failures: 0 }
     }
 
     /// Asks for ever.
@@ -85,10 +84,16 @@ impl HttpSource {
         let origin = Origin::Url(self.url.clone());
         let list = static_pod::decode_list(parsed.value, &origin, &self.node)
             .map_err(|error| crate::logging::chain(&error))?;
+        let mut pods: Vec<Pod> = vec![];
         for problem in &list.problems {
-            warn!("static pods from {}: {}", self.url, crate::logging::chain(problem));
+            let name = problem.name.as_deref().unwrap_or_default();
+            let on_node = format!("{name}-{}", self.node.name.to_lowercase());
+            // An item that has become unusable keeps the pod it gave before, as a file does.
+            let before = self.pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&on_node));
+            let kept = if before.is_some() { "; the pod it gave before is kept" } else { "" };
+            warn!("static pods from {}: {}{kept}", self.url, crate::logging::chain(problem));
+            pods.extend(before.map(|pod| (**pod).clone()));
         }
-        let mut pods = vec![];
         for decoded in list.pods {
             for warning in decoded.warnings {
                 warn!("static pods from {}: {warning}", self.url);
@@ -108,6 +113,7 @@ impl HttpSource {
             })
             .collect();
         info!(count = pods.len(), url = self.url, "static pods");
+        self.pods = pods.clone();
         self.config.publish(SourceKind::Http, pods);
         self.last = Some(body);
         Ok(())
@@ -123,36 +129,15 @@ async fn fetch(url: &str, headers: &BTreeMap<String, Vec<String>>) -> Result<Byt
     }
     let host = uri.host().ok_or("the URL names no host")?.trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
+    let headers = headers
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(|value| (name.as_str(), value.as_str())))
+        .collect();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = http::Request::get(path)
-        .header(http::header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
-        .header(http::header::CONNECTION, "close");
-    for (name, values) in headers {
-        for value in values {
-            request = request.header(name, value);
-        }
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if answer.status() != http::StatusCode::OK {
-            return Err(format!("the server answered {}", answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        body.map(|body| body.to_bytes())
-            .map_err(|error| format!("the answer cannot be read (it may have {MAX_BYTES} bytes): {error}"))
-    };
-    tokio::pin!(exchange);
-    tokio::pin!(connection);
-    // Both arms belong to one request and are dropped together; the connection may end before the answer is
-    // fully read, which the exchange then tells.
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ = &mut connection => exchange.await,
+    let (status, body) = Get { host: &host, port, path, headers, body_limit: MAX_BYTES }.send().await?;
+    match status {
+        http::StatusCode::OK => Ok(body),
+        other => Err(format!("the server answered {other}")),
     }
 }
 

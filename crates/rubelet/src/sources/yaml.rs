@@ -22,9 +22,6 @@ pub enum YamlError {
     /// Nothing in it.
     #[error("the content is empty; a manifest holds one object with apiVersion: v1 and kind: Pod")]
     Empty,
-    /// More than one document.
-    #[error("the content holds {0} YAML documents; write each object into a file of its own")]
-    ManyDocuments(usize),
     /// Not YAML.
     #[error("not valid YAML or JSON: {0}")]
     Syntax(String),
@@ -35,11 +32,11 @@ pub enum YamlError {
 pub struct Parsed {
     /// The document.
     pub value: Value,
-    /// Keys that occur twice in one object, with their path. The last value counts.
+    /// Keys that occur twice in one object, with their path; documents after the first.
     pub warnings: Vec<String>,
 }
 
-/// Parses one document. Empty documents around it, as a trailing `---` makes them, do not count.
+/// Parses the first document. Empty documents around it, as a trailing `---` makes them, do not count.
 ///
 /// # Errors
 /// [`YamlError`], with line and column where the text goes wrong.
@@ -51,13 +48,18 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, YamlError> {
     }
     let mut documents = if text.trim_start().starts_with('{') { json(text) } else { yaml(text) }?;
     let count = documents.len();
+    documents.truncate(1);
     let document = documents.pop().ok_or(YamlError::Empty)?;
+    let repeated = document.repeated.iter();
+    let mut warnings: Vec<String> =
+        repeated.map(|path| format!("key {path:?} occurs twice; the last value counts")).collect();
     if count > 1 {
-        return Err(YamlError::ManyDocuments(count));
+        // As upstream, so that a pod that runs from such a file is adopted.
+        warnings.push(format!(
+            "the content holds {count} YAML documents and only the first one counts; write each object into a file of its own"
+        ));
     }
-    let warnings =
-        document.repeated.iter().map(|path| format!("key {path:?} occurs twice; the last value counts"));
-    Ok(Parsed { warnings: warnings.collect(), value: document.value })
+    Ok(Parsed { warnings, value: document.value })
 }
 
 fn json(text: &str) -> Result<Vec<Document>, YamlError> {
@@ -328,11 +330,17 @@ mod tests {
         check_error(b"---\n---\n", "empty");
         check_error(b"# nothing\n", "empty");
         check_error(b"ab\xff", "byte 2");
-        check_error(b"a: 1\n---\nb: 2\n", "2 YAML documents");
         check_error(b"a: [1, 2\nb: 3", "line 2");
         check_error(b"a:\n\t- b", "line 2");
         check_error(b"{\"a\": 1", "line 1");
         check_error(b"v: .inf", "");
+    }
+
+    #[test]
+    fn the_first_of_many_documents_counts_and_the_others_are_named() {
+        let parsed = parse(b"a: 1\n---\nb: 2\n").unwrap();
+        assert_eq!(parsed.value, json!({"a": 1}));
+        assert!(parsed.warnings[0].contains("2 YAML documents and only the first one counts"));
     }
 
     #[test]

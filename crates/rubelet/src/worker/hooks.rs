@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use crate::http_client::Get;
 use k8s_openapi::api::core::v1::{ContainerPort, HTTPGetAction, LifecycleHandler};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rubelet_core::ids::ContainerId;
 use rubelet_cri::{RuntimeService, v1};
-use tokio::net::TcpStream;
 
 /// How long an HTTP hook may take when nothing else bounds it.
 const HTTP_LIMIT: Duration = Duration::from_secs(60);
@@ -95,38 +92,16 @@ async fn http_get(get: &HTTPGetAction, target: &HookTarget<'_>) -> Result<(), Ho
         true => format!("http://[{host}]:{port}{path}"),
         false => format!("http://{host}:{port}{path}"),
     };
+    let mut headers = vec![("user-agent", "kube-lifecycle/1.36"), ("accept", "*/*")];
+    headers.extend(
+        get.http_headers.iter().flatten().map(|header| (header.name.as_str(), header.value.as_str())),
+    );
+    let get = Get { host, port, path: &path, headers, body_limit: BODY_LIMIT };
     let request = async {
-        let stream = TcpStream::connect((host, port)).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        let mut request = http::Request::get(&path)
-            .header(http::header::USER_AGENT, "kube-lifecycle/1.36")
-            .header(http::header::ACCEPT, "*/*")
-            .header(http::header::CONNECTION, "close");
-        let mut named_host = false;
-        for header in get.http_headers.iter().flatten() {
-            named_host |= header.name.eq_ignore_ascii_case("host");
-            request = request.header(&header.name, &header.value);
-        }
-        if !named_host {
-            request = request.header(http::header::HOST, format!("{host}:{port}"));
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
-            let status = answer.status();
-            // The body is read so that the server sees its answer taken; what it says does not matter.
-            let _ = Limited::new(answer.into_body(), BODY_LIMIT).collect().await;
-            if status.is_success() || status.is_redirection() {
-                Ok(())
-            } else {
-                Err(format!("status {status}"))
-            }
-        };
-        tokio::select! {
-            // Both arms belong to one request and are dropped together.
-            answer = exchange => answer,
-            ended = connection => Err(ended.err().map_or("the connection was closed".into(), |e| e.to_string())),
+        match get.send().await {
+            Ok((status, _)) if status.is_success() || status.is_redirection() => Ok(()),
+            Ok((status, _)) => Err(format!("status {status}")),
+            Err(problem) => Err(problem),
         }
     };
     let problem = match tokio::time::timeout(HTTP_LIMIT, request).await {
