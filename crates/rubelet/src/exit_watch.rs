@@ -34,8 +34,8 @@ struct Inner {
 }
 
 impl ExitWatches {
-    /// Watches something that runs, unless it is watched already; `ended` is called once when it has ended and
-    /// the runtime knows, or when it cannot be watched.
+    /// Watches something that runs, unless it is watched already; `ended` is called when it has ended and the
+    /// runtime knows.
     pub fn watch(
         &self,
         runtime: Arc<dyn RuntimeService>,
@@ -51,12 +51,16 @@ impl ExitWatches {
         }
         let id = id.to_owned();
         let handle = inner.tasks.spawn(async move {
-            match process_of(&*runtime, kind, &id).await {
-                Some(pid) => match rubelet_linux::exit::process_exit(pid).await {
-                    Ok(()) => until_known(&*runtime, kind, &id).await,
-                    Err(problem) => debug!(id, pid, "cannot watch it: {problem}"),
-                },
-                None => debug!(id, "the runtime does not tell its process"),
+            let Some(pid) = process_of(&*runtime, kind, &id).await else {
+                debug!(id, "the runtime does not tell its process");
+                return;
+            };
+            if let Err(problem) = rubelet_linux::exit::process_exit(pid).await {
+                debug!(id, pid, "cannot watch it: {problem}");
+            }
+            // Without an end that the runtime knows there is nothing to tell; relisting goes on meanwhile.
+            if !has_ended(&*runtime, kind, &id).await {
+                return;
             }
             ended();
         });
@@ -104,8 +108,8 @@ async fn process_of(runtime: &dyn RuntimeService, kind: Watched, id: &str) -> Op
     serde_json::from_str::<Info>(info.get("info")?).ok().map(|info| info.pid).filter(|pid| *pid > 0)
 }
 
-/// Waits until the runtime says that it does not run any more, or for a few seconds.
-async fn until_known(runtime: &dyn RuntimeService, kind: Watched, id: &str) {
+/// Waits for a few seconds until the runtime says that it does not run any more.
+async fn has_ended(runtime: &dyn RuntimeService, kind: Watched, id: &str) -> bool {
     for pause in LOOKS {
         let runs = match kind {
             Watched::Container => {
@@ -122,8 +126,9 @@ async fn until_known(runtime: &dyn RuntimeService, kind: Watched, id: &str) {
             }
         };
         if !runs {
-            return;
+            return true;
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+    false
 }
