@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::containerd::{Handle, Version};
+use crate::containerd::Version;
 use crate::process::{command, find_program, output, run, say, step};
 use crate::{host, tidy};
 
@@ -60,60 +60,36 @@ fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
     step(what, || run(command(["cargo"]).args(arguments).current_dir(host::repository())))
 }
 
-/// A private containerd that is torn down however the tests end.
-struct Runtime {
-    dir: PathBuf,
-    handle_file: PathBuf,
-    version: String,
-}
-
-impl Runtime {
-    /// Starts through the command line, so that only that part needs root.
-    fn start(version: Version) -> Result<Self> {
-        // Sockets have short paths, so it does not go below a repository that may be anywhere.
-        let dir = PathBuf::from(format!("/tmp/rubelet-test-{}-{version}", std::process::id()));
-        let mut runtime =
-            Self { handle_file: dir.join("containerd.json"), version: version.to_string(), dir };
-        let mut start =
-            xtask(&["containerd", "start", "--check", "--version", &version.to_string(), "--dir"])?;
-        output(start.arg(&runtime.dir))?;
-        runtime.version =
-            Handle::load(&runtime.dir).context("the started containerd left no handle")?.version;
-        Ok(runtime)
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        let stopped =
-            xtask(&["containerd", "stop", "--dir"]).and_then(|mut stop| output(stop.arg(&self.dir)));
-        if let Err(error) = stopped {
-            say(&format!("containerd {} could not be removed: {error:#}", self.version));
-        }
-    }
-}
-
 /// This program, as root.
 fn xtask(arguments: &[&str]) -> Result<Command> {
-    let own = std::env::current_exe().context("cannot find this program")?.display().to_string();
+    let own = own_program()?;
     // The second process has to find cargo's tools where this one does.
     let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());
     host::as_root(&[&["env", &path, own.as_str()], arguments].concat())
 }
 
-/// The scenarios of crates/rubelet/tests/node on one containerd version.
+fn own_program() -> Result<String> {
+    Ok(std::env::current_exe().context("cannot find this program")?.display().to_string())
+}
+
+/// The scenarios of crates/rubelet/tests/node on one containerd version. Each test starts a containerd of its own.
 fn node_tests(version: Version, nextest: bool) -> Result<()> {
-    let runtime = step(&format!("containerd {version}"), || Runtime::start(version))?;
-    let scenarios = host::repository().join("crates/rubelet/tests/node");
-    if !scenarios.exists() {
-        bail!("there are no node tests in {}", scenarios.display());
-    }
+    let version = version.to_string();
+    // One start ahead of the tests: it fetches the version, and tells a machine's fault from a test's.
+    step(&format!("checking containerd {version}"), || {
+        let dir = format!("/tmp/rubelet-check-{}", std::process::id());
+        let checked =
+            output(&mut xtask(&["containerd", "start", "--check", "--version", &version, "--dir", &dir])?);
+        let stopped = output(&mut xtask(&["containerd", "stop", "--dir", &dir])?);
+        checked.and(stopped).map(|_| ())
+    })?;
     let mut words: Vec<&str> =
         if nextest { vec!["cargo", "nextest", "run", "--profile", "ci"] } else { vec!["cargo", "test"] };
     words.extend(["--package", "rubelet", "--features", "node-tests", "--test", "node"]);
-    step(&format!("node tests on containerd {}", runtime.version), || {
+    step(&format!("node tests on containerd {version}"), || {
         let mut command = command(&words);
-        command.current_dir(host::repository()).env("RUBELET_NODE_CONTAINERD", &runtime.handle_file);
+        command.current_dir(host::repository());
+        command.env("RUBELET_TEST_CONTAINERD", &version).env("RUBELET_XTASK", own_program()?);
         if !host::is_root() {
             // Built by the person who runs it, run by root.
             let target =
@@ -143,6 +119,5 @@ fn two_commands() -> Result<()> {
 }
 
 fn up_and_down(dir: &Path, arguments: &[&str]) -> Result<()> {
-    let own = std::env::current_exe().context("cannot find this program")?;
-    run(command([own]).args(arguments).env("RUBELET_DEV_DIR", dir))
+    run(command([own_program()?]).args(arguments).env("RUBELET_DEV_DIR", dir))
 }

@@ -44,18 +44,32 @@ pub(crate) fn default_dir() -> PathBuf {
     host::repository().join("target/xtask/images")
 }
 
-/// Builds both archives into `dir`. Several builders at once do no harm: each archive appears whole.
+/// Builds into `dir` the archives that are not there or older than what they are made of. Several builders at once do
+/// no harm: each archive appears whole.
 pub(crate) fn build(dir: &Path) -> Result<Archives> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let own = std::env::current_exe().context("cannot find this program")?;
     let archives = archives_in(dir);
     for archive in &archives.0 {
-        let image = match archive.image {
-            PAUSE => pause_image()?,
-            _ => busybox_image(&host::static_busybox()?)?,
-        };
-        write_whole(&archive.path, &image.archive(archive.image)?)?;
+        match archive.image {
+            PAUSE if is_newer(&archive.path, &[own.clone(), pause::source()]) => {}
+            PAUSE => write_whole(&archive.path, &pause_image()?.archive(PAUSE)?)?,
+            image => {
+                let busybox = host::static_busybox()?;
+                if !is_newer(&archive.path, &[own.clone(), busybox.clone()]) {
+                    write_whole(&archive.path, &busybox_image(&busybox)?.archive(image)?)?;
+                }
+            }
+        }
     }
     Ok(archives)
+}
+
+/// Whether `built` is there and newer than everything it is made of.
+fn is_newer(built: &Path, parts: &[PathBuf]) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let Some(built) = changed(built) else { return false };
+    parts.iter().all(|part| changed(part).is_some_and(|part| part < built))
 }
 
 /// Writes a file so that a reader sees all of it or the one before.
@@ -148,6 +162,22 @@ mod tests {
             assert!(seen.contains(&wanted), "{wanted:?} is missing in {seen:?}");
         }
         assert_eq!(seen.iter().filter(|(path, ..)| path == "bin/busybox").count(), 1);
+    }
+
+    #[test]
+    fn an_archive_is_built_again_when_a_part_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (part, built) = (folder.path().join("part"), folder.path().join("built"));
+        let write = |path: &Path, seconds: u64| {
+            let file = fs::File::create(path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        };
+        write(&part, 10);
+        assert!(!is_newer(&built, std::slice::from_ref(&part)), "nothing is built yet");
+        write(&built, 20);
+        assert!(is_newer(&built, std::slice::from_ref(&part)));
+        write(&part, 30);
+        assert!(!is_newer(&built, &[part]));
     }
 
     #[test]

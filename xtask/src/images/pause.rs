@@ -4,7 +4,7 @@
 //! Never puts it into an image. Called by the image definitions next door.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -34,12 +34,17 @@ const FLAGS: [&str; 19] = [
     "-Cdebuginfo=0",
 ];
 
+/// The program's only source file.
+pub(super) fn source() -> PathBuf {
+    host::repository().join("images/pause/pause.rs")
+}
+
 /// The pause program for this machine's architecture.
 pub(crate) fn build() -> Result<Vec<u8>> {
     let folder = host::repository().join("target/xtask");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let binary = folder.join(format!("pause-{}", std::process::id()));
-    compile(&host::repository().join("images/pause/pause.rs"), &binary)?;
+    compile(&source(), &binary)?;
     let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     fs::remove_file(&binary)?;
     Ok(bytes)
@@ -53,7 +58,6 @@ fn compile(source: &Path, binary: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::process::{Child, Command};
     use std::time::Duration;
 
@@ -73,7 +77,7 @@ mod tests {
 
     fn compiled(folder: &Path) -> PathBuf {
         let binary = folder.join("pause");
-        compile(&host::repository().join("images/pause/pause.rs"), &binary).unwrap();
+        compile(&source(), &binary).unwrap();
         binary
     }
 
