@@ -1,0 +1,24 @@
+//! Rung 5 of the testing ladder: the built agent, as a process of its own, on a real containerd.
+//!
+//! Every test owns a [`node::Node`]: a private containerd, an agent, a directory of static pods. Tests only look from
+//! outside: the read-only port, files, control groups, and `ctr`. They wait on values with a deadline and never sleep
+//! to let something happen. Called by `cargo xtask test` for each containerd version; see docs/development.md.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails; helpers are not marked as tests")]
+
+mod adoption;
+mod bad_input;
+mod ending;
+mod hooks;
+mod images;
+mod init;
+mod messages;
+mod network;
+mod node;
+mod pods;
+mod restart;
+mod runtime;
+mod runtime_loss;
+mod security;
+mod start;
+mod volumes;
+mod wait;

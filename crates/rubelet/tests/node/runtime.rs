@@ -1,0 +1,91 @@
+//! A private containerd for one test, made and removed by `cargo xtask containerd`.
+//!
+//! `RUBELET_TEST_CONTAINERD` names the version (`installed` without it), `RUBELET_XTASK` the task runner (the one
+//! beside the agent without it).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::wait;
+
+/// A running (or killed) containerd and what its handle says of it.
+pub struct Containerd {
+    dir: PathBuf,
+    handle: Value,
+}
+
+fn xtask() -> Command {
+    let beside = || Path::new(env!("CARGO_BIN_EXE_rubelet")).with_file_name("xtask").into();
+    let program: PathBuf = std::env::var_os("RUBELET_XTASK").map_or_else(beside, PathBuf::from);
+    assert!(program.is_file(), "{} is missing: run `cargo build -p xtask`", program.display());
+    Command::new(program)
+}
+
+/// Runs a command to its end and gives what it printed.
+pub fn output(command: &mut Command) -> String {
+    let answer = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let told = String::from_utf8_lossy(&answer.stderr);
+    assert!(answer.status.success(), "{command:?} failed: {told}");
+    String::from_utf8_lossy(&answer.stdout).into_owned()
+}
+
+impl Containerd {
+    /// Starts one in `dir`, which is short because a socket is in it.
+    pub fn start(dir: &Path) -> Self {
+        let mut this = Self { dir: dir.to_owned(), handle: Value::Null };
+        this.restart();
+        this
+    }
+
+    /// Starts it again in the same folder.
+    pub fn restart(&mut self) {
+        let version = std::env::var("RUBELET_TEST_CONTAINERD").unwrap_or_else(|_| "installed".to_owned());
+        let mut start = xtask();
+        start.args(["containerd", "start", "--version", &version, "--dir"]).arg(&self.dir);
+        self.handle = serde_json::from_str(&output(&mut start)).unwrap();
+    }
+
+    /// Kills the daemon; its containers go on.
+    pub fn kill(&self) {
+        let pid = self.handle["pid"].as_u64().unwrap().to_string();
+        output(Command::new("kill").args(["-KILL", &pid]));
+        let process = Path::new("/proc").join(pid).join("exe");
+        wait::until("containerd to be gone", Duration::from_secs(10), || match process.read_link() {
+            Ok(_) => Err("it is there".to_owned()),
+            Err(_) => Ok(()),
+        });
+    }
+
+    /// A text of the handle.
+    pub fn get(&self, key: &str) -> &str {
+        self.handle[key].as_str().unwrap_or_else(|| panic!("the handle has no {key}: {}", self.handle))
+    }
+
+    /// What `ctr` prints.
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        let mut ctr = Command::new(self.get("ctr"));
+        ctr.args(["--address", self.get("socket"), "--namespace", self.get("namespace")]).args(arguments);
+        output(&mut ctr)
+    }
+
+    /// IDs of all containers and sandboxes, sorted.
+    pub fn containers(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.ctr(&["containers", "ls", "-q"]).lines().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let stopped = xtask().args(["containerd", "stop", "--dir"]).arg(&self.dir).output();
+        if let Ok(answer) = stopped
+            && !answer.status.success()
+        {
+            eprintln!("containerd was not removed: {}", String::from_utf8_lossy(&answer.stderr));
+        }
+    }
+}
