@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use rubelet_core::backoff::{BackoffEntry, BackoffKey};
@@ -28,7 +29,7 @@ pub struct PodRecord {
     /// `metadata.name`.
     pub name: String,
     /// The status last reported.
-    pub status: Option<PodStatus>,
+    pub status: Option<Arc<PodStatus>>,
     /// Crash-loop back-offs.
     pub restarts: Vec<(BackoffKey, BackoffEntry)>,
     /// Back-offs of image pulls.
@@ -183,7 +184,7 @@ mod tests {
         PodRecord {
             namespace: "default".into(),
             name: "web".into(),
-            status: Some(PodStatus { phase: Some("Running".into()), ..Default::default() }),
+            status: Some(Arc::new(PodStatus { phase: Some("Running".into()), ..Default::default() })),
             ..Default::default()
         }
     }

@@ -373,7 +373,7 @@ impl SyncLoop {
                     let record = PodRecord {
                         namespace: worker.key.namespace.to_string(),
                         name: worker.key.name.to_string(),
-                        status: Some((*row.status).clone()),
+                        status: Some(row.status),
                         ..Default::default()
                     };
                     self.records.insert(uid.clone(), record);

@@ -3,6 +3,7 @@
 //! Owns the rule that a name occurs once per source; never looks at other sources (they are merged by UID).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
@@ -15,13 +16,13 @@ pub struct Dropped {
     /// Namespace and name.
     pub key: PodKey,
     /// The pod that is not used, for the event that says so.
-    pub pod: Box<Pod>,
+    pub pod: Arc<Pod>,
 }
 
 /// Keeps the first pod of every name and reports the others (upstream `filterInvalidPods`).
 ///
 /// Pods have been validated one by one before; the order of the source decides who is first.
-pub fn filter_invalid(pods: Vec<Pod>) -> (Vec<Pod>, Vec<Dropped>) {
+pub fn filter_invalid(pods: Vec<Arc<Pod>>) -> (Vec<Arc<Pod>>, Vec<Dropped>) {
     let mut names = BTreeSet::new();
     let mut kept = Vec::with_capacity(pods.len());
     let mut dropped = Vec::new();
@@ -30,7 +31,7 @@ pub fn filter_invalid(pods: Vec<Pod>) -> (Vec<Pod>, Vec<Dropped>) {
         if names.insert(key.clone()) {
             kept.push(pod);
         } else {
-            dropped.push(Dropped { key, pod: Box::new(pod) });
+            dropped.push(Dropped { key, pod });
         }
     }
     (kept, dropped)
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn the_first_pod_of_a_name_stays() {
         let pods = vec![pod("a", "x", "1"), pod("b", "x", "2"), pod("a", "x", "3"), pod("a", "y", "4")];
-        let (kept, dropped) = filter_invalid(pods);
+        let (kept, dropped) = filter_invalid(pods.into_iter().map(Arc::new).collect());
         let uids: Vec<&str> = kept.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
         assert_eq!(uids, ["1", "2", "4"]);
         assert_eq!(dropped.len(), 1);

@@ -41,7 +41,7 @@ pub struct FileSource {
 /// What one file last gave.
 struct Known {
     stamp: Stamp,
-    pod: Option<Pod>,
+    pod: Option<Arc<Pod>>,
     seen: jiff::Timestamp,
 }
 
@@ -139,8 +139,10 @@ impl FileSource {
                         known.seen = now;
                     }
                     static_pod::mark(&mut pod, "file", known.seen);
-                    changed |= known.pod.as_ref() != Some(&pod);
-                    known.pod = Some(pod);
+                    if known.pod.as_deref() != Some(&pod) {
+                        changed = true;
+                        known.pod = Some(Arc::new(pod));
+                    }
                     for warning in warnings {
                         self.tell(format!("{}: {warning}", file.path.display()));
                     }
@@ -168,12 +170,11 @@ impl FileSource {
     }
 
     fn deliver(&mut self) {
-        let pods: Vec<Pod> = self.files.values().filter_map(|known| known.pod.clone()).collect();
-        let (good, dropped) = static_pod::filter_invalid(pods);
+        let pods = self.files.values().filter_map(|known| known.pod.clone()).collect();
+        let (pods, dropped) = static_pod::filter_invalid(pods);
         for bad in dropped {
             self.tell(format!("{}: {bad}", self.path.display()));
         }
-        let pods: Vec<Arc<Pod>> = good.into_iter().map(Arc::new).collect();
         info!(count = pods.len(), path = %self.path.display(), "static pods");
         self.config.publish(SourceKind::File, pods);
         self.delivered = true;

@@ -84,7 +84,8 @@ impl HttpSource {
         let origin = Origin::Url(self.url.clone());
         let list = static_pod::decode_list(parsed.value, &origin, &self.node)
             .map_err(|error| crate::logging::chain(&error))?;
-        let mut pods: Vec<Pod> = vec![];
+        let now = self.clock.now();
+        let mut pods: Vec<Arc<Pod>> = vec![];
         for problem in &list.problems {
             let name = problem.name.as_deref().unwrap_or_default();
             let on_node = format!("{name}-{}", self.node.name.to_lowercase());
@@ -92,26 +93,20 @@ impl HttpSource {
             let before = self.pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&on_node));
             let kept = if before.is_some() { "; the pod it gave before is kept" } else { "" };
             warn!("static pods from {}: {}{kept}", self.url, crate::logging::chain(problem));
-            pods.extend(before.map(|pod| (**pod).clone()));
+            pods.extend(before.cloned());
         }
         for decoded in list.pods {
             for warning in decoded.warnings {
                 warn!("static pods from {}: {warning}", self.url);
             }
-            pods.push(decoded.pod);
+            let mut pod = decoded.pod;
+            static_pod::mark(&mut pod, "http", now);
+            pods.push(Arc::new(pod));
         }
-        let (good, dropped) = static_pod::filter_invalid(pods);
+        let (pods, dropped) = static_pod::filter_invalid(pods);
         for bad in dropped {
             warn!("static pods from {}: {bad}", self.url);
         }
-        let now = self.clock.now();
-        let pods: Vec<Arc<Pod>> = good
-            .into_iter()
-            .map(|mut pod| {
-                static_pod::mark(&mut pod, "http", now);
-                Arc::new(pod)
-            })
-            .collect();
         info!(count = pods.len(), url = self.url, "static pods");
         self.pods = pods.clone();
         self.config.publish(SourceKind::Http, pods);

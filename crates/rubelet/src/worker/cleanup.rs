@@ -49,6 +49,7 @@ impl PodWorker {
             return self.pause_after_failure();
         }
         self.record.finished = true;
+        self.dirty = true;
         self.apply(Input::CleanedUp);
         Pause::No
     }
@@ -134,7 +135,8 @@ impl PodWorker {
 
     /// Keeps one dead instance of each container and one dead sandbox besides the ready one; removes older ones
     /// (upstream: container garbage collection with one dead container per container).
-    pub(super) async fn prune_dead(&self, observed: &ObservedPod) {
+    /// Returns whether there was anything to remove.
+    pub(super) async fn prune_dead(&self, observed: &ObservedPod) -> bool {
         let dead = |c: &&ObservedContainer| c.state == ObservedState::Exited;
         let mut kept: std::collections::BTreeSet<&str> = Default::default();
         let old: Vec<&ContainerId> = observed
@@ -144,6 +146,7 @@ impl PodWorker {
             .filter(|container| !kept.insert(&container.name))
             .map(|container| &container.id)
             .collect();
+        let mut any = !old.is_empty();
         for id in old {
             let request = v1::RemoveContainerRequest { container_id: id.to_string() };
             match self.services.runtime.remove_container(request).await {
@@ -160,6 +163,7 @@ impl PodWorker {
             !sandbox.ready && !observed.containers.iter().any(|container| container.sandbox_id == sandbox.id)
         });
         for sandbox in unused {
+            any = true;
             let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.to_string() };
             if let Err(error) = self.services.runtime.remove_pod_sandbox(request).await
                 && !error.is_not_found()
@@ -167,6 +171,7 @@ impl PodWorker {
                 warn!(pod = self.subject.name, "an old sandbox stays: {error}");
             }
         }
+        any
     }
 
     async fn remove_cgroup(&self) {

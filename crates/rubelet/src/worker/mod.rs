@@ -82,8 +82,8 @@ pub struct PodWorker {
     pod: Option<Arc<Pod>>,
     state: PodState,
     record: PodRecord,
-    /// What the journal holds, to write only what changed.
-    saved: PodRecord,
+    /// The record holds something that the journal does not.
+    dirty: bool,
     restarts: BackoffTable,
     pulls: BackoffTable,
     start_errors: StartErrors,
@@ -93,7 +93,9 @@ pub struct PodWorker {
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
     kill_memory: KillMemory,
     retry: Duration,
-    /// Whether the last thing done changed the runtime, so that the cheap waiting may not begin yet.
+    /// The observation that the last sync ended with, if nothing was done since.
+    fresh: Option<ObservedPod>,
+    /// Minted by the state machine; consumed by the clean-up.
     proof: Option<rubelet_core::lifecycle::ContainersStopped>,
 }
 
@@ -109,7 +111,7 @@ impl PodWorker {
             uid: spec.uid,
             pod: spec.pod,
             state: spec.state,
-            saved: spec.record.clone(),
+            dirty: false,
             record: spec.record,
             start_errors: StartErrors::new(),
             verdicts: ProbeVerdicts::default(),
@@ -117,6 +119,7 @@ impl PodWorker {
             sandbox_config: None,
             kill_memory: KillMemory::default(),
             retry: RETRY_FIRST,
+            fresh: None,
             proof: None,
         }
     }
@@ -128,16 +131,17 @@ impl PodWorker {
             self.absorb();
             let pause = match &self.state {
                 PodState::WaitingForPredecessor => Pause::UntilInput,
-                PodState::Syncing => self.sync().await,
-                PodState::Terminating { .. } => self.terminate().await,
-                PodState::Terminated { .. } => self.clean_up().await,
+                // Boxed, so that a worker at rest is small: most pods do nothing most of the time.
+                PodState::Syncing => Box::pin(self.sync()).await,
+                PodState::Terminating { .. } => Box::pin(self.terminate()).await,
+                PodState::Terminated { .. } => Box::pin(self.clean_up()).await,
                 PodState::Finished { cause } => {
                     let cause = cause.clone();
-                    self.leave(&cause).await;
+                    Box::pin(self.leave(&cause)).await;
                     return WorkerExit { uid: self.uid, cause };
                 }
             };
-            self.save().await;
+            Box::pin(self.save()).await;
             // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth.
             match pause {
                 Pause::No => {}
@@ -153,6 +157,9 @@ impl PodWorker {
     /// Takes what is in the mailbox and steps the state machine.
     fn absorb(&mut self) {
         let inputs = self.mailbox.take();
+        if inputs.poked {
+            self.fresh = None;
+        }
         if let Some(pod) = inputs.pod {
             self.pod = Some(pod);
             self.publish_row();
@@ -243,7 +250,7 @@ impl PodWorker {
         let generated = status::generate(&StatusInputs {
             pod: &pod,
             observed,
-            previous: self.record.status.as_ref(),
+            previous: self.record.status.as_deref(),
             verdicts: &self.verdicts,
             start_errors: &self.start_errors,
             ending,
@@ -259,11 +266,12 @@ impl PodWorker {
     /// Publishes a status unless it says nothing new or must not follow the one before.
     fn publish_status(&mut self, pod: &Pod, generated: &PodStatus, may_run: bool) {
         let empty = PodStatus::default();
-        let old = self.record.status.as_ref().unwrap_or(&empty);
+        let old = self.record.status.as_deref().unwrap_or(&empty);
         match status::merge_for_update(pod, old, generated, may_run, self.services.clock.now()) {
             Ok(merged) if self.record.status.is_some() && status::semantically_equal(old, &merged) => {}
             Ok(merged) => {
-                self.record.status = Some(merged);
+                self.record.status = Some(Arc::new(merged));
+                self.dirty = true;
                 self.publish_row();
             }
             Err(illegal) => {
@@ -274,10 +282,9 @@ impl PodWorker {
 
     fn publish_row(&self) {
         let Some(pod) = self.pod.clone() else { return };
-        let status = self.record.status.clone().unwrap_or_else(|| pod.status.clone().unwrap_or_default());
-        self.services
-            .table
-            .publish(&self.uid, PodRow { pod, status: Arc::new(status), state: self.state.clone() });
+        let status = self.record.status.clone();
+        let status = status.unwrap_or_else(|| Arc::new(pod.status.clone().unwrap_or_default()));
+        self.services.table.publish(&self.uid, PodRow { pod, status, state: self.state.clone() });
     }
 
     /// Writes the journal record if it changed. A failure is told and costs nothing but memory across a
@@ -287,12 +294,15 @@ impl PodWorker {
             return;
         }
         let kept = |table: &BackoffTable| table.entries().map(|(key, entry)| (key.clone(), *entry)).collect();
-        (self.record.restarts, self.record.pulls) = (kept(&self.restarts), kept(&self.pulls));
-        if self.record == self.saved {
+        let (restarts, pulls): (Vec<_>, Vec<_>) = (kept(&self.restarts), kept(&self.pulls));
+        if !self.dirty && restarts == self.record.restarts && pulls == self.record.pulls {
             return;
         }
+        (self.record.restarts, self.record.pulls) = (restarts, pulls);
+        // A write that fails is tried again with the worker's next round.
+        self.dirty = true;
         match self.services.journal.save(&self.uid, &self.record).await {
-            Ok(()) => self.saved = self.record.clone(),
+            Ok(()) => self.dirty = false,
             Err(error) => warn!(pod = self.subject.name, "{}", crate::logging::chain(&error)),
         }
     }

@@ -33,9 +33,13 @@ pub(super) enum Stop {
 impl PodWorker {
     pub(super) async fn sync(&mut self) -> Pause {
         let Some(pod) = self.pod.clone() else { return Pause::UntilInput };
-        let observed = match self.observe().await {
-            Ok(observed) => observed,
-            Err(pause) => return pause,
+        // The sync before may have ended by reading what came of it.
+        let observed = match self.fresh.take() {
+            Some(observed) => observed,
+            None => match self.observe().await {
+                Ok(observed) => observed,
+                Err(pause) => return pause,
+            },
         };
         let now = self.services.clock.now();
         let plan = compute_pod_actions(&PodActionInputs {
@@ -43,7 +47,7 @@ impl PodWorker {
             observed: &observed,
             verdicts: &self.verdicts,
             backoff: &self.restarts,
-            reported: self.record.status.as_ref(),
+            reported: self.record.status.as_deref(),
             ending: false,
             hash: rubelet_core::hash::container_hash,
             now,
@@ -52,7 +56,11 @@ impl PodWorker {
             self.start_errors.insert(waiting.name.clone(), status::crash_loop_error(&pod, waiting));
         }
         let generated = self.publish(&observed, Ending::No);
-        if self.record.status.as_ref().is_some_and(|s| status::deadline(&pod, s).is_some_and(|at| at <= now))
+        if self
+            .record
+            .status
+            .as_deref()
+            .is_some_and(|s| status::deadline(&pod, s).is_some_and(|at| at <= now))
         {
             let cause = TerminationCause::Killed {
                 reason: "DeadlineExceeded",
@@ -105,7 +113,7 @@ impl PodWorker {
         let clock = &self.services.clock;
         let resync = self.services.node.sync_frequency;
         let deadline =
-            self.record.status.as_ref().and_then(|s| status::deadline(pod, s)).map(|at| clock.until(at));
+            self.record.status.as_deref().and_then(|s| status::deadline(pod, s)).map(|at| clock.until(at));
         let back_offs = plan.backing_off.iter().map(|waiting| clock.until(waiting.until));
         let next = back_offs.chain(deadline).chain([resync]).min().unwrap_or(resync);
         // A timer that fires a hair early would find the time not come and spin; a millisecond is enough.
@@ -305,8 +313,14 @@ impl PodWorker {
             observed = self.observe().await.map_err(|_| Stop::Failed)?;
             self.publish(&observed, Ending::No);
         }
-        self.prune_dead(&observed).await;
-        if failed { Err(Stop::Failed) } else { Ok(()) }
+        let pruned = self.prune_dead(&observed).await;
+        if failed {
+            return Err(Stop::Failed);
+        }
+        if !pruned {
+            self.fresh = Some(observed);
+        }
+        Ok(())
     }
 }
 
