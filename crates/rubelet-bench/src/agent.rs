@@ -1,0 +1,275 @@
+//! The agent as a process: its configuration, start, static pods, what it reports of them, and its end.
+//!
+//! Sees the agent only as an operator does: manifests in, `/pods` and `/healthz` out. Called by the plan of the
+//! benchmark.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::http::{Connection, free_port};
+use crate::pods::{self, NODE_NAME, Places};
+use crate::wall_seconds;
+
+/// How long the agent may take to answer for the first time, and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a starting agent is asked for its health.
+const HEALTH_POLL: Duration = Duration::from_millis(1);
+
+/// The agent's folder and program.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    /// The binary.
+    pub(crate) program: PathBuf,
+    /// Everything the benchmark writes.
+    pub(crate) dir: PathBuf,
+    /// What is configured.
+    pub(crate) places: Places,
+    /// The runtime's socket.
+    pub(crate) socket: PathBuf,
+    /// `-v`.
+    pub(crate) verbosity: u8,
+}
+
+/// A running agent. It is killed when this is dropped without [`Agent::stop`].
+pub(crate) struct Agent {
+    child: Child,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// From the start of the process to the first good answer of `/healthz`, seconds.
+    pub(crate) start_to_healthz: f64,
+    pods: Connection,
+    site: Site,
+}
+
+/// How one run of the agent went.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentRun {
+    /// From the first manifest's rename until every pod was seen Running and Ready, seconds.
+    pub(crate) total: f64,
+    /// From the first rename until each pod was first seen Running and Ready, seconds, in the order they came.
+    pub(crate) each: Vec<f64>,
+    /// When the first manifest was renamed, seconds since 1970.
+    pub(crate) began_at: f64,
+}
+
+impl Agent {
+    /// Starts the agent and waits for its first good health.
+    pub(crate) async fn start(site: &Site) -> Result<Self> {
+        let (healthz, read_only) = (free_port().await?, free_port().await?);
+        for dir in [&site.places.root_dir, &site.places.pod_logs_dir, &site.places.manifests] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let config = site.dir.join("config.yaml");
+        // JSON is YAML.
+        fs::write(&config, site.config(healthz, read_only).to_string())?;
+        let log = fs::File::options().create(true).append(true).open(site.dir.join("agent.log"))?;
+        let began = Instant::now();
+        let mut child = Command::new(&site.program)
+            .arg("--config")
+            .arg(&config)
+            .arg("--root-dir")
+            .arg(&site.places.root_dir)
+            .args(["--hostname-override", NODE_NAME])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", site.program.display()))?;
+        let pid = child.id().context("the agent has no process")?;
+        loop {
+            if let Ok(mut connection) = Connection::open(healthz).await
+                && connection.get("/healthz").await.is_ok()
+            {
+                break;
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the agent ended with {status}; see {}", site.dir.join("agent.log").display());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("the agent does not answer; see {}", site.dir.join("agent.log").display());
+            }
+            tokio::time::sleep(HEALTH_POLL).await;
+        }
+        let start_to_healthz = began.elapsed().as_secs_f64();
+        let pods = Connection::open(read_only).await.context("the agent's read-only port")?;
+        Ok(Self { child, pid, start_to_healthz, pods, site: site.clone() })
+    }
+
+    /// Puts so many manifests into the directory at once and waits until all of their pods are ready.
+    pub(crate) async fn run_pods(&mut self, count: usize, poll: Duration, limit: Duration) -> Result<AgentRun> {
+        let staging = self.site.dir.join("staging");
+        fs::create_dir_all(&staging)?;
+        let files: Vec<_> = (0..count)
+            .map(|number| {
+                let (name, text) = (pods::file_name(number), pods::manifest(number).to_string());
+                fs::write(staging.join(&name), text)?;
+                Ok((staging.join(&name), self.site.places.manifests.join(&name)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let (began_at, began) = (wall_seconds(), Instant::now());
+        for (from, to) in &files {
+            fs::rename(from, to)?;
+        }
+        let each = self.wait_ready(count, began, poll, limit).await?;
+        Ok(AgentRun { total: each.last().copied().unwrap_or_default(), each, began_at })
+    }
+
+    /// Waits until so many pods are seen ready; returns when each was first seen so, in seconds since `began`.
+    pub(crate) async fn wait_ready(
+        &mut self,
+        count: usize,
+        began: Instant,
+        poll: Duration,
+        limit: Duration,
+    ) -> Result<Vec<f64>> {
+        let (mut seen, mut each) = (BTreeSet::new(), vec![]);
+        loop {
+            let asked = Instant::now();
+            let list = self.pods.get("/pods").await?;
+            let at = began.elapsed().as_secs_f64();
+            for name in ready_pods(&list)? {
+                if seen.insert(name) {
+                    each.push(at);
+                }
+            }
+            if each.len() >= count {
+                return Ok(each);
+            }
+            if began.elapsed() > limit {
+                bail!(
+                    "{} of {count} pods are ready after {} s; see {}",
+                    each.len(),
+                    limit.as_secs(),
+                    self.site.dir.join("agent.log").display()
+                );
+            }
+            tokio::time::sleep(poll.saturating_sub(asked.elapsed())).await;
+        }
+    }
+
+    /// Waits until the agent reports no pod any more: it has finished with all of them.
+    pub(crate) async fn wait_forgotten(&mut self, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        while !serde_json::from_slice::<PodList>(&self.pods.get("/pods").await?)?.items.is_empty() {
+            if began.elapsed() > limit {
+                bail!("the agent still reports pods that are gone");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes every manifest away.
+    pub(crate) fn remove_manifests(&self) -> Result<()> {
+        remove_files(&self.site.places.manifests)
+    }
+
+    /// Ends the agent as an operator would; containers go on.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("no such pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.context("the agent does not end")??;
+        Ok(())
+    }
+}
+
+impl Site {
+    fn config(&self, healthz_port: u16, read_only_port: u16) -> serde_json::Value {
+        json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "containerRuntimeEndpoint": format!("unix://{}", self.socket.display()),
+            "staticPodPath": self.places.manifests,
+            "podLogsDir": self.places.pod_logs_dir,
+            "address": "127.0.0.1",
+            "readOnlyPort": read_only_port,
+            "healthzPort": healthz_port,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": self.places.cgroup_root,
+            "failCgroupV1": false,
+            "failSwapOn": false,
+            "maxPods": 1000,
+            "logging": {"verbosity": self.verbosity},
+        })
+    }
+}
+
+fn remove_files(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// As much of a PodList as is needed: it is read often.
+#[derive(Deserialize)]
+struct PodList {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    phase: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+/// Names of the pods that are Running and Ready.
+fn ready_pods(list: &[u8]) -> Result<Vec<String>> {
+    let list: PodList = serde_json::from_slice(list).context("/pods is not understood")?;
+    let ready = |item: &Item| {
+        let is_ready = |c: &Condition| c.r#type == "Ready" && c.status == "True";
+        item.status.phase == "Running" && item.status.conditions.iter().any(is_ready)
+    };
+    Ok(list.items.into_iter().filter(ready).map(|item| item.metadata.name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_running_and_ready_counts() {
+        let pod = |name: &str, phase: &str, ready: &str| {
+            json!({"metadata": {"name": name}, "spec": {},
+                   "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let list = json!({"items": [
+            pod("a", "Running", "True"),
+            pod("b", "Running", "False"),
+            pod("c", "Pending", "True"),
+            {"metadata": {"name": "d"}},
+        ]});
+        assert_eq!(ready_pods(list.to_string().as_bytes()).unwrap(), ["a"]);
+        assert!(ready_pods(b"garbage").is_err());
+    }
+}

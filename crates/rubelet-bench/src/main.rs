@@ -1,0 +1,121 @@
+//! Measures the agent against the floor: the same CRI calls with nothing around them.
+//!
+//! Owns the command line and prints the report. Given a runtime of its own and a built agent by `cargo xtask bench`,
+//! which is the way to run it; see docs/benchmarks.md. Nothing depends on this crate and nothing of it is shipped.
+
+mod agent;
+mod floor;
+mod http;
+mod numbers;
+mod plan;
+mod pods;
+mod procfs;
+mod report;
+mod runtime;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::plan::{Bench, Size};
+
+/// What `cargo xtask bench` tells; every path is absolute.
+#[derive(Debug, Parser)]
+#[command(name = "rubelet-bench", about = "Measures the agent against the bare CRI calls")]
+struct Cli {
+    /// Socket of a container runtime that nobody else uses; it must hold no pods.
+    #[arg(long)]
+    socket: PathBuf,
+    /// The agent.
+    #[arg(long)]
+    agent: PathBuf,
+    /// An existing folder for everything that is written.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Cgroup under which pods are put.
+    #[arg(long, default_value = "/")]
+    cgroup_root: String,
+    /// Fewer repetitions and fewer pods: shows that it works, not how fast.
+    #[arg(long)]
+    quick: bool,
+    /// Pods in the runs with many.
+    #[arg(long)]
+    pods: Option<usize>,
+    /// Runs with one pod, of each side.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Runs with many pods, of each side.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds that the idle agent is watched.
+    #[arg(long)]
+    idle: Option<u64>,
+    /// Log verbosity of the agent. More than 2 costs time that is then measured.
+    #[arg(long, default_value_t = 2)]
+    verbosity: u8,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let preset = if cli.quick { Size::quick() } else { Size::full() };
+    let size = Size {
+        pods: cli.pods.unwrap_or(preset.pods).max(1),
+        runs: cli.runs.unwrap_or(preset.runs).max(1),
+        rounds: cli.rounds.unwrap_or(preset.rounds).max(1),
+        idle: cli.idle.map_or(preset.idle, Duration::from_secs),
+        ..preset
+    };
+    let site = agent::Site {
+        program: cli.agent.clone(),
+        places: pods::Places {
+            root_dir: cli.dir.join("kubelet"),
+            pod_logs_dir: cli.dir.join("pod-logs"),
+            manifests: cli.dir.join("manifests"),
+            cgroup_root: cli.cgroup_root.clone(),
+        },
+        dir: cli.dir.clone(),
+        socket: cli.socket.clone(),
+        verbosity: cli.verbosity,
+    };
+    let report = runtime.block_on(async { Bench::new(site, size).await?.run().await })?;
+    if cli.json {
+        println!("{:#}", report.to_json());
+    } else {
+        print!("{}", report.to_text());
+    }
+    Ok(())
+}
+
+/// The time of day, to compare with what the runtime says of when something was created. Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real world and is never simulated")]
+fn wall_seconds() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A progress line, on stderr so that stdout holds only the report.
+fn say(line: &str) {
+    eprintln!("==> {line}");
+}

@@ -1,0 +1,285 @@
+//! What is measured, in which order.
+//!
+//! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
+//! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
+//! `report`. Called by `main`.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rubelet_cri::CriClient;
+use rubelet_linux::facts::MachineFacts;
+use tokio::time::Instant;
+
+use crate::agent::{Agent, AgentRun, Site};
+use crate::floor::{self, FloorRun};
+use crate::pods::{self, Asked};
+use crate::procfs::{self, Idle};
+use crate::report::Report;
+use crate::{runtime, say};
+
+/// Rest of the agent before it gets pods: its first list is done, its start-up is over.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Rest before the agent is watched idle.
+const SETTLE_IDLE: Duration = Duration::from_secs(8);
+/// How often one pod is looked for. Each look costs the agent a little.
+const POLL_ONE: Duration = Duration::from_millis(2);
+/// How often many pods are looked for: the answer is long, and 100 ms are little of what it takes.
+const POLL_MANY: Duration = Duration::from_millis(100);
+/// How long pods may take to come, or to go.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Size {
+    /// Pods in the runs with many.
+    pub(crate) pods: usize,
+    /// Runs with one pod, of each side.
+    pub(crate) runs: usize,
+    /// Runs with many pods, of each side.
+    pub(crate) rounds: usize,
+    /// How long the idle agent is watched.
+    pub(crate) idle: Duration,
+    /// Other concurrencies the floor is measured at, for comparison, and how often.
+    pub(crate) other_floors: (&'static [usize], usize),
+}
+
+impl Size {
+    /// For results.
+    pub(crate) fn full() -> Self {
+        Self {
+            pods: 100,
+            runs: 10,
+            rounds: 3,
+            idle: Duration::from_secs(60),
+            other_floors: (&[8, 16, 32], 2),
+        }
+    }
+
+    /// To see that it works.
+    pub(crate) fn quick() -> Self {
+        Self { pods: 10, runs: 3, rounds: 1, idle: Duration::from_secs(5), other_floors: (&[4], 1) }
+    }
+}
+
+/// One run of each side: the two of a pair were made one after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    /// The bare calls.
+    pub(crate) floor: FloorRun,
+    /// When the runtime created the first sandbox of the floor, seconds since 1970.
+    pub(crate) floor_sandbox_at: f64,
+    /// The agent.
+    pub(crate) agent: AgentRun,
+    /// When the runtime created the first sandbox of the agent.
+    pub(crate) agent_sandbox_at: f64,
+    /// CPU time of the agent during its run, seconds.
+    pub(crate) agent_cpu: f64,
+}
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) size: Size,
+    pub(crate) runtime: String,
+    pub(crate) machine: MachineFacts,
+    /// Load of the machine, looked at before every run.
+    pub(crate) loads: Vec<f64>,
+    pub(crate) binary_bytes: u64,
+    /// Seconds from the start of the process to the first good health, without pods.
+    pub(crate) starts: Vec<f64>,
+    pub(crate) one: Vec<Pair>,
+    pub(crate) many: Vec<Pair>,
+    /// The floor with many pods at other concurrencies: how many at once, seconds of each run.
+    pub(crate) other_floors: Vec<(usize, Vec<f64>)>,
+    pub(crate) idle_empty: Idle,
+    pub(crate) idle_many: Idle,
+    /// The same pods, found by an agent that was started after them.
+    pub(crate) idle_adopted: Idle,
+    /// Seconds from the start of an agent among running pods to its first good health, and until all are ready.
+    pub(crate) adoption: (f64, f64),
+}
+
+/// The benchmark with its tools.
+pub(crate) struct Bench {
+    site: Site,
+    size: Size,
+    client: CriClient,
+    machine: MachineFacts,
+    asked: Vec<Asked>,
+    loads: Vec<f64>,
+    starts: Vec<f64>,
+}
+
+impl Bench {
+    /// Connects to the runtime and prepares the calls of every pod.
+    pub(crate) async fn new(site: Site, size: Size) -> Result<Self> {
+        let client = runtime::connect(&site.socket).await?;
+        runtime::must_be_empty(&client).await?;
+        let machine = rubelet_linux::facts::machine().context("cannot read facts about this machine")?;
+        let asked = (0..size.pods.max(1))
+            .map(|number| pods::asked(&pods::decode(number, &site.places)?, &site.places, &machine))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { site, size, client, machine, asked, loads: vec![], starts: vec![] })
+    }
+
+    /// Measures everything. Whatever happens, the runtime is emptied at the end.
+    pub(crate) async fn run(mut self) -> Result<Report> {
+        let measured = self.measure().await;
+        let emptied = runtime::empty(&self.client).await;
+        self.remove_files()?;
+        let measured = measured?;
+        emptied?;
+        Ok(Report::of(&measured))
+    }
+
+    async fn measure(&mut self) -> Result<Measured> {
+        let Size { pods, runs, rounds, idle, other_floors } = self.size.clone();
+        let binary_bytes = fs::metadata(&self.site.program)?.len();
+        say("warming up");
+        self.floor(1, 1).await?;
+
+        let mut one = vec![];
+        for run in 1..=runs {
+            say(&format!("one pod, run {run} of {runs}"));
+            let (floor, floor_sandbox_at) = self.floor(1, 1).await?;
+            let (agent, pair) = self.agent(1, POLL_ONE, (floor, floor_sandbox_at)).await?;
+            self.clear(agent).await?;
+            one.push(pair);
+        }
+
+        say(&format!("idle without pods, {} s", idle.as_secs()));
+        let agent = self.start_agent().await?;
+        tokio::time::sleep(SETTLE_IDLE).await;
+        let idle_empty = procfs::watch(agent.pid, idle).await?;
+        self.clear(agent).await?;
+
+        let mut floors = vec![];
+        for at_once in other_floors.0 {
+            let mut totals = vec![];
+            for _ in 0..other_floors.1 {
+                say(&format!("floor of {pods} pods, {at_once} at once"));
+                totals.push(self.floor(pods, *at_once).await?.0.total);
+            }
+            floors.push((*at_once, totals));
+        }
+
+        let mut many = vec![];
+        let mut running = None;
+        for round in 1..=rounds {
+            if let Some(agent) = running.take() {
+                self.clear(agent).await?;
+            }
+            say(&format!("{pods} pods, round {round} of {rounds}"));
+            let floor = self.floor(pods, pods).await?;
+            let (agent, pair) = self.agent(pods, POLL_MANY, floor).await?;
+            say(&format!("floor {:.2} s, agent {:.2} s", pair.floor.total, pair.agent.total));
+            many.push(pair);
+            running = Some(agent);
+        }
+
+        let agent = running.context("no rounds")?;
+        say(&format!("idle with {pods} pods, {} s", idle.as_secs()));
+        tokio::time::sleep(SETTLE_IDLE).await;
+        let idle_many = procfs::watch(agent.pid, idle).await?;
+        say("starting the agent again among the pods");
+        agent.stop().await?;
+        let began = Instant::now();
+        let mut agent = Agent::start(&self.site).await?;
+        let known = agent.wait_ready(pods, began, POLL_MANY, LIMIT).await?;
+        let adoption = (agent.start_to_healthz, known.last().copied().unwrap_or_default());
+        tokio::time::sleep(SETTLE_IDLE).await;
+        let idle_adopted = procfs::watch(agent.pid, idle).await?;
+        self.clear(agent).await?;
+
+        Ok(Measured {
+            runtime: runtime::version(&self.client).await?,
+            machine: self.machine.clone(),
+            size: self.size.clone(),
+            loads: self.loads.clone(),
+            binary_bytes,
+            starts: self.starts.clone(),
+            one,
+            many,
+            other_floors: floors,
+            idle_empty,
+            idle_many,
+            idle_adopted,
+            adoption,
+        })
+    }
+
+    /// One run of the floor, with everything taken away after it. Returns when the first sandbox was created, too.
+    async fn floor(&mut self, pods: usize, at_once: usize) -> Result<(FloorRun, f64)> {
+        self.loads.extend(procfs::load());
+        for asked in &self.asked[..pods] {
+            pods::make_files(asked)?;
+        }
+        let run = floor::run(&self.client, &self.asked[..pods], at_once).await?;
+        let sandbox_at = self.first_sandbox().await?;
+        self.make_empty().await?;
+        Ok((run, sandbox_at))
+    }
+
+    /// One run of the agent, whose pods stay; with the run of the floor before it this is a pair.
+    async fn agent(&mut self, pods: usize, poll: Duration, floor: (FloorRun, f64)) -> Result<(Agent, Pair)> {
+        self.loads.extend(procfs::load());
+        let mut agent = self.start_agent().await?;
+        tokio::time::sleep(SETTLE).await;
+        let cpu = procfs::cpu_seconds(agent.pid)?;
+        let run = agent.run_pods(pods, poll, LIMIT).await?;
+        let agent_cpu = procfs::cpu_seconds(agent.pid)? - cpu;
+        let (floor, floor_sandbox_at) = floor;
+        let agent_sandbox_at = self.first_sandbox().await?;
+        Ok((agent, Pair { floor, floor_sandbox_at, agent: run, agent_sandbox_at, agent_cpu }))
+    }
+
+    async fn start_agent(&mut self) -> Result<Agent> {
+        let agent = Agent::start(&self.site).await?;
+        self.starts.push(agent.start_to_healthz);
+        Ok(agent)
+    }
+
+    /// When the runtime created its oldest sandbox, seconds since 1970.
+    async fn first_sandbox(&self) -> Result<f64> {
+        let sandboxes = runtime::sandboxes(&self.client).await?;
+        let first = sandboxes.iter().map(|sandbox| sandbox.created_at).min().context("no sandbox is there")?;
+        Ok(first as f64 / 1e9)
+    }
+
+    /// Has the agent take its pods away, ends it, and leaves nothing of either.
+    async fn clear(&mut self, mut agent: Agent) -> Result<()> {
+        agent.remove_manifests()?;
+        if !runtime::becomes_empty(&self.client, LIMIT).await? {
+            say("the agent does not take its pods away; the benchmark does");
+        }
+        agent.wait_forgotten(LIMIT).await?;
+        agent.stop().await?;
+        self.make_empty().await
+    }
+
+    /// Takes away what is left of a run.
+    async fn make_empty(&self) -> Result<()> {
+        runtime::empty(&self.client).await?;
+        runtime::becomes_empty(&self.client, LIMIT).await?;
+        self.remove_files()
+    }
+
+    fn remove_files(&self) -> Result<()> {
+        let places = &self.site.places;
+        let staging = self.site.dir.join("staging");
+        for dir in [&places.root_dir, &places.pod_logs_dir, &places.manifests, &staging] {
+            match fs::remove_dir_all(dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("cannot remove {}", dir.display()))?,
+            }
+        }
+        let hierarchies = rubelet_linux::cgroup::hierarchies(std::path::Path::new("/sys/fs/cgroup"));
+        for asked in &self.asked {
+            rubelet_linux::cgroup::remove(&hierarchies, &asked.cgroup)
+                .with_context(|| format!("cannot remove cgroup {}", asked.cgroup))?;
+        }
+        Ok(())
+    }
+}
