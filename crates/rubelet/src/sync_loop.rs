@@ -218,6 +218,9 @@ impl SyncLoop {
             PodState::Syncing
         };
         debug!(pod = %key, %uid, alive, "starting its worker");
+        if has_probes(&wanted.pod) {
+            warn!(pod = %key, "this version does not carry out probes; the pod runs as if it had none");
+        }
         self.spawn(
             key.clone(),
             WorkerSpec {
@@ -395,6 +398,12 @@ impl SyncLoop {
         self.records.retain(|uid, _| known.contains(uid));
         crate::sweep::run(&self.services, &known).await;
     }
+}
+
+fn has_probes(pod: &Pod) -> bool {
+    pod.spec.iter().flat_map(rubelet_core::containers::regular_containers).any(|container| {
+        container.liveness_probe.is_some() || container.readiness_probe.is_some() || container.startup_probe.is_some()
+    })
 }
 
 async fn sleep_until(at: Option<Instant>) {
