@@ -132,7 +132,7 @@ impl PodWorker {
             let pause = match &self.state {
                 PodState::WaitingForPredecessor => Pause::UntilInput,
                 // Boxed, so that a worker at rest is small: most pods do nothing most of the time.
-                PodState::Syncing => Box::pin(self.sync()).await,
+                PodState::Syncing => self.sync_until_deadline().await,
                 PodState::Terminating { .. } => Box::pin(self.terminate()).await,
                 PodState::Terminated { .. } => Box::pin(self.clean_up()).await,
                 PodState::Finished { cause } => {
@@ -152,6 +152,28 @@ impl PodWorker {
                 Pause::UntilInput => self.mailbox.filled().await,
             }
         }
+    }
+
+    /// One sync, told to stop at its next safe point when the pod's active deadline passes in the middle of it.
+    async fn sync_until_deadline(&mut self) -> Pause {
+        let clock = self.services.clock.clone();
+        let deadline = self.deadline().map(|at| clock.until(at));
+        let mailbox = self.mailbox.clone();
+        let mut sync = Box::pin(self.sync());
+        let Some(deadline) = deadline else { return sync.await };
+        // Both arms are cancel-safe: the sync goes on after the timer, which only fills the mailbox.
+        tokio::select! {
+            pause = &mut sync => pause,
+            () = tokio::time::sleep(deadline) => {
+                mailbox.terminate(mailbox::Terminate { cause: deadline_exceeded(), grace: None });
+                sync.await
+            }
+        }
+    }
+
+    /// When the pod's activeDeadlineSeconds end.
+    fn deadline(&self) -> Option<jiff::Timestamp> {
+        status::deadline(self.pod.as_deref()?, self.record.status.as_deref()?)
     }
 
     /// Takes what is in the mailbox and steps the state machine.
@@ -181,6 +203,11 @@ impl PodWorker {
             debug!(pod = self.subject.name, from = ?self.state, to = ?next, "stage");
             self.state = next;
             self.retry = RETRY_FIRST;
+            if let PodState::Terminating { cause: TerminationCause::Killed { reason, message }, .. } =
+                &self.state
+            {
+                self.services.events.normal(&self.subject, reason, message.clone());
+            }
             self.publish_row();
         }
         for effect in effects {
@@ -327,5 +354,13 @@ impl PodWorker {
 
     fn container_subject(&self, container: &str) -> EventSubject {
         EventSubject { container: Some(container.to_owned()), ..self.subject.clone() }
+    }
+}
+
+/// The end of a pod whose activeDeadlineSeconds have passed.
+fn deadline_exceeded() -> TerminationCause {
+    TerminationCause::Killed {
+        reason: status::DEADLINE_EXCEEDED.reason,
+        message: status::DEADLINE_EXCEEDED.message.to_owned(),
     }
 }

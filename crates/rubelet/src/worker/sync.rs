@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
-use rubelet_core::lifecycle::{Input, TerminationCause};
+use rubelet_core::lifecycle::Input;
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::phase::Phase;
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
@@ -56,22 +56,8 @@ impl PodWorker {
             self.start_errors.insert(waiting.name.clone(), status::crash_loop_error(&pod, waiting));
         }
         let generated = self.publish(&observed, Ending::No);
-        if self
-            .record
-            .status
-            .as_deref()
-            .is_some_and(|s| status::deadline(&pod, s).is_some_and(|at| at <= now))
-        {
-            let cause = TerminationCause::Killed {
-                reason: "DeadlineExceeded",
-                message: "Pod was active on the node longer than the specified deadline".to_owned(),
-            };
-            self.services.events.normal(
-                &self.subject,
-                "DeadlineExceeded",
-                "Pod was active on the node longer than the specified deadline",
-            );
-            self.apply(Input::Terminate { cause, grace: self.own_grace() });
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.apply(Input::Terminate { cause: super::deadline_exceeded(), grace: self.own_grace() });
             return Pause::No;
         }
         if plan.pod_done || Phase::of(&generated).is_some_and(Phase::is_terminal) {
@@ -82,7 +68,7 @@ impl PodWorker {
             self.retry = RETRY_FIRST;
             self.sandbox_config = None;
             self.tell_back_offs(&pod, &plan);
-            return self.until_next(&pod, &plan);
+            return self.until_next(&plan);
         }
         match self.execute(&pod, observed, &plan).await {
             Ok(()) => {
@@ -97,7 +83,7 @@ impl PodWorker {
                     self.publish(&observed, Ending::No);
                 }
                 let pause = self.pause_after_failure();
-                match self.until_next(&pod, &plan) {
+                match self.until_next(&plan) {
                     // A pull that backs off, or a deadline, names a better time than the general pause.
                     Pause::For(known) if matches!(pause, Pause::For(general) if known < general) => {
                         Pause::For(known)
@@ -109,11 +95,10 @@ impl PodWorker {
     }
 
     /// The next moment at which time alone changes what is to be done.
-    fn until_next(&self, pod: &Pod, plan: &PodPlan) -> Pause {
+    fn until_next(&self, plan: &PodPlan) -> Pause {
         let clock = &self.services.clock;
         let resync = self.services.node.sync_frequency;
-        let deadline =
-            self.record.status.as_deref().and_then(|s| status::deadline(pod, s)).map(|at| clock.until(at));
+        let deadline = self.deadline().map(|at| clock.until(at));
         let back_offs = plan.backing_off.iter().map(|waiting| clock.until(waiting.until));
         let next = back_offs.chain(deadline).chain([resync]).min().unwrap_or(resync);
         // A timer that fires a hair early would find the time not come and spin; a millisecond is enough.
