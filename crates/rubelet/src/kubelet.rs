@@ -62,6 +62,9 @@ pub enum StartError {
     Port(String),
 }
 
+/// The two services of a runtime, which may be one object.
+type RuntimeServices = (Arc<dyn RuntimeService>, Arc<dyn ImageService>);
+
 /// Makes a [`Kubelet`].
 pub struct KubeletBuilder {
     config: KubeletConfiguration,
@@ -69,7 +72,7 @@ pub struct KubeletBuilder {
     node_name: Option<String>,
     node_ips: Vec<IpAddr>,
     container_logs_dir: PathBuf,
-    runtime: Option<(Arc<dyn RuntimeService>, Arc<dyn ImageService>)>,
+    runtime: Option<RuntimeServices>,
     clock: Option<Clock>,
     embedded: bool,
     machine: Option<MachineFacts>,
@@ -146,7 +149,7 @@ impl KubeletBuilder {
         let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
         let node =
             node_settings(&config, &machine, &name, self.node_ips, self.root_dir, self.container_logs_dir)?;
-        let (runtime, images): (Arc<dyn RuntimeService>, Arc<dyn ImageService>) = match self.runtime {
+        let (runtime, images): RuntimeServices = match self.runtime {
             Some(given) => given,
             None => connect(&config)?,
         };
@@ -353,9 +356,7 @@ fn port(number: i32) -> Result<u16, StartError> {
     u16::try_from(number).map_err(|_| StartError::Setting(format!("{number} is not a port")))
 }
 
-fn connect(
-    config: &KubeletConfiguration,
-) -> Result<(Arc<dyn RuntimeService>, Arc<dyn ImageService>), StartError> {
+fn connect(config: &KubeletConfiguration) -> Result<RuntimeServices, StartError> {
     let deadlines = Deadlines::with_request(config.runtime_request_timeout.to_std());
     let runtime = Arc::new(CriClient::new(&config.container_runtime_endpoint, deadlines)?);
     if config.image_service_endpoint.is_empty()
