@@ -52,7 +52,7 @@ pub(super) async fn run(
         let request = v1::ExecSyncRequest {
             container_id: target.id.to_string(),
             cmd: command.clone(),
-            timeout: limit.map_or(0, |limit| i64::try_from(limit.as_secs().max(1)).unwrap_or(i64::MAX)),
+            timeout: limit.map_or(0, whole_seconds),
         };
         let answer = runtime.exec_sync(request).await.map_err(HookError::Exec)?;
         return match answer.exit_code {
@@ -74,6 +74,13 @@ pub(super) async fn run(
         return Ok(());
     }
     Err(HookError::Nothing)
+}
+
+/// A limit in the runtime's whole seconds, rounded up: the caller's own timer is the exact one, and a hook must not
+/// lose a second of the grace it was given.
+fn whole_seconds(limit: Duration) -> i64 {
+    let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0)).max(1);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 async fn http_get(get: &HTTPGetAction, target: &HookTarget<'_>) -> Result<(), HookError> {
@@ -150,6 +157,13 @@ mod tests {
             IntOrString::String("x".into()),
             Err("the hook has no address: the container has no port named \"x\""),
         );
+    }
+
+    #[test]
+    fn a_limit_is_rounded_up() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_998, 2), (2_000, 2)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
     }
 
     #[tokio::test]
