@@ -3,12 +3,14 @@
 //! Owns the command line. Every task lives in a module of its own and explains itself there. Nothing of this is
 //! shipped. Called by people and CI as `cargo xtask …`, see docs/development.md.
 
+mod bench;
 mod containerd;
 mod host;
 mod http;
 mod images;
 mod node;
 mod process;
+mod programs;
 mod suite;
 mod tidy;
 mod wait;
@@ -34,6 +36,8 @@ enum Task {
     Down,
     /// Run everything that CI runs (`make test`).
     Test(suite::TestOptions),
+    /// Measure the agent against the bare CRI calls.
+    Bench(bench::BenchOptions),
     /// Check what the compiler does not: dependency direction, documents, file headers.
     Tidy,
     /// Build the sandbox image and the workload image as archives.
@@ -84,6 +88,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Up(options) => node::up(&options),
         Task::Down => node::down(),
         Task::Test(options) => suite::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Tidy => tidy::check(),
         Task::Images { out } => {
             for archive in images::build(&out.unwrap_or_else(images::default_dir))?.0 {

@@ -61,7 +61,7 @@ fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// This program, as root.
-fn xtask(arguments: &[&str]) -> Result<Command> {
+pub(crate) fn xtask(arguments: &[&str]) -> Result<Command> {
     let own = own_program()?;
     // The second process has to find cargo's tools where this one does.
     let path = format!("PATH={}", std::env::var("PATH").unwrap_or_default());

@@ -18,8 +18,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::containerd::{self, Version, last_lines};
-use crate::process::{command, is_alive, read_pid, run, say, signal, step};
-use crate::{host, http, images, wait};
+use crate::process::{is_alive, read_pid, say, signal, step};
+use crate::{host, http, images, programs, wait};
 use settings::Layout;
 
 /// How long the sample pod may take on a slow machine.
@@ -102,8 +102,9 @@ impl Interrupted {
 /// What needs no root: packages (through sudo), the agent, the images. Then the rest, as root.
 fn prepare(options: &UpOptions) -> Result<()> {
     host::install_requirements()?;
-    let agent =
-        step(&format!("building the agent (profile {})", options.profile), || build_agent(&options.profile))?;
+    let agent = step(&format!("building the agent (profile {})", options.profile), || {
+        programs::build("rubelet", &options.profile)
+    })?;
     step("building the images", || images::build(&images::default_dir()))?;
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut words = vec![own.display().to_string()];
@@ -120,20 +121,6 @@ fn prepare(options: &UpOptions) -> Result<()> {
     // The second start takes this one's place, so that Ctrl-C and the exit code are its own.
     let error = host::as_root(&words)?.exec();
     Err(error).context("cannot start the second half")
-}
-
-/// Builds the agent and returns the binary.
-fn build_agent(profile: &str) -> Result<PathBuf> {
-    let root = host::repository();
-    run(command(["cargo", "build", "--package", "rubelet", "--bin", "rubelet", "--profile", profile])
-        .current_dir(&root))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    // The dev profile is the one whose folder has another name.
-    let binary = target.join(if profile == "dev" { "debug" } else { profile }).join("rubelet");
-    std::path::absolute(&binary)
-        .ok()
-        .filter(|path| path.is_file())
-        .with_context(|| format!("cargo built no {}", binary.display()))
 }
 
 /// The agent that this folder's pid file names, when it lives.
