@@ -46,6 +46,7 @@ pub(crate) struct Agent {
     pub(crate) pid: u32,
     /// From the start of the process to the first good answer of `/healthz`, seconds.
     pub(crate) start_to_healthz: f64,
+    read_only_port: u16,
     pods: Connection,
     site: Site,
 }
@@ -102,11 +103,22 @@ impl Agent {
         }
         let start_to_healthz = began.elapsed().as_secs_f64();
         let pods = Connection::open(read_only).await.context("the agent's read-only port")?;
-        Ok(Self { child, pid, start_to_healthz, pods, site: site.clone() })
+        Ok(Self { child, pid, start_to_healthz, read_only_port: read_only, pods, site: site.clone() })
+    }
+
+    /// Opens the connection anew: the agent closes one over which nothing was asked for some seconds.
+    async fn reconnect(&mut self) -> Result<()> {
+        self.pods = Connection::open(self.read_only_port).await.context("the agent's read-only port")?;
+        Ok(())
     }
 
     /// Puts so many manifests into the directory at once and waits until all of their pods are ready.
-    pub(crate) async fn run_pods(&mut self, count: usize, poll: Duration, limit: Duration) -> Result<AgentRun> {
+    pub(crate) async fn run_pods(
+        &mut self,
+        count: usize,
+        poll: Duration,
+        limit: Duration,
+    ) -> Result<AgentRun> {
         let staging = self.site.dir.join("staging");
         fs::create_dir_all(&staging)?;
         let files: Vec<_> = (0..count)
@@ -116,6 +128,7 @@ impl Agent {
                 Ok((staging.join(&name), self.site.places.manifests.join(&name)))
             })
             .collect::<Result<Vec<_>>>()?;
+        self.reconnect().await?;
         let (began_at, began) = (wall_seconds(), Instant::now());
         for (from, to) in &files {
             fs::rename(from, to)?;
@@ -159,6 +172,7 @@ impl Agent {
 
     /// Waits until the agent reports no pod any more: it has finished with all of them.
     pub(crate) async fn wait_forgotten(&mut self, limit: Duration) -> Result<()> {
+        self.reconnect().await?;
         let began = Instant::now();
         while !serde_json::from_slice::<PodList>(&self.pods.get("/pods").await?)?.items.is_empty() {
             if began.elapsed() > limit {
@@ -176,7 +190,8 @@ impl Agent {
 
     /// Ends the agent as an operator would; containers go on.
     pub(crate) async fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("no such pid")?;
+        let pid =
+            i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("no such pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.context("the agent does not end")??;

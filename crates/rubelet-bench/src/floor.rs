@@ -50,14 +50,10 @@ async fn start(client: &CriClient, asked: Asked) -> Result<()> {
         user_specified_image: IMAGE.to_owned(),
         ..v1::ImageSpec::default()
     });
-    let request =
-        v1::RunPodSandboxRequest { config: Some(sandbox.clone()), runtime_handler: String::new() };
+    let request = v1::RunPodSandboxRequest { config: Some(sandbox.clone()), runtime_handler: String::new() };
     let pod_sandbox_id = client.run_pod_sandbox(request).await?.pod_sandbox_id;
-    let request = v1::CreateContainerRequest {
-        pod_sandbox_id,
-        config: Some(container),
-        sandbox_config: Some(sandbox),
-    };
+    let request =
+        v1::CreateContainerRequest { pod_sandbox_id, config: Some(container), sandbox_config: Some(sandbox) };
     let container_id = client.create_container(request).await?.container_id;
     client.start_container(v1::StartContainerRequest { container_id }).await?;
     Ok(())

@@ -44,13 +44,13 @@ struct Cli {
     /// Pods in the runs with many.
     #[arg(long)]
     pods: Option<usize>,
-    /// Runs with one pod, of each side.
+    /// Runs with one pod, of each side; 0 leaves them out.
     #[arg(long)]
     runs: Option<usize>,
-    /// Runs with many pods, of each side.
+    /// Runs with many pods, of each side; 0 leaves them out.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Seconds that the idle agent is watched.
+    /// Seconds that the idle agent is watched; 0 leaves it out.
     #[arg(long)]
     idle: Option<u64>,
     /// Log verbosity of the agent. More than 2 costs time that is then measured.
@@ -81,8 +81,8 @@ fn run(cli: &Cli) -> Result<()> {
     let preset = if cli.quick { Size::quick() } else { Size::full() };
     let size = Size {
         pods: cli.pods.unwrap_or(preset.pods).max(1),
-        runs: cli.runs.unwrap_or(preset.runs).max(1),
-        rounds: cli.rounds.unwrap_or(preset.rounds).max(1),
+        runs: cli.runs.unwrap_or(preset.runs),
+        rounds: cli.rounds.unwrap_or(preset.rounds),
         idle: cli.idle.map_or(preset.idle, Duration::from_secs),
         ..preset
     };

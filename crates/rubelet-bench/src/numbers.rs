@@ -28,7 +28,9 @@ impl Spread {
     /// The spread of `above / below`, taken pair by pair: the two of a pair were measured one after the other, so
     /// that what else the machine was doing weighs on both.
     pub(crate) fn of_ratios(above: &[f64], below: &[f64]) -> Option<Self> {
-        Self::of(above.iter().zip(below).filter(|(_, below)| **below > 0.0).map(|(above, below)| above / below))
+        Self::of(
+            above.iter().zip(below).filter(|(_, below)| **below > 0.0).map(|(above, below)| above / below),
+        )
     }
 }
 

@@ -19,7 +19,7 @@ use crate::procfs::{self, Idle};
 use crate::report::Report;
 use crate::{runtime, say};
 
-/// Rest of the agent before it gets pods: its first list is done, its start-up is over.
+/// Rest before every run. The agent has done its first list and is over its start.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Rest before the agent is watched idle.
 const SETTLE_IDLE: Duration = Duration::from_secs(8);
@@ -27,6 +27,8 @@ const SETTLE_IDLE: Duration = Duration::from_secs(8);
 const POLL_ONE: Duration = Duration::from_millis(2);
 /// How often many pods are looked for: the answer is long, and 100 ms are little of what it takes.
 const POLL_MANY: Duration = Duration::from_millis(100);
+/// How often pods that run already are looked for after a restart of the agent.
+const POLL_ADOPTION: Duration = Duration::from_millis(10);
 /// How long pods may take to come, or to go.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -93,12 +95,21 @@ pub(crate) struct Measured {
     pub(crate) many: Vec<Pair>,
     /// The floor with many pods at other concurrencies: how many at once, seconds of each run.
     pub(crate) other_floors: Vec<(usize, Vec<f64>)>,
-    pub(crate) idle_empty: Idle,
-    pub(crate) idle_many: Idle,
-    /// The same pods, found by an agent that was started after them.
-    pub(crate) idle_adopted: Idle,
-    /// Seconds from the start of an agent among running pods to its first good health, and until all are ready.
-    pub(crate) adoption: (f64, f64),
+    pub(crate) idle_empty: Option<Idle>,
+    pub(crate) idle_many: Option<Idle>,
+    /// An agent that was started among the running pods.
+    pub(crate) adoption: Option<Adoption>,
+}
+
+/// An agent that is started among running pods.
+#[derive(Debug)]
+pub(crate) struct Adoption {
+    /// From its start to its first good health, seconds.
+    pub(crate) start_to_healthz: f64,
+    /// From its start until all pods are seen Running and Ready, seconds.
+    pub(crate) start_to_ready: f64,
+    /// It at rest, later.
+    pub(crate) idle: Option<Idle>,
 }
 
 /// The benchmark with its tools.
@@ -149,16 +160,22 @@ impl Bench {
             one.push(pair);
         }
 
-        say(&format!("idle without pods, {} s", idle.as_secs()));
-        let agent = self.start_agent().await?;
-        tokio::time::sleep(SETTLE_IDLE).await;
-        let idle_empty = procfs::watch(agent.pid, idle).await?;
-        self.clear(agent).await?;
+        let idle_empty = match idle.is_zero() {
+            true => None,
+            false => {
+                say(&format!("idle without pods, {} s", idle.as_secs()));
+                let agent = self.start_agent().await?;
+                let seen = watch_idle(&agent, idle).await?;
+                self.clear(agent).await?;
+                seen
+            }
+        };
 
         let mut floors = vec![];
-        for at_once in other_floors.0 {
+        let (concurrencies, repeats) = if rounds == 0 { ([].as_slice(), 0) } else { other_floors };
+        for at_once in concurrencies {
             let mut totals = vec![];
-            for _ in 0..other_floors.1 {
+            for _ in 0..repeats {
                 say(&format!("floor of {pods} pods, {at_once} at once"));
                 totals.push(self.floor(pods, *at_once).await?.0.total);
             }
@@ -166,32 +183,29 @@ impl Bench {
         }
 
         let mut many = vec![];
-        let mut running = None;
+        let (mut idle_many, mut adoption) = (None, None);
         for round in 1..=rounds {
-            if let Some(agent) = running.take() {
-                self.clear(agent).await?;
-            }
             say(&format!("{pods} pods, round {round} of {rounds}"));
             let floor = self.floor(pods, pods).await?;
-            let (agent, pair) = self.agent(pods, POLL_MANY, floor).await?;
+            let (mut agent, pair) = self.agent(pods, POLL_MANY, floor).await?;
             say(&format!("floor {:.2} s, agent {:.2} s", pair.floor.total, pair.agent.total));
             many.push(pair);
-            running = Some(agent);
+            if round == rounds {
+                say(&format!("idle with {pods} pods, {} s", idle.as_secs()));
+                idle_many = watch_idle(&agent, idle).await?;
+                say("starting the agent again among the pods");
+                agent.stop().await?;
+                let began = Instant::now();
+                agent = Agent::start(&self.site).await?;
+                let known = agent.wait_ready(pods, began, POLL_ADOPTION, LIMIT).await?;
+                adoption = Some(Adoption {
+                    start_to_healthz: agent.start_to_healthz,
+                    start_to_ready: known.last().copied().unwrap_or_default(),
+                    idle: watch_idle(&agent, idle).await?,
+                });
+            }
+            self.clear(agent).await?;
         }
-
-        let agent = running.context("no rounds")?;
-        say(&format!("idle with {pods} pods, {} s", idle.as_secs()));
-        tokio::time::sleep(SETTLE_IDLE).await;
-        let idle_many = procfs::watch(agent.pid, idle).await?;
-        say("starting the agent again among the pods");
-        agent.stop().await?;
-        let began = Instant::now();
-        let mut agent = Agent::start(&self.site).await?;
-        let known = agent.wait_ready(pods, began, POLL_MANY, LIMIT).await?;
-        let adoption = (agent.start_to_healthz, known.last().copied().unwrap_or_default());
-        tokio::time::sleep(SETTLE_IDLE).await;
-        let idle_adopted = procfs::watch(agent.pid, idle).await?;
-        self.clear(agent).await?;
 
         Ok(Measured {
             runtime: runtime::version(&self.client).await?,
@@ -205,7 +219,6 @@ impl Bench {
             other_floors: floors,
             idle_empty,
             idle_many,
-            idle_adopted,
             adoption,
         })
     }
@@ -216,6 +229,8 @@ impl Bench {
         for asked in &self.asked[..pods] {
             pods::make_files(asked)?;
         }
+        // The runtime has rested as long before a run of the agent.
+        tokio::time::sleep(SETTLE).await;
         let run = floor::run(&self.client, &self.asked[..pods], at_once).await?;
         let sandbox_at = self.first_sandbox().await?;
         self.make_empty().await?;
@@ -244,7 +259,8 @@ impl Bench {
     /// When the runtime created its oldest sandbox, seconds since 1970.
     async fn first_sandbox(&self) -> Result<f64> {
         let sandboxes = runtime::sandboxes(&self.client).await?;
-        let first = sandboxes.iter().map(|sandbox| sandbox.created_at).min().context("no sandbox is there")?;
+        let first =
+            sandboxes.iter().map(|sandbox| sandbox.created_at).min().context("no sandbox is there")?;
         Ok(first as f64 / 1e9)
     }
 
@@ -282,4 +298,13 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Lets the agent come to rest and watches it, unless no time is given for it.
+async fn watch_idle(agent: &Agent, time: Duration) -> Result<Option<Idle>> {
+    if time.is_zero() {
+        return Ok(None);
+    }
+    tokio::time::sleep(SETTLE_IDLE).await;
+    procfs::watch(agent.pid, time).await.map(Some)
 }

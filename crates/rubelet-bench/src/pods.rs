@@ -83,7 +83,8 @@ pub(crate) fn manifest(number: usize) -> Value {
 pub(crate) fn decode(number: usize, places: &Places) -> Result<Pod> {
     let origin = Origin::File(places.manifests.join(file_name(number)).display().to_string());
     let node = NodeIdentity { name: NODE_NAME.to_owned() };
-    let mut pod = static_pod::decode(manifest(number), &origin, &node).context("the benchmark's own pod")?.pod;
+    let mut pod =
+        static_pod::decode(manifest(number), &origin, &node).context("the benchmark's own pod")?.pod;
     static_pod::mark(&mut pod, "file", jiff::Timestamp::UNIX_EPOCH);
     Ok(pod)
 }
@@ -92,8 +93,7 @@ pub(crate) fn decode(number: usize, places: &Places) -> Result<Pod> {
 pub(crate) fn asked(pod: &Pod, places: &Places, machine: &MachineFacts) -> Result<Asked> {
     let paths = pod_paths(&places.root_dir, &places.pod_logs_dir, pod)?;
     let uid = PodUid::new(pod.metadata.uid.clone().unwrap_or_default());
-    let root =
-        CgroupRoot { root: places.cgroup_root.clone(), per_qos: true, driver: CgroupDriver::Cgroupfs };
+    let root = CgroupRoot { root: places.cgroup_root.clone(), per_qos: true, driver: CgroupDriver::Cgroupfs };
     let cgroup = cgroup_path(&root, pod_qos(pod), Some(&uid));
     let (dns, _events) = rubelet_core::dns::pod_dns(pod, &rubelet_core::dns::DnsFacts::default());
     let resources = ResourceFacts {

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::numbers::{Spread, quantile};
-use crate::plan::{Measured, Pair};
+use crate::plan::{Adoption, Measured, Pair};
 use crate::procfs::Idle;
 
 /// One number with its spread.
@@ -89,13 +89,23 @@ impl Report {
                     &measured.many,
                     &measured.other_floors,
                 ),
-                idle_section("idle_empty", "idle without pods", &measured.idle_empty, None),
-                idle_section("idle_many", &format!("idle with {pods} pods"), &measured.idle_many, Some(())),
+                idle_section(
+                    "idle_empty",
+                    "idle without pods".to_owned(),
+                    measured.idle_empty.as_ref(),
+                    false,
+                ),
+                idle_section(
+                    "idle_many",
+                    format!("idle with {pods} pods"),
+                    measured.idle_many.as_ref(),
+                    true,
+                ),
                 idle_section(
                     "idle_adopted",
-                    &format!("idle with {pods} pods after a restart of the agent"),
-                    &measured.idle_adopted,
-                    Some(()),
+                    format!("idle with {pods} pods after a restart of the agent"),
+                    measured.adoption.as_ref().and_then(|adoption| adoption.idle.as_ref()),
+                    true,
                 ),
                 agent_section(measured),
             ],
@@ -108,10 +118,10 @@ impl Report {
         for (name, value) in &self.conditions {
             text += &format!("{name}: {value}\n");
         }
-        for section in &self.sections {
+        for section in self.sections.iter().filter(|section| !section.rows.is_empty()) {
             text += &format!("\n{:<64} {:>10} {:>10} {:>10}\n", section.title, "median", "min", "max");
             for row in &section.rows {
-                let digits = if row.unit == "ms" || row.unit == "KiB" || row.unit == "" { 0 } else { 2 };
+                let digits = if row.unit == "ms" || row.unit == "KiB" || row.unit.is_empty() { 0 } else { 2 };
                 let Spread { median, min, max, runs } = row.spread;
                 text += &format!("  {:<62} {median:>10.digits$}", row.words);
                 match runs {
@@ -175,18 +185,54 @@ fn pair_section(
         .row(&name("floor"), format!("floor: first call to last answer{at_once}"), unit, times(&floor), None)
         .row(&name("agent"), "agent: manifests in place to all Running and Ready", unit, times(&agent), None)
         .row(&name("ratio"), "agent / floor", "x", ratio(&agent, &floor), Some(1.1))
-        .row(&name("floor_head"), "floor: first call to first sandbox created", unit, times(&floor_head), None)
-        .row(&name("agent_head"), "agent: manifests in place to first sandbox created", unit, times(&agent_head), None)
-        .row(&name("floor_tail"), "floor: first sandbox created to last answer", unit, times(&floor_tail), None)
-        .row(&name("agent_tail"), "agent: first sandbox created to all Running and Ready", unit, times(&agent_tail), None)
-        .row(&name("tail_ratio"), "agent / floor, from the first sandbox on", "x", ratio(&agent_tail, &floor_tail), None);
+        .row(
+            &name("floor_head"),
+            "floor: first call to first sandbox created",
+            unit,
+            times(&floor_head),
+            None,
+        )
+        .row(
+            &name("agent_head"),
+            "agent: manifests in place to first sandbox created",
+            unit,
+            times(&agent_head),
+            None,
+        )
+        .row(
+            &name("floor_tail"),
+            "floor: first sandbox created to last answer",
+            unit,
+            times(&floor_tail),
+            None,
+        )
+        .row(
+            &name("agent_tail"),
+            "agent: first sandbox created to all Running and Ready",
+            unit,
+            times(&agent_tail),
+            None,
+        )
+        .row(
+            &name("tail_ratio"),
+            "agent / floor, from the first sandbox on",
+            "x",
+            ratio(&agent_tail, &floor_tail),
+            None,
+        );
     if many {
         let middle = |each: &[f64]| quantile(each, 0.5).unwrap_or_default();
         let (floor_each, agent_each) =
             (|pair: &Pair| middle(&pair.floor.each), |pair: &Pair| middle(&pair.agent.each));
         section = section
             .row(&name("floor_median_pod"), "floor: half of the pods started", unit, times(&floor_each), None)
-            .row(&name("agent_median_pod"), "agent: half of the pods Running and Ready", unit, times(&agent_each), None);
+            .row(
+                &name("agent_median_pod"),
+                "agent: half of the pods Running and Ready",
+                unit,
+                times(&agent_each),
+                None,
+            );
     }
     for (at_once, totals) in other_floors {
         section = section.row(
@@ -198,21 +244,36 @@ fn pair_section(
         );
     }
     let cpu = Spread::of(pairs.iter().map(|pair| pair.agent_cpu * 1000.0 / pods));
-    section.row(&name("agent_cpu"), "agent: CPU time for each pod until ready, polling included", "ms", cpu, None)
+    section.row(
+        &name("agent_cpu"),
+        "agent: CPU time for each pod until ready, polling included",
+        "ms",
+        cpu,
+        None,
+    )
 }
 
-fn idle_section(key: &str, title: &str, idle: &Idle, aims: Option<()>) -> Section {
+/// The agent at rest; empty when it was not watched. The aims are for an agent with many pods.
+fn idle_section(key: &str, title: String, idle: Option<&Idle>, aims: bool) -> Section {
+    let section = Section::new(title);
+    let Some(idle) = idle else { return section };
     let single = |value: f64| Spread::of([value]);
     let mib = |kib: u64| single(kib as f64 / 1024.0);
     let name = |part: &str| format!("{key}.{part}");
-    let aim = |value: f64| aims.map(|()| value);
+    let aim = |value: f64| aims.then_some(value);
     let memory = idle.memory;
-    Section::new(title)
+    section
         .row(&name("rss"), "memory: RSS", "MiB", mib(memory.rss_kib), aim(12.0))
         .row(&name("pss"), "memory: PSS", "MiB", mib(memory.pss_kib), None)
         .row(&name("rss_anon"), "memory: RssAnon (heap and stacks)", "MiB", mib(memory.rss_anon_kib), None)
         .row(&name("peak"), "memory: greatest RSS so far", "MiB", mib(memory.peak_kib), None)
-        .row(&name("cpu"), format!("CPU over {:.0} s", idle.seconds), "% of a core", single(idle.cpu_percent), aim(0.5))
+        .row(
+            &name("cpu"),
+            format!("CPU over {:.0} s", idle.seconds),
+            "% of a core",
+            single(idle.cpu_percent),
+            aim(0.5),
+        )
         .row(&name("wakeups"), "wake-ups a second, all threads", "/s", single(idle.wakeups_per_second), None)
         .row(&name("threads"), "threads", "", single(idle.threads as f64), None)
 }
@@ -220,7 +281,8 @@ fn idle_section(key: &str, title: &str, idle: &Idle, aims: Option<()>) -> Sectio
 fn agent_section(measured: &Measured) -> Section {
     let starts = Spread::of(measured.starts.iter().map(|start| start * 1000.0));
     let pods = measured.size.pods;
-    let (healthz, ready) = measured.adoption;
+    let adoption =
+        |value: fn(&Adoption) -> f64| Spread::of(measured.adoption.iter().map(|a| value(a) * 1000.0));
     let mib = measured.binary_bytes as f64 / f64::from(1 << 20);
     Section::new("the agent")
         .row("agent.binary", "size of the binary", "MiB", Spread::of([mib]), Some(20.0))
@@ -229,14 +291,14 @@ fn agent_section(measured: &Measured) -> Section {
             "agent.start_among_pods",
             format!("start among {pods} running pods to first healthz"),
             "ms",
-            Spread::of([healthz * 1000.0]),
+            adoption(|a| a.start_to_healthz),
             None,
         )
         .row(
             "agent.adoption",
             format!("start among {pods} running pods to all of them Ready in /pods"),
             "ms",
-            Spread::of([ready * 1000.0]),
+            adoption(|a| a.start_to_ready),
             None,
         )
 }

@@ -18,7 +18,10 @@ const REMOVE_AT_ONCE: usize = 16;
 /// A client of the runtime at a socket, its connection opened.
 pub(crate) async fn connect(socket: &Path) -> Result<CriClient> {
     let client = CriClient::new(&format!("unix://{}", socket.display()), Deadlines::default())?;
-    client.version(v1::VersionRequest { version: "v1".to_owned() }).await.context("the runtime does not answer")?;
+    client
+        .version(v1::VersionRequest { version: "v1".to_owned() })
+        .await
+        .context("the runtime does not answer")?;
     Ok(client)
 }
 
