@@ -1,6 +1,7 @@
 //! The kernel's side of the node: cgroups, the file system, inotify, facts from `/proc`. The only crate that
 //! may hold unsafe code. It reports and does; it decides nothing about pods.
 
+pub mod beneath;
 pub mod cgroup;
 pub mod exit;
 pub mod facts;

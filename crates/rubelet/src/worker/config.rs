@@ -2,11 +2,12 @@
 //! writes the small files this takes (resolv.conf, hosts, termination message); decides nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::dns::{self, DnsFacts, DnsSettings};
 use rubelet_core::downward::DownwardFacts;
-use rubelet_core::env::{self, EnvError, EnvObjects};
+use rubelet_core::env::{self, EnvError, EnvObjects, Missing};
 use rubelet_core::hosts;
 use rubelet_core::ids::{ContainerId, PodUid};
 use rubelet_core::mounts::{MountSource, plan_mounts};
@@ -29,6 +30,9 @@ use crate::images::PresentImage;
 use crate::pod_dirs;
 use crate::services::Services;
 use crate::volumes::VolumePaths;
+
+/// Longest environment file.
+const ENV_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where the tree of pod cgroups hangs, with the driver the runtime told.
 pub(super) fn cgroup_root(services: &Services) -> CgroupRoot {
@@ -118,7 +122,8 @@ impl PodWorker {
             pod_ips: pod_ips.clone(),
             node_allocatable: services.node.allocatable.clone(),
         };
-        let env = env::make_env(pod, container, &EnvObjects::default(), &BTreeMap::new(), &downward)
+        let objects = self.env_objects(container, instance.volumes).await;
+        let env = env::make_env(pod, container, &objects, &BTreeMap::new(), &downward)
             .map_err(|error| failed(EnvError::REASON, crate::logging::chain(&error)))?;
         let features = services.runtime_state.borrow().handler(&handler).cloned();
         let recursive = features.is_some_and(|features| features.recursive_read_only_mounts);
@@ -168,6 +173,27 @@ impl PodWorker {
         )
         .map_err(|error| config_failed(&error))?;
         Ok((config, sandbox_config))
+    }
+
+    /// Reads the files that the environment refers to. ConfigMaps and Secrets live in the API, which this version
+    /// is not connected to.
+    async fn env_objects(&self, container: &Container, volumes: &VolumePaths) -> EnvObjects {
+        let mut objects = EnvObjects::default();
+        for (volume, path) in env::env_references(container).files {
+            let Some(root) = volumes.get(&volume).map(|ready| ready.path.clone()) else { continue };
+            let relative = PathBuf::from(&path);
+            let read = self.services.fs.run(format!("read {path} of volume {volume}"), move || {
+                rubelet_linux::beneath::read_file(&root, &relative, ENV_FILE_BYTES)
+            });
+            let text = match read.await {
+                Ok(bytes) => {
+                    String::from_utf8(bytes).map_err(|_| Missing::Failed("it is not UTF-8 text".to_owned()))
+                }
+                Err(error) => Err(Missing::Failed(crate::logging::chain(&error))),
+            };
+            objects.files.insert((volume, path), text);
+        }
+        objects
     }
 
     /// The mounts the agent adds: hosts file and termination message, each unless the container has its own.
