@@ -19,6 +19,9 @@ pub(crate) struct TestOptions {
     /// Leave out the tests that need root and a container runtime.
     #[arg(long)]
     no_node: bool,
+    /// Run only those.
+    #[arg(long, conflicts_with = "no_node")]
+    only_node: bool,
     /// The containerd versions the node tests run on.
     #[arg(long = "containerd", value_enum, default_values_t = [Version::V1_6, Version::V2])]
     versions: Vec<Version>,
@@ -28,23 +31,12 @@ pub(crate) struct TestOptions {
 pub(crate) fn test(options: &TestOptions) -> Result<()> {
     if !options.no_node {
         host::install_requirements()?;
-        host::as_root(&["true"])
+        output(&mut host::as_root(&["true"])?)
             .context("the node tests need root; `cargo xtask test --no-node` leaves them out")?;
     }
-    cargo("formatting", &["fmt", "--all", "--check"])?;
-    step("tidy", tidy::check)?;
-    if find_program("cargo-deny").is_some() {
-        cargo("licences and sources", &["deny", "--all-features", "check", "licenses", "bans", "sources"])?;
-    } else {
-        say("cargo-deny is not installed: licences are not checked here");
-    }
-    cargo("lints", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
     let nextest = output(command(["cargo", "nextest", "--version"]).current_dir(host::repository())).is_ok();
-    if nextest {
-        cargo("tests", &["nextest", "run", "--workspace", "--profile", "ci"])?;
-        cargo("documentation tests", &["test", "--workspace", "--doc"])?;
-    } else {
-        cargo("tests", &["test", "--workspace"])?;
+    if !options.only_node {
+        without_node(nextest)?;
     }
     if options.no_node {
         say("the node tests were left out, as asked");
@@ -54,6 +46,23 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
         node_tests(*version, nextest)?;
     }
     two_commands()
+}
+
+/// What needs neither root nor a container runtime.
+fn without_node(nextest: bool) -> Result<()> {
+    cargo("formatting", &["fmt", "--all", "--check"])?;
+    step("tidy", tidy::check)?;
+    if find_program("cargo-deny").is_some() {
+        cargo("licences and sources", &["deny", "--all-features", "check", "licenses", "bans", "sources"])?;
+    } else {
+        say("cargo-deny is not installed: licences are not checked here");
+    }
+    cargo("lints", &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
+    if !nextest {
+        return cargo("tests", &["test", "--workspace"]);
+    }
+    cargo("tests", &["nextest", "run", "--workspace", "--profile", "ci"])?;
+    cargo("documentation tests", &["test", "--workspace", "--doc"])
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
