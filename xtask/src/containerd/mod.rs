@@ -198,7 +198,7 @@ fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
             .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from)),
     )?;
     // A process group of its own: Ctrl-C is for the program that waits in front, not for the runtime.
-    let child = Command::new(&programs.containerd)
+    let mut child = Command::new(&programs.containerd)
         .arg("--config")
         .arg(&file)
         .env("PATH", path)
@@ -220,6 +220,11 @@ fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
         cgroup_root,
     };
     fs::write(handle_file(dir), format!("{:#}\n", handle.to_json()))?;
+    // For a moment after its start a process has no command line, by which everybody else will know it.
+    wait::until("containerd to start", Duration::from_secs(10), || match child.try_wait()? {
+        Some(status) => bail!("containerd ended with {status}:\n{}", last_lines(&log_file(dir), 15)),
+        None => Ok(handle.is_running().then_some(())),
+    })?;
     Ok(handle)
 }
 
