@@ -53,7 +53,10 @@ fn the_grace_period_is_shared_by_hook_and_signal() {
     pod("polite", 30, "exit 0", "");
     let check = |name: &str, at_least: f64, below: f64| {
         let lived = lives_on(&node, name);
-        assert!((at_least..below).contains(&lived), "{name} lived for {lived} s, not {at_least} to {below} s");
+        assert!(
+            (at_least..below).contains(&lived),
+            "{name} lived for {lived} s, not {at_least} to {below} s"
+        );
     };
     check("deaf", 2.9, 8.0);
     // Three seconds of hook leave two of the five: together five, not eight.
@@ -121,7 +124,11 @@ containers:
     assert_eq!(pods::restarts(&new, "main"), 0);
     wait::until("the old pod's containers to be gone", PATIENCE, || {
         let ids = node.runtime.containers();
-        if ids.len() == 2 && !ids.contains(&container_id(&old, "main")) { Ok(()) } else { Err(format!("{ids:?}")) }
+        if ids.len() == 2 && !ids.contains(&container_id(&old, "main")) {
+            Ok(())
+        } else {
+            Err(format!("{ids:?}"))
+        }
     });
 }
 
@@ -177,7 +184,11 @@ volumes: [{name: tmp, emptyDir: {}}, {name: mem, emptyDir: {medium: Memory}}]
     node.wait_gone("all");
     wait::until("only the other pod to be left in the runtime", PATIENCE, || {
         let ids = node.runtime.containers();
-        if ids.len() == 2 && ids.contains(&container_id(&stays, "main")) { Ok(()) } else { Err(format!("{ids:?}")) }
+        if ids.len() == 2 && ids.contains(&container_id(&stays, "main")) {
+            Ok(())
+        } else {
+            Err(format!("{ids:?}"))
+        }
     });
     let gone = |path: &Path| assert!(!path.exists(), "{} is left", path.display());
     gone(&pod_dir);
@@ -186,7 +197,8 @@ volumes: [{name: tmp, emptyDir: {}}, {name: mem, emptyDir: {medium: Memory}}]
     assert!(!mounts());
     assert_eq!(node.cgroups(&uid), Vec::<std::path::PathBuf>::new());
     let journal = node.root().join("rubelet/pods");
-    let records: Vec<_> = std::fs::read_dir(journal).unwrap().flatten().map(|file| file.file_name()).collect();
+    let records: Vec<_> =
+        std::fs::read_dir(journal).unwrap().flatten().map(|file| file.file_name()).collect();
     assert_eq!(records, [std::ffi::OsString::from(format!("{}.json", pods::uid(&stays)))]);
     assert!(pods::ready(&node.pod("stays")));
 }
@@ -195,12 +207,17 @@ volumes: [{name: tmp, emptyDir: {}}, {name: mem, emptyDir: {medium: Memory}}]
 fn pods_of_one_name_in_two_files_are_one_pod() {
     let node = Node::start();
     let spec = |word: &str| {
-        crate::pods::manifest("twin", &format!("containers: [{{name: main, image: $IMAGE, command: [sh, -c, 'echo {word}; exec sleep 1000']}}]"))
+        crate::pods::manifest(
+            "twin",
+            &format!(
+                "containers: [{{name: main, image: $IMAGE, command: [sh, -c, 'echo {word}; exec sleep 1000']}}]"
+            ),
+        )
     };
     node.write_manifest("a.yaml", spec("first").as_bytes());
     let pod = node.wait_ready("twin");
     node.write_manifest("b.yaml", spec("second").as_bytes());
-    node.wait_agent_log(&["twin", "duplicate"]);
+    node.wait_agent_log(&["twin-node-1", "occurs twice"]);
     assert_eq!(node.pods().len(), 1);
     assert_eq!(container_id(&node.pod("twin"), "main"), container_id(&pod, "main"));
     node.wait_log(&pod, "main", "first");

@@ -52,7 +52,8 @@ fn http_hooks_send_the_request_they_were_given() {
             let mut stream = stream.unwrap();
             let mut buffer = [0; 4096];
             let length = stream.read(&mut buffer).unwrap();
-            let _closed_when_the_test_ended = sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            let _closed_when_the_test_ended =
+                sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
             stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").unwrap();
         }
     });

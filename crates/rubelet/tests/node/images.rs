@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::node::Node;
-use crate::pods::{self, state, waiting_message};
+use crate::pods::{self, waiting_message};
 
 #[test]
 fn images_that_cannot_be_had_are_explained() {
@@ -15,9 +15,12 @@ fn images_that_cannot_be_had_are_explained() {
     node.apply("bad-name", "containers: [{name: c, image: 'Not A Name', imagePullPolicy: IfNotPresent}]");
     node.apply(
         "pull",
-        &format!("containers: [{{name: c, image: '{image}'}}, {{name: d, image: $IMAGE, command: [sleep, '1000']}}]"),
+        &format!("terminationGracePeriodSeconds: 1\ncontainers: [{{name: c, image: '{image}'}}, {{name: d, image: $IMAGE, command: [sleep, '1000']}}]"),
     );
-    node.apply("local", "containers: [{name: c, image: $IMAGE, imagePullPolicy: Never, command: [sleep, '1000']}]");
+    node.apply(
+        "local",
+        "containers: [{name: c, image: $IMAGE, imagePullPolicy: Never, command: [sleep, '1000']}]",
+    );
 
     let pod = node.wait_state("pull", "c", "waiting ErrImagePull");
     assert!(waiting_message(&pod, "c").contains("connection refused"), "{}", waiting_message(&pod, "c"));
@@ -30,7 +33,10 @@ fn images_that_cannot_be_had_are_explained() {
 
     let pod = node.wait_state("never", "c", "waiting ErrImageNeverPull");
     let message = waiting_message(&pod, "c");
-    assert!(message.contains("rubelet.local/none:1") && message.contains("pull policy of Never"), "{message}");
+    assert!(
+        message.contains("rubelet.local/none:1") && message.contains("pull policy of Never"),
+        "{message}"
+    );
     let pod = node.wait_state("bad-name", "c", "waiting InvalidImageName");
     assert!(waiting_message(&pod, "c").contains("Not A Name"), "{}", waiting_message(&pod, "c"));
     node.wait_ready("local");

@@ -55,7 +55,11 @@ containers:
         list.unwrap_or_default().into_iter().map(|status| status.name).collect()
     };
     let status = pods::status(&pod);
-    assert_eq!(names(status.init_container_statuses), ["first", "side", "second"], "in the order of the spec");
+    assert_eq!(
+        names(status.init_container_statuses),
+        ["first", "side", "second"],
+        "in the order of the spec"
+    );
     assert_eq!(names(status.container_statuses), ["ant", "zebra"], "sorted by name");
 }
 
@@ -105,7 +109,10 @@ containers: [{name: main, image: $IMAGE, command: ['true']}]",
     assert_eq!(pods::last_state(&pod, "init"), "terminated Error 1");
     assert_eq!(pods::phase(&pod), "Pending");
     assert_eq!(state(&pod, "main"), "waiting PodInitializing");
-    assert!(pods::waiting_message(&pod, "init").contains("restarting failed container=init pod=loops-node-1_default("));
+    assert!(
+        pods::waiting_message(&pod, "init")
+            .contains("restarting failed container=init pod=loops-node-1_default(")
+    );
 }
 
 #[test]

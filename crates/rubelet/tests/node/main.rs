@@ -3,7 +3,11 @@
 //! Every test owns a [`node::Node`]: a private containerd, an agent, a directory of static pods. Tests only look from
 //! outside: the read-only port, files, control groups, and `ctr`. They wait on values with a deadline and never sleep
 //! to let something happen. Called by `cargo xtask test` for each containerd version; see docs/development.md.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails; helpers are not marked as tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails; helpers are not marked as tests"
+)]
 
 mod adoption;
 mod bad_input;

@@ -51,7 +51,9 @@ containers:
         ),
     );
     let many: String = (0..6)
-        .map(|n| format!("- {{name: c{n}, image: $IMAGE, command: [sh, -c, '{long} > /dev/termination-log']}}\n"))
+        .map(|n| {
+            format!("- {{name: c{n}, image: $IMAGE, command: [sh, -c, '{long} > /dev/termination-log']}}\n")
+        })
         .collect();
     node.apply("many", &format!("restartPolicy: Never\ncontainers:\n{many}"));
 

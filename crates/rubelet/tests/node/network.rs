@@ -105,7 +105,10 @@ fn names_aliases_and_dns_settings_are_the_pods_to_choose() {
 #[test]
 fn a_pod_in_the_nodes_network_has_the_nodes_names() {
     let node = Node::configured(DNS);
-    node.apply("host", &format!("hostNetwork: true\nhostAliases: [{{ip: 10.1.2.3, hostnames: [foo]}}]{SHOW}"));
+    node.apply(
+        "host",
+        &format!("hostNetwork: true\nhostAliases: [{{ip: 10.1.2.3, hostnames: [foo]}}]{SHOW}"),
+    );
     let (_, hosts, resolv) = shown(&node, "host");
     let own = fs::read_to_string("/etc/hosts").unwrap();
     assert!(hosts.starts_with("# Kubernetes-managed hosts file (host network).\n"), "{hosts}");

@@ -86,7 +86,11 @@ pub fn container_id(pod: &Pod, name: &str) -> String {
 
 /// Whether a condition is True.
 pub fn condition(pod: &Pod, kind: &str) -> bool {
-    status(pod).conditions.iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
+    status(pod)
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 /// Running and ready.
@@ -112,10 +116,13 @@ pub fn summary(pod: &Pod) -> String {
             word(container.last_state.as_ref()),
             container.restart_count
         );
-        if let Some(message) = container.state.and_then(|state| state.waiting).and_then(|waiting| waiting.message) {
+        if let Some(message) =
+            container.state.and_then(|state| state.waiting).and_then(|waiting| waiting.message)
+        {
             text += &format!(": {message}");
         }
     }
-    let unmet = status.conditions.unwrap_or_default().into_iter().filter(|condition| condition.status != "True");
+    let unmet =
+        status.conditions.unwrap_or_default().into_iter().filter(|condition| condition.status != "True");
     text + &unmet.map(|condition| format!(" !{}", condition.type_)).collect::<String>()
 }

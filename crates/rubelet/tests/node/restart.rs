@@ -24,7 +24,10 @@ fn exit_codes_and_policies_decide_what_becomes_of_a_pod() {
         let pod = node.wait_phase(name, phase);
         assert_eq!((state(&pod, "c").as_str(), restarts(&pod, "c")), (word, 0), "{name}");
         let end = pods::ended(&pod, "c");
-        assert!(end.started_at.is_some() && end.finished_at.is_some() && end.container_id.is_some(), "{end:?}");
+        assert!(
+            end.started_at.is_some() && end.finished_at.is_some() && end.container_id.is_some(),
+            "{end:?}"
+        );
     };
     check_ended("never-0", "Succeeded", "terminated Completed 0");
     check_ended("never-3", "Failed", "terminated Error 3");
@@ -79,7 +82,10 @@ fn a_crash_loop_restarts_at_once_and_then_after_ten_seconds() {
     let told = pods::waiting_message(&pod, "main");
     assert!(told.starts_with(&message("10s")), "{told}");
     assert_eq!(node.lines("starts").len(), 2);
-    node.wait_agent_log(&["Back-off restarting failed container main in pod crash-node-1_default", "BackOff"]);
+    node.wait_agent_log(&[
+        "Back-off restarting failed container main in pod crash-node-1_default",
+        "BackOff",
+    ]);
     let pod = node.wait_pod("crash", "to back off for longer", |pod| {
         state(pod, "main") == "waiting CrashLoopBackOff" && restarts(pod, "main") == 2
     });
@@ -117,7 +123,10 @@ containers:
     });
     assert_eq!((restarts(&pod, "rules"), last_state(&pod, "rules").as_str()), (1, "terminated Error 42"));
     assert_eq!((state(&pod, "once").as_str(), restarts(&pod, "once")), ("terminated Error 5", 0));
-    assert_eq!((state(&pod, "good-once").as_str(), restarts(&pod, "good-once")), ("terminated Completed 0", 0));
+    assert_eq!(
+        (state(&pod, "good-once").as_str(), restarts(&pod, "good-once")),
+        ("terminated Completed 0", 0)
+    );
     assert_eq!(pods::phase(&pod), "Running");
 }
 

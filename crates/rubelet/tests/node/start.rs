@@ -139,7 +139,11 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]
     let reason = status(&before).conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap().reason;
     assert_eq!(reason.as_deref(), Some("PodCompleted"));
     for kill in [true, false] {
-        if kill { node.kill_agent() } else { node.stop_agent() }
+        if kill {
+            node.kill_agent()
+        } else {
+            node.stop_agent()
+        }
         node.start_agent();
         // A second pod that starts and ends shows that the agent is through with its first looks.
         let name = if kill { "after-kill" } else { "after-stop" };
@@ -184,18 +188,19 @@ containers:
 #[test]
 fn many_pods_start_beside_one_that_cannot() {
     let node = Node::start();
-    node.apply(
-        "stuck",
-        "containers:\n- {name: c, image: $IMAGE, command: [/no/such/program]}",
-    );
+    node.apply("stuck", "containers:\n- {name: c, image: $IMAGE, command: [/no/such/program]}");
     for number in 0..12 {
-        node.apply(&format!("p{number}"), "containers:\n- {name: c, image: $IMAGE, command: [sleep, '1000']}");
+        node.apply(
+            &format!("p{number}"),
+            "containers:\n- {name: c, image: $IMAGE, command: [sleep, '1000']}",
+        );
     }
     for number in 0..12 {
         node.wait_ready(&format!("p{number}"));
     }
     node.wait_pod("stuck", "to say what is wrong", |pod| {
-        pods::state(pod, "c").contains("RunContainerError") || pods::state(pod, "c").contains("CrashLoopBackOff")
+        pods::state(pod, "c").contains("RunContainerError")
+            || pods::state(pod, "c").contains("CrashLoopBackOff")
     });
     wait::until("the reason to be told", PATIENCE, || {
         let text = format!("{:?}", container(&node.pod("stuck"), "c"));
