@@ -75,14 +75,21 @@ pub async fn set_up(fs: &FsPool, pod: &Pod, pod_dir: &Path) -> Result<VolumePath
     if let Some((volume, kind)) = rubelet_core::static_pod::unsupported_volumes(pod).into_iter().next() {
         return Err(VolumeError::Unsupported { volume, kind });
     }
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
     for volume in volumes {
-        let path = set_up_one(fs, volume, pod_dir).await?;
+        let path = set_up_one(fs, volume, pod_dir, group).await?;
         paths.insert(volume.name.clone(), ReadyVolume { path, ours: volume.host_path.is_none() });
     }
     Ok(paths)
 }
 
-async fn set_up_one(fs: &FsPool, volume: &Volume, pod_dir: &Path) -> Result<PathBuf, VolumeError> {
+async fn set_up_one(
+    fs: &FsPool,
+    volume: &Volume,
+    pod_dir: &Path,
+    group: Option<u32>,
+) -> Result<PathBuf, VolumeError> {
     let name = volume.name.clone();
     let failed = |source| VolumeError::Fs { volume: volume.name.clone(), source };
     if let Some(host) = &volume.host_path {
@@ -105,22 +112,40 @@ async fn set_up_one(fs: &FsPool, volume: &Volume, pod_dir: &Path) -> Result<Path
     let limit = limit.and_then(|limit| Amount::of(limit).ok()).map(Amount::value);
     fs.run(format!("create emptyDir {}", path.display()), move || {
         DirBuilder::new().recursive(true).mode(0o750).create(made.parent().unwrap_or(&made))?;
-        let new = match fs::create_dir(&made) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(error),
-        };
-        if in_memory && !rubelet_linux::mounts::is_mount_point(&made)? {
+        if in_memory {
+            fs::create_dir_all(&made)?;
+            if rubelet_linux::mounts::is_mount_point(&made)? {
+                return Ok(());
+            }
             rubelet_linux::mounts::mount_tmpfs(&made, limit)?;
-        } else if !new {
+            return open_to_all(&made, group);
+        }
+        // Only a new directory gets owner and mode: what runs may have changed them since. It gets its name last, so
+        // that an agent killed in between leaves none that is half made.
+        if made.exists() {
             return Ok(());
         }
-        // Only a new directory gets its mode: what runs may have changed it since.
-        fs::set_permissions(&made, fs::Permissions::from_mode(0o777))
+        let part = made.with_file_name(format!(".{name}.new"));
+        fs::create_dir_all(&part)?;
+        open_to_all(&part, group)?;
+        fs::rename(&part, &made)
     })
     .await
     .map_err(failed)?;
     Ok(path)
+}
+
+/// Owner and mode of a new emptyDir: everybody's, and with fsGroup that group's, which new files inherit (upstream
+/// `SetVolumeOwnership`).
+fn open_to_all(dir: &Path, group: Option<u32>) -> io::Result<()> {
+    let mode = match group {
+        Some(group) => {
+            std::os::unix::fs::chown(dir, None, Some(group))?;
+            0o2777
+        }
+        None => 0o777,
+    };
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
 /// Checks a hostPath against its type (upstream `host_path.go`), creating what `…OrCreate` asks for.
@@ -230,5 +255,19 @@ mod tests {
         fs::write(path.join("kept"), "x").unwrap();
         set_up(&fs_pool, &pod, root.path()).await.unwrap();
         assert!(path.join("kept").exists());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing half made is left");
+    }
+
+    #[tokio::test]
+    async fn files_in_an_empty_dir_belong_to_the_fs_group() {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let own = fs::metadata(root.path()).unwrap().gid();
+        let mut pod = volume(serde_json::json!({"name": "v", "emptyDir": {}}));
+        pod.spec.as_mut().unwrap().security_context =
+            serde_json::from_value(serde_json::json!({"fsGroup": own})).unwrap();
+        let path = set_up(&FsPool::new(1), &pod, root.path()).await.unwrap().remove("v").unwrap().path;
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, own));
     }
 }
