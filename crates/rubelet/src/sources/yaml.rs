@@ -76,8 +76,9 @@ fn yaml(text: &str) -> Result<Vec<Document>, YamlError> {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         budget: serde_saphyr::budget! { max_depth: DEPTH_LIMIT, flow_nesting_limit: DEPTH_LIMIT },
     };
+    // The place is named; the lines around it would spread one message over several and put content into the log.
     serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| YamlError::Syntax(error.to_string()))
+        .map_err(|error| YamlError::Syntax(error.without_snippet().to_string()))
 }
 
 /// A document with the paths of its repeated keys.
