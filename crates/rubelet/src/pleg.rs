@@ -338,6 +338,7 @@ impl Pleg {
             };
             // Both arms are cancel-safe: a timer, and a Notify whose permit is kept.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(period) => {}
                 () = self.shared.relist_now.notified() => period = RELIST_MIN,
             }

@@ -61,6 +61,8 @@ pub struct SyncLoop {
     names: BTreeMap<PodKey, Vec<PodUid>>,
     /// Pods that ended or were rejected and are still desired: never started again.
     finished: BTreeMap<PodUid, Arc<Pod>>,
+    /// Pods of which nothing is left because they were deleted, as long as their source lists them.
+    deleted: BTreeSet<PodUid>,
     /// Journal records not yet handed to a worker.
     records: BTreeMap<PodUid, PodRecord>,
     /// When workers of pods that were to vanish ended: an older list still shows those pods.
@@ -90,6 +92,7 @@ impl SyncLoop {
             task_uids: BTreeMap::new(),
             names: BTreeMap::new(),
             finished: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             records,
             gone: BTreeMap::new(),
             panicked: BTreeMap::new(),
@@ -106,8 +109,10 @@ impl SyncLoop {
             self.heartbeat.send_replace(Instant::now());
             let again = self.panicked.values().min().copied();
             // Every arm is cancel-safe: watches and the Notify keep their news, JoinSet::join_next and timers
-            // lose nothing when dropped.
+            // lose nothing when dropped. Always in this order, so that a simulation can be replayed; that starves
+            // nothing, because every arm takes what made it ready.
             let event = tokio::select! {
+                biased;
                 Ok(()) = self.desired.changed() => Event::Look,
                 Ok(()) = self.listing.changed() => Event::Look,
                 () = self.services.pleg.hinted() => Event::Look,
@@ -143,6 +148,7 @@ impl SyncLoop {
         let listing = self.listing.borrow_and_update().clone();
         // Without one full list nothing is known about what runs: neither adoption nor removal is safe.
         let Some(listing) = listing else { return };
+        self.deleted.retain(|uid| desired.pods.get(uid).is_some_and(is_deleted));
         if desired.complete {
             self.end_unwanted(&desired, &listing);
         }
@@ -153,7 +159,7 @@ impl SyncLoop {
         for (uid, wanted) in pods {
             if self.workers.contains_key(uid) {
                 self.update(uid, wanted);
-            } else if !self.finished.contains_key(uid) {
+            } else if !self.finished.contains_key(uid) && !self.deleted.contains(uid) {
                 self.start(uid, wanted, &desired, &listing);
             }
         }
@@ -275,11 +281,26 @@ impl SyncLoop {
             }
         }
         self.gone.retain(|_, at| *at >= listing.began);
-        let gone: Vec<PodUid> =
-            self.finished.keys().filter(|uid| !desired.pods.contains_key(*uid)).cloned().collect();
-        for uid in gone {
+        let gone: Vec<(PodUid, TerminationCause)> = self
+            .finished
+            .keys()
+            .filter_map(|uid| match desired.pods.get(uid) {
+                None => Some((uid.clone(), TerminationCause::RemovedFromSource)),
+                Some(wanted) if is_deleted(wanted) => Some((uid.clone(), TerminationCause::Deleted)),
+                Some(_) => None,
+            })
+            .collect();
+        for (uid, cause) in gone {
             if let Some(pod) = self.finished.remove(&uid) {
                 let key = PodKey::of(&pod);
+                // What was told of its end holds until it is gone.
+                let record = PodRecord {
+                    namespace: key.namespace.to_string(),
+                    name: key.name.to_string(),
+                    status: self.services.table.get(&uid).map(|row| row.status),
+                    finished: true,
+                    ..Default::default()
+                };
                 self.names.entry(key.clone()).or_default().push(uid.clone());
                 self.spawn(
                     key.clone(),
@@ -287,8 +308,8 @@ impl SyncLoop {
                         uid,
                         pod: Some(pod),
                         name: key.to_string(),
-                        state: PodState::Terminated { cause: TerminationCause::RemovedFromSource },
-                        record: PodRecord::default(),
+                        state: PodState::Terminated { cause },
+                        record,
                     },
                 );
             }
@@ -360,6 +381,8 @@ impl SyncLoop {
                     && let Some(pod) = worker.pod
                 {
                     self.finished.insert(uid, pod);
+                } else if cause == TerminationCause::Deleted {
+                    self.deleted.insert(uid);
                 }
             }
             Err(problem) => {
@@ -402,8 +425,15 @@ impl SyncLoop {
 
 fn has_probes(pod: &Pod) -> bool {
     pod.spec.iter().flat_map(rubelet_core::containers::regular_containers).any(|container| {
-        container.liveness_probe.is_some() || container.readiness_probe.is_some() || container.startup_probe.is_some()
+        container.liveness_probe.is_some()
+            || container.readiness_probe.is_some()
+            || container.startup_probe.is_some()
     })
+}
+
+/// Whether the API has marked a pod for deletion.
+fn is_deleted(wanted: &DesiredPod) -> bool {
+    wanted.pod.metadata.deletion_timestamp.is_some()
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -23,7 +23,7 @@ impl PodWorker {
         self.apply(Input::Observed(&observed));
         // Without the proof something has come to life again, which only the runtime can have done.
         let Some(proof) = self.proof.take() else { return self.pause_after_failure() };
-        self.publish(&observed, Ending::Stopped);
+        self.publish(&observed, Ending::Stopped).await;
         let Ok(paths) = self.paths() else {
             // Such names never got a directory of ours.
             self.apply(Input::CleanedUp);
@@ -43,7 +43,7 @@ impl PodWorker {
             && let Some(previous) = self.record.status.clone()
         {
             let last = status::finalize_terminated(&pod, &previous, self.services.clock.now());
-            self.publish_status(&pod, &last, false);
+            self.publish_status(&pod, &last, false).await;
         }
         if cause.forgets_pod() && self.remove_everything(&observed, &paths).await.is_err() {
             return self.pause_after_failure();

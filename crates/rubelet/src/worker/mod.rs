@@ -142,10 +142,12 @@ impl PodWorker {
                 }
             };
             Box::pin(self.save()).await;
-            // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth.
+            // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth. Selects of the agent
+            // are biased so that a simulation can be replayed.
             match pause {
                 Pause::No => {}
                 Pause::For(time) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep(time) => {}
                     () = self.mailbox.filled() => {}
                 },
@@ -163,6 +165,7 @@ impl PodWorker {
         let Some(deadline) = deadline else { return sync.await };
         // Both arms are cancel-safe: the sync goes on after the timer, which only fills the mailbox.
         tokio::select! {
+            biased;
             pause = &mut sync => pause,
             () = tokio::time::sleep(deadline) => {
                 mailbox.terminate(mailbox::Terminate { cause: deadline_exceeded(), grace: None });
@@ -253,7 +256,7 @@ impl PodWorker {
 
     /// Generates the status from an observation and publishes it if it may be. Returns what was generated: its
     /// phase may be terminal before that may be published.
-    fn publish(&mut self, observed: &ObservedPod, ending: Ending) -> PodStatus {
+    async fn publish(&mut self, observed: &ObservedPod, ending: Ending) -> PodStatus {
         let Some(pod) = self.pod.clone() else { return PodStatus::default() };
         let now = self.services.clock.now();
         let handler = observed.sandboxes.first().map(|s| s.runtime_handler.as_str()).unwrap_or_default();
@@ -286,12 +289,13 @@ impl PodWorker {
             now,
         });
         let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
-        self.publish_status(&pod, &generated, may_run);
+        self.publish_status(&pod, &generated, may_run).await;
         generated
     }
 
-    /// Publishes a status unless it says nothing new or must not follow the one before.
-    fn publish_status(&mut self, pod: &Pod, generated: &PodStatus, may_run: bool) {
+    /// Publishes a status unless it says nothing new or must not follow the one before. It is in the journal
+    /// before anyone sees it, so that an agent that is killed in between never tells an older one again.
+    async fn publish_status(&mut self, pod: &Pod, generated: &PodStatus, may_run: bool) {
         let empty = PodStatus::default();
         let old = self.record.status.as_deref().unwrap_or(&empty);
         match status::merge_for_update(pod, old, generated, may_run, self.services.clock.now()) {
@@ -299,6 +303,7 @@ impl PodWorker {
             Ok(merged) => {
                 self.record.status = Some(Arc::new(merged));
                 self.dirty = true;
+                self.save().await;
                 self.publish_row();
             }
             Err(illegal) => {

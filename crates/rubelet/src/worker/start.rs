@@ -101,6 +101,7 @@ impl PodWorker {
         // A network that does not come up must not keep the pod from ending; what the runtime made of the call
         // is found by the next observation. Both arms are cancel-safe in that sense.
         let made = tokio::select! {
+            biased;
             made = self.services.runtime.run_pod_sandbox(request) => made,
             () = self.mailbox.ending() => return Err(Stop::Ending),
         };
@@ -141,6 +142,7 @@ impl PodWorker {
         // The pull may take long and is given up when the pod is to end; the pull itself goes on.
         let mailbox = self.mailbox.clone();
         let image = tokio::select! {
+            biased;
             image = self.ensure_image(container) => image,
             () = mailbox.ending() => return Started::Ending,
         };
@@ -194,6 +196,10 @@ impl PodWorker {
             }
         };
         self.services.events.normal(&subject, "Created", "Container created");
+        // Creating it may have taken long: nothing is started once the pod is to end.
+        if self.mailbox.is_ending() {
+            return Started::Ending;
+        }
         let request = v1::StartContainerRequest { container_id: id.clone() };
         if let Err(error) = self.services.runtime.start_container(request).await {
             self.services.events.warning(&subject, "Failed", format!("Error: {error}"));
@@ -225,6 +231,7 @@ impl PodWorker {
         let target = HookTarget { id, ports, pod_ip };
         // A hook without an end must not keep the pod from ending.
         let result = tokio::select! {
+            biased;
             result = hooks::run(&*self.services.runtime, handler, target, None) => result,
             () = self.mailbox.ending() => return Started::Ending,
         };

@@ -55,7 +55,7 @@ impl PodWorker {
         for waiting in &plan.backing_off {
             self.start_errors.insert(waiting.name.clone(), status::crash_loop_error(&pod, waiting));
         }
-        let generated = self.publish(&observed, Ending::No);
+        let generated = self.publish(&observed, Ending::No).await;
         if self.deadline().is_some_and(|at| at <= now) {
             self.apply(Input::Terminate { cause: super::deadline_exceeded(), grace: self.own_grace() });
             return Pause::No;
@@ -80,7 +80,7 @@ impl PodWorker {
             Err(Stop::NoNetwork) => Pause::For(NETWORK_PAUSE),
             Err(Stop::Failed) => {
                 if let Ok(observed) = self.observe().await {
-                    self.publish(&observed, Ending::No);
+                    self.publish(&observed, Ending::No).await;
                 }
                 let pause = self.pause_after_failure();
                 match self.until_next(&plan) {
@@ -149,7 +149,7 @@ impl PodWorker {
                 self.create_sandbox(pod, attempt).await?;
                 let observed = self.observe().await.map_err(|_| Stop::Failed)?;
                 // Clients see PodReadyToStartContainers and the IP before any container starts.
-                self.publish(&observed, Ending::No);
+                self.publish(&observed, Ending::No).await;
                 observed
             }
             None => observed,
@@ -296,7 +296,7 @@ impl PodWorker {
             }
             // What has become of it is published before the next one begins.
             observed = self.observe().await.map_err(|_| Stop::Failed)?;
-            self.publish(&observed, Ending::No);
+            self.publish(&observed, Ending::No).await;
         }
         let pruned = self.prune_dead(&observed).await;
         if failed {

@@ -15,7 +15,7 @@ impl PodWorker {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
-        self.publish(&observed, Ending::Stopping);
+        self.publish(&observed, Ending::Stopping).await;
         if self.apply(Input::Observed(&observed)) {
             return Pause::No;
         }
@@ -27,6 +27,7 @@ impl PodWorker {
         // told) and the loop kills again. Both arms are cancel-safe: hooks are remembered, StopContainer may
         // be repeated.
         let result = tokio::select! {
+            biased;
             result = killing => result,
             () = shortened(&self.mailbox, grace) => return Pause::No,
         };
@@ -43,7 +44,7 @@ impl PodWorker {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
-        self.publish(&observed, Ending::Stopping);
+        self.publish(&observed, Ending::Stopping).await;
         if self.apply(Input::Observed(&observed)) {
             return Pause::No;
         }
