@@ -64,8 +64,11 @@ impl StatusView {
             .iter()
             .flatten()
             .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        let lists =
-            [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         Self {
             uid: uid.to_owned(),
             phase: status.phase.clone().unwrap_or_default(),
@@ -91,7 +94,13 @@ impl ContainerView {
             },
             None => (None, "none".to_owned()),
         };
-        Self { name: status.name.clone(), restarts: status.restart_count, ready: status.ready, running, state }
+        Self {
+            name: status.name.clone(),
+            restarts: status.restart_count,
+            ready: status.ready,
+            running,
+            state,
+        }
     }
 }
 
@@ -141,12 +150,12 @@ pub fn story(cri: &ScriptedCri, marks: &Marks) -> Vec<Entry> {
         }
         entries.push(Entry { seq: call.began_seq, at: call.started_at, what: What::Began(Box::new(call)) });
     }
-    entries.extend(
-        cri.facts().into_iter().map(|fact| Entry { seq: fact.seq, at: fact.at, what: What::Fact(fact) }),
-    );
-    entries.extend(
-        marks.take().into_iter().map(|(seq, at, mark)| Entry { seq, at, what: What::Mark(mark) }),
-    );
+    entries.extend(cri.facts().into_iter().map(|fact| Entry {
+        seq: fact.seq,
+        at: fact.at,
+        what: What::Fact(fact),
+    }));
+    entries.extend(marks.take().into_iter().map(|(seq, at, mark)| Entry { seq, at, what: What::Mark(mark) }));
     entries.sort_by_key(|entry| entry.seq);
     entries
 }
@@ -156,7 +165,8 @@ pub fn told(story: &[Entry], around: u64, before: usize, after: usize) -> String
     let index = story.partition_point(|entry| entry.seq < around);
     let mut text = String::new();
     let base = story.first().map_or(Timestamp::UNIX_EPOCH, |entry| entry.at);
-    for (position, entry) in story.iter().enumerate().skip(index.saturating_sub(before)).take(before + after) {
+    for (position, entry) in story.iter().enumerate().skip(index.saturating_sub(before)).take(before + after)
+    {
         let seconds = entry.at.duration_since(base).as_secs_f64();
         let arrow = if position == index { "=>" } else { "  " };
         let _ = writeln!(text, "{arrow} {seconds:9.3} #{:<5} {}", entry.seq, line(&entry.what));
@@ -202,7 +212,9 @@ fn line(what: &What) -> String {
             let containers: Vec<String> = view
                 .containers
                 .iter()
-                .map(|c| format!("{}:{} r{}{}", c.name, c.state, c.restarts, if c.ready { " ready" } else { "" }))
+                .map(|c| {
+                    format!("{}:{} r{}{}", c.name, c.state, c.restarts, if c.ready { " ready" } else { "" })
+                })
                 .collect();
             format!(
                 "MARK  status {} {}{}{} {containers:?}",
@@ -212,6 +224,8 @@ fn line(what: &What) -> String {
                 if view.syncing { "" } else { " (not syncing)" }
             )
         }
+        What::Mark(Mark::AgentGone(how)) => format!("MARK  agent gone: {how}"),
+        What::Mark(Mark::Note(note)) => format!("MARK  {note}"),
         What::Mark(mark) => format!("MARK  {mark:?}"),
     }
 }

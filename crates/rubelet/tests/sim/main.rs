@@ -19,7 +19,9 @@ const PARTS: u64 = 4;
 const TOLD: usize = 3;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
 }
 
 /// Runs one part of the seeds, or in the first part the one to replay.

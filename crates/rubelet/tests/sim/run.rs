@@ -18,7 +18,7 @@ use crate::world::World;
 /// How long everything may take to settle once faults have stopped.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How much real time a run may take before the process is ended.
-const REAL_LIMIT: Duration = Duration::from_secs(120);
+const REAL_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a run amounts to.
 #[derive(Debug, Default)]
@@ -179,7 +179,8 @@ async fn adopt(world: &mut World, scenario: &Scenario) -> Result<(), String> {
         .collect();
     let before = world.cri.history().len();
     world.pass(Duration::from_secs(40)).await?;
-    let touched = world.cri.history().into_iter().skip(before).find(|call| still.contains(&call.subject.pod_uid));
+    let touched =
+        world.cri.history().into_iter().skip(before).find(|call| still.contains(&call.subject.pod_uid));
     match touched {
         Some(call) => Err(format!("a settled pod is touched after a restart: {call:?}")),
         None => settle(world, scenario).await,

@@ -1,7 +1,6 @@
 //! What one seed means: which pods there are, how their containers behave, and what happens to them, the agent
 //! and the runtime. Drawn from the seed alone; nothing here runs anything.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -18,7 +17,7 @@ pub const MISSING_IMAGE: &str = "missing:1";
 /// A pod's place in the scenario: several UIDs may follow one another under one name.
 #[derive(Clone, Debug)]
 pub struct SimPod {
-    pub name: String,
+    /// The first of its UIDs.
     pub pod: Pod,
 }
 
@@ -105,9 +104,8 @@ impl Scenario {
         let pods: Vec<SimPod> = (0..count).map(|index| draw_pod(rng, index, &mut scripts)).collect();
         let faults = (!one_in(rng, 4)).then(|| RandomFaults::rough(rng.next_u64()));
         let steps = draw_steps(rng, &pods);
-        let deliver_after = (0..8)
-            .map(|_| if one_in(rng, 4) { milliseconds(rng, 8000) } else { Duration::ZERO })
-            .collect();
+        let deliver_after =
+            (0..8).map(|_| if one_in(rng, 4) { milliseconds(rng, 8000) } else { Duration::ZERO }).collect();
         Self {
             seed,
             kind,
@@ -154,10 +152,7 @@ impl Scenario {
             seed: 0,
             kind: RuntimeKind::Containerd2,
             socket: false,
-            pods: [web, db]
-                .into_iter()
-                .map(|pod| SimPod { name: pod.metadata.name.clone().unwrap_or_default(), pod })
-                .collect(),
+            pods: [web, db].into_iter().map(|pod| SimPod { pod }).collect(),
             faults: None,
             steps: vec![],
             deliver_after: vec![],
@@ -198,6 +193,14 @@ impl Scenario {
     pub fn last_behaviour(&self, pod: &str, container: &str) -> Behaviour {
         let script = self.scripts.iter().find(|s| s.pod == pod && s.container == container);
         script.and_then(|s| s.behaviours.last().cloned()).unwrap_or_else(Behaviour::forever)
+    }
+
+    /// How an instance of a container behaves.
+    pub fn behaviour(&self, pod: &str, container: &str, attempt: u32) -> Behaviour {
+        let script = self.scripts.iter().find(|s| s.pod == pod && s.container == container);
+        let attempt = usize::try_from(attempt).unwrap_or(usize::MAX);
+        let found = script.and_then(|s| s.behaviours.get(attempt).or(s.behaviours.last()).cloned());
+        found.unwrap_or_else(Behaviour::forever)
     }
 
     /// Whether any postStart hook of a container fails.
@@ -282,12 +285,10 @@ fn draw_pod(rng: &mut Rng, index: u64, scripts: &mut Vec<Script>) -> SimPod {
         // As a file source would deliver it.
         rubelet_core::static_pod::mark(&mut pod, "file", jiff::Timestamp::UNIX_EPOCH);
         let annotations = pod.metadata.annotations.get_or_insert_default();
-        annotations.insert(
-            rubelet_core::static_pod::CONFIG_HASH_ANNOTATION.to_owned(),
-            format!("{name}-uid"),
-        );
+        annotations
+            .insert(rubelet_core::static_pod::CONFIG_HASH_ANNOTATION.to_owned(), format!("{name}-uid"));
     }
-    SimPod { name, pod }
+    SimPod { pod }
 }
 
 fn draw_app(rng: &mut Rng, ends: bool) -> Vec<Behaviour> {
@@ -365,9 +366,7 @@ fn draw_steps(rng: &mut Rng, pods: &[SimPod]) -> Vec<(Duration, Step)> {
             8 => Step::RestartRuntime(milliseconds(rng, 15_000)),
             9 => Step::BreakEvents,
             10 => Step::KillSandbox(pod),
-            11 => {
-                Step::EndContainer { pod, container, code: i32::try_from(rng.below(2)).unwrap_or(0) }
-            }
+            11 => Step::EndContainer { pod, container, code: i32::try_from(rng.below(2)).unwrap_or(0) },
             12 | 13 => Step::Remove(pod),
             14 => Step::Readd(pod),
             15 => Step::Recreate(pod),
@@ -403,6 +402,3 @@ pub enum Role {
     Sidecar,
     App,
 }
-
-/// Something to share.
-pub type SharedPod = Arc<Pod>;

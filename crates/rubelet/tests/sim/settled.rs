@@ -45,7 +45,8 @@ pub fn is_still(world: &World, scenario: &Scenario, pod: &Pod) -> bool {
     let seen = Seen::of(world, scenario, pod, &rows, false);
     seen.containers.iter().all(|(name, role)| match seen.newest(name) {
         Some(status) if status.state() == ContainerState::ContainerRunning => {
-            scenario.last_behaviour(seen.name, name).run_for.is_none()
+            let attempt = status.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+            scenario.behaviour(seen.name, name, attempt).run_for.is_none()
                 && !scenario.post_start_always_fails(seen.name, name)
         }
         Some(status) => {
@@ -172,6 +173,8 @@ impl<'a> Seen<'a> {
         }
         let mut all_run = true;
         let mut held_back = false;
+        // Behind a sidecar that comes and goes, others may or may not get their turn.
+        let mut may_be_held_back = false;
         for (name, role) in &self.containers {
             let newest = self.newest(name);
             let running = self
@@ -197,11 +200,13 @@ impl<'a> Seen<'a> {
             }
             match role {
                 Role::Init => {
-                    let done = newest.is_some_and(|s| {
-                        s.state() == ContainerState::ContainerExited && s.exit_code == 0
-                    });
+                    let done = newest
+                        .is_some_and(|s| s.state() == ContainerState::ContainerExited && s.exit_code == 0);
                     if !done {
                         let fails = self.scenario.last_behaviour(self.name, name);
+                        if may_be_held_back {
+                            return None;
+                        }
                         if !self.is_stuck(name) && fails.exit_code == 0 && fails.start_error.is_none() {
                             return Some(format!("init container {name} is not done"));
                         }
@@ -219,8 +224,9 @@ impl<'a> Seen<'a> {
                         if self.is_stuck(name) {
                             held_back |= *role == Role::Sidecar;
                         } else if self.loops(name) {
-                            // Sidecars that come and go let others start only while they run.
-                            held_back |= *role == Role::Sidecar && self.newest(name).is_none();
+                            may_be_held_back |= *role == Role::Sidecar;
+                        } else if may_be_held_back {
+                            return None;
                         } else {
                             return Some(format!("{name} does not run"));
                         }
@@ -230,7 +236,10 @@ impl<'a> Seen<'a> {
         }
         let steady = self.containers.iter().all(|(name, role)| *role == Role::Init || !self.loops(name));
         if all_run && steady && (row.phase != "Running" || !row.ready) {
-            return Some(format!("everything runs and it is told to be {} (ready: {})", row.phase, row.ready));
+            return Some(format!(
+                "everything runs and it is told to be {} (ready: {})",
+                row.phase, row.ready
+            ));
         }
         None
     }

@@ -144,9 +144,9 @@ impl World {
         let gate = Arc::new(Gate::default());
         let (at_gate, truth, seen) = (gate.clone(), cri.clone(), marks.clone());
         cri.set_hook(move |point| at_gate.ask(point, &truth, &seen));
-        let server = scenario
-            .socket
-            .then(|| server::serve(&cri, &dir.path().join("cri.sock")).expect("a socket in a scratch directory"));
+        let server = scenario.socket.then(|| {
+            server::serve(&cri, &dir.path().join("cri.sock")).expect("a socket in a scratch directory")
+        });
         let wanted: Vec<Wanted> = scenario
             .pods
             .iter()

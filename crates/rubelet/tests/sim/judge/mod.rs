@@ -238,7 +238,11 @@ impl Judge<'_> {
 impl PodTruth {
     /// The newest instance of a container.
     fn newest(&self, name: &str) -> Option<&Instance> {
-        self.order.iter().rev().filter_map(|id| self.containers.get(id)).find(|instance| instance.name == name)
+        self.order
+            .iter()
+            .rev()
+            .filter_map(|id| self.containers.get(id))
+            .find(|instance| instance.name == name)
     }
 
     fn running(&self) -> impl Iterator<Item = (&String, &Instance)> {

@@ -16,10 +16,9 @@ impl Judge<'_> {
         let news = self.delivered_at == now;
         let name = call.subject.pod_name.clone();
         if call.op == Op::RunPodSandbox
-            && let Some((other, _)) = self
-                .pods
-                .iter()
-                .find(|(other, truth)| *other != uid && truth.name == name && truth.running().next().is_some())
+            && let Some((other, _)) = self.pods.iter().find(|(other, truth)| {
+                *other != uid && truth.name == name && truth.running().next().is_some()
+            })
         {
             return Err(format!("{uid} starts while {other} of the same name still runs"));
         }
@@ -77,11 +76,6 @@ impl Judge<'_> {
 }
 
 /// Whether any instance of a container in a sandbox is so.
-fn in_sandbox(
-    truth: &PodTruth,
-    name: &str,
-    sandbox: &str,
-    so: impl Fn(&super::Instance) -> bool,
-) -> bool {
+fn in_sandbox(truth: &PodTruth, name: &str, sandbox: &str, so: impl Fn(&super::Instance) -> bool) -> bool {
     truth.containers.values().any(|c| c.name == name && c.sandbox == sandbox && so(c))
 }

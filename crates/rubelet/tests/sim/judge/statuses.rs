@@ -78,7 +78,7 @@ impl Judge<'_> {
         if let (Some(before), Some(pod), false) = (&truth.statuses.last, &truth.known, may_end) {
             let apps: Vec<String> = containers_of(pod)
                 .into_iter()
-                .filter(|(_, role)| *role == Role::App)
+                .filter(|(_, role)| *role != Role::Init)
                 .map(|(name, _)| name)
                 .collect();
             let running_id = |view: &StatusView, name: &str| {

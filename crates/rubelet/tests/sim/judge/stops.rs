@@ -69,13 +69,16 @@ impl Judge<'_> {
     pub(super) fn check_killed(&self, fact: &Fact) -> Verdict {
         let Some(truth) = self.pods.get(&fact.subject.pod_uid) else { return Ok(()) };
         let Some(instance) = truth.containers.get(&fact.subject.id) else { return Ok(()) };
-        let begun = [truth.ending, instance.ending_since].into_iter().flatten().min();
+        let begun = truth.ending.or(instance.ending_since);
         let Some(begun) = begun else { return Ok(()) };
         // Of a pod that this agent was never told of, only the runtime knows; it gets the least.
         let least = if truth.told { truth.least_grace() } else { MINIMUM_STOP_SECONDS };
         let had = self.now.duration_since(begun).as_secs();
         if had + 1 < least {
-            return Err(format!("{} was killed {had} s after its end began, with a grace of {least} s", instance.name));
+            return Err(format!(
+                "{} was killed {had} s after its end began, with a grace of {least} s",
+                instance.name
+            ));
         }
         Ok(())
     }
@@ -98,6 +101,12 @@ impl Judge<'_> {
 }
 
 impl PodTruth {
+    /// When the pod, or the first of what runs in it, began to be ended.
+    fn ending_begun(&self) -> Option<jiff::Timestamp> {
+        let all = self.containers.values().filter(|c| c.running).filter_map(|c| c.ending_since);
+        all.chain(self.ending).min()
+    }
+
     fn begin_ending(&mut self, id: &str, now: jiff::Timestamp) {
         if let Some(instance) = self.containers.get_mut(id) {
             instance.ending_since.get_or_insert(now);
@@ -130,7 +139,7 @@ impl PodTruth {
             return Ok(());
         }
         let Some(pod) = &self.known else { return Ok(()) };
-        let begun = [self.ending, instance.ending_since].into_iter().flatten().min().unwrap_or(now);
+        let begun = self.ending_begun().unwrap_or(now);
         if now.duration_since(begun).as_secs() >= self.least_grace() {
             return Ok(());
         }
@@ -157,7 +166,7 @@ impl PodTruth {
             .chain(&spec.containers)
             .find(|c| c.name == instance.name)
             .and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref()?.exec.as_ref());
-        let begun = [self.ending, instance.ending_since].into_iter().flatten().min().unwrap_or(now);
+        let begun = self.ending_begun().unwrap_or(now);
         let time_left = now.duration_since(begun).as_secs() < self.least_grace();
         if hook.is_some() && !instance.pre_stop_began && time_left {
             return Err(format!("{} ({id}) is stopped without its preStop hook", instance.name));
