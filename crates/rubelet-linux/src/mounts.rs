@@ -5,20 +5,36 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// Whether something is mounted at `path`: it lies on another device than its parent. A path that does not
-/// exist is no mount point.
+/// Whether `path` is the root of a mount, a bind of a directory or file on the same device included. A path that
+/// does not exist is none.
 ///
 /// # Errors
 /// When the path cannot be looked at.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let own = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        own => own?,
-    };
-    let parent = fs::metadata(path.parent().unwrap_or(path))?;
-    Ok(own.is_dir() && own.dev() != parent.dev())
+    let parent = || Ok(fs::metadata(path.parent().unwrap_or(path))?.dev());
+    match is_mount_root(CWD, path, parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        answer => answer,
+    }
+}
+
+/// The same for an entry of an open directory; `parent_device` is asked for on kernels that do not tell (before
+/// 5.8), where a bind on the same device goes unnoticed.
+pub(crate) fn is_mount_root(
+    dir: impl AsFd,
+    name: impl rustix::path::Arg,
+    parent_device: impl FnOnce() -> io::Result<u64>,
+) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let status = statx(dir, name, flags, StatxFlags::TYPE)?;
+    if status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    Ok(rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor) != parent_device()?)
 }
 
 /// Mounts a tmpfs of at most `limit` bytes, or of the kernel's default size.
@@ -62,5 +78,12 @@ mod tests {
         assert!(found);
         assert_eq!(size.unwrap(), 1 << 20);
         assert!(!is_mount_point(&path).unwrap());
+        // A bind on the same device is a mount point too.
+        let source = root.path().join("source");
+        fs::create_dir(&source).unwrap();
+        rustix::mount::mount_bind(&source, &path).unwrap();
+        let found = is_mount_point(&path).unwrap();
+        unmount(&path).unwrap();
+        assert!(found);
     }
 }

@@ -1,10 +1,12 @@
-//! Removes a directory tree and never crosses into another file system: what is mounted below is not ours to
-//! delete. Symbolic links are removed, never followed.
+//! Removes a directory tree and never crosses into a mount, not even a bind on the same device: what is mounted
+//! below is not ours to delete. Symbolic links are removed, never followed.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fd::{AsFd, OwnedFd};
+
+use crate::mounts::is_mount_root;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 
 /// Removes `path` with everything below it.
@@ -45,7 +47,7 @@ fn empty(dir: &OwnedFd, device: u64) -> io::Result<()> {
             ignore_gone(unlinkat(dir, name, AtFlags::empty()))?;
             continue;
         }
-        if status.st_dev != device {
+        if status.st_dev != device || is_mount_root(dir, name, || Ok(device))? {
             return Err(io::Error::new(
                 io::ErrorKind::CrossesDevices,
                 format!("{} is a mount point", name.to_string_lossy()),
@@ -115,11 +117,18 @@ mod tests {
             assert!(!rustix::process::geteuid().is_root(), "root must be able to mount: {mounted:?}");
             return;
         }
-        fs::write(tree.join("mounted/precious"), "x").unwrap();
-        let result = remove_tree(&tree);
-        let kept = tree.join("mounted/precious").exists();
-        rustix::mount::unmount(tree.join("mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
-        assert!(kept);
+        let check = || {
+            fs::write(tree.join("mounted/precious"), "x").unwrap();
+            let result = remove_tree(&tree);
+            let kept = tree.join("mounted/precious").exists();
+            rustix::mount::unmount(tree.join("mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
+            assert!(kept);
+        };
+        check();
+        let other = root.path().join("other");
+        fs::create_dir(&other).unwrap();
+        rustix::mount::mount_bind(&other, tree.join("mounted")).unwrap();
+        check();
     }
 }
