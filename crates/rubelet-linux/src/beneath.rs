@@ -1,7 +1,7 @@
 //! Opening files below a directory whose content is not trusted: no link, however placed or swapped, leads out.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -32,6 +32,24 @@ pub fn read_file(root: &Path, relative: &Path, limit: u64) -> io::Result<Vec<u8>
     Ok(bytes)
 }
 
+/// Reads the last `limit` bytes of a regular file that a container may have put something else in place of: a link
+/// is not followed, a pipe or device not waited for.
+///
+/// # Errors
+/// When there is no regular file at `path`.
+pub fn read_tail(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +73,18 @@ mod tests {
             assert!(read(bad, 10).is_err(), "{bad}");
         }
         assert_eq!(read("d/file", 2), Err(io::ErrorKind::FileTooLarge));
+    }
+
+    #[test]
+    fn the_tail_of_a_file_but_not_of_a_link_or_pipe() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "0123456789").unwrap();
+        assert_eq!(read_tail(&file, 3).unwrap(), b"789");
+        assert_eq!(read_tail(&file, 100).unwrap(), b"0123456789");
+        symlink(&file, base.path().join("link")).unwrap();
+        assert!(read_tail(&base.path().join("link"), 3).is_err());
+        rustix::fs::mkfifoat(rustix::fs::CWD, base.path().join("pipe"), Mode::RWXU).unwrap();
+        assert!(read_tail(&base.path().join("pipe"), 3).is_err());
     }
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 use rustix::fd::{AsFd, OwnedFd};
 
 use crate::mounts::is_mount_root;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
+
+/// How deep the walk goes before it moves a directory up.
+const MAX_DEPTH: u32 = 24;
 
 /// Removes `path` with everything below it.
 ///
@@ -20,7 +23,16 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     let parent = openat(rustix::fs::CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let top = open_dir(&parent, name)?;
     let device = fstat(&top)?.st_dev;
-    empty(&top, device)?;
+    // What lies too deep is moved up and taken in the next round, so that neither descriptors nor the stack grow
+    // with the depth of a tree that a container made.
+    let mut removal = Removal { top: &top, device, moved: 0 };
+    loop {
+        let before = removal.moved;
+        removal.empty(&top, 0)?;
+        if removal.moved == before {
+            break;
+        }
+    }
     drop(top);
     unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
     Ok(())
@@ -31,34 +43,53 @@ fn open_dir(at: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
-fn empty(dir: &OwnedFd, device: u64) -> io::Result<()> {
-    let entries = Dir::read_from(dir.as_fd())?;
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+struct Removal<'a> {
+    top: &'a OwnedFd,
+    device: u64,
+    /// Directories moved up so far.
+    moved: u64,
+}
+
+impl Removal<'_> {
+    fn empty(&mut self, dir: &OwnedFd, depth: u32) -> io::Result<()> {
+        for entry in Dir::read_from(dir.as_fd())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let status = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(rustix::io::Errno::NOENT) => continue,
+                status => status?,
+            };
+            if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+                ignore_gone(unlinkat(dir, name, AtFlags::empty()))?;
+                continue;
+            }
+            let device = self.device;
+            if status.st_dev != device || is_mount_root(dir, name, || Ok(device))? {
+                return Err(io::Error::new(
+                    io::ErrorKind::CrossesDevices,
+                    format!("{} is a mount point", name.to_string_lossy()),
+                ));
+            }
+            if depth == MAX_DEPTH {
+                self.moved += 1;
+                ignore_gone(renameat(
+                    dir,
+                    name,
+                    self.top,
+                    format!(".removing-{}-{}", std::process::id(), self.moved),
+                ))?;
+                continue;
+            }
+            let below = open_dir(dir, name)?;
+            self.empty(&below, depth + 1)?;
+            drop(below);
+            ignore_gone(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
         }
-        let status = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(rustix::io::Errno::NOENT) => continue,
-            status => status?,
-        };
-        if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
-            ignore_gone(unlinkat(dir, name, AtFlags::empty()))?;
-            continue;
-        }
-        if status.st_dev != device || is_mount_root(dir, name, || Ok(device))? {
-            return Err(io::Error::new(
-                io::ErrorKind::CrossesDevices,
-                format!("{} is a mount point", name.to_string_lossy()),
-            ));
-        }
-        let below = open_dir(dir, name)?;
-        empty(&below, device)?;
-        drop(below);
-        ignore_gone(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
+        Ok(())
     }
-    Ok(())
 }
 
 fn ignore_gone(result: rustix::io::Result<()>) -> io::Result<()> {
@@ -87,6 +118,30 @@ mod tests {
         assert!(!tree.exists());
         assert!(outside.join("precious").exists());
         assert_eq!(remove_tree(&tree).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn depth_costs_neither_descriptors_nor_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let mut dir = open_dir(
+            &openat(rustix::fs::CWD, root.path(), OFlags::DIRECTORY, Mode::empty()).unwrap(),
+            "tree",
+        )
+        .unwrap();
+        for _ in 0..5000 {
+            rustix::fs::mkdirat(&dir, "d", Mode::RWXU).unwrap();
+            dir = open_dir(&dir, "d").unwrap();
+        }
+        drop(dir);
+        std::thread::Builder::new()
+            .stack_size(256 * 1024)
+            .spawn(move || remove_tree(&tree).unwrap())
+            .unwrap()
+            .join()
+            .unwrap();
+        assert!(!root.path().join("tree").exists());
     }
 
     #[test]

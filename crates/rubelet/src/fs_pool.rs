@@ -2,8 +2,9 @@
 //! blocking threads with a deadline. A call that hangs (a dead NFS server under a hostPath) costs one
 //! thread until the kernel lets go; it never costs the caller more than its deadline.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -16,6 +17,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct FsPool {
     /// `None` runs operations on the caller's thread.
     permits: Option<Arc<Semaphore>>,
+    /// Operations that did not answer in time and still hang, by what they are.
+    hung: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// Why a file system operation gave no result.
@@ -38,6 +41,12 @@ pub enum FsError {
         /// The deadline.
         seconds: u64,
     },
+    /// The same operation did not answer before and still does not.
+    #[error("{what}: the file system still does not answer")]
+    StillHangs {
+        /// What was to be done, with the path.
+        what: String,
+    },
     /// Too many operations hang already.
     #[error("{what}: all file system workers are busy or hang")]
     Exhausted {
@@ -55,13 +64,13 @@ pub enum FsError {
 impl FsPool {
     /// A pool of at most `threads` operations at a time.
     pub fn new(threads: usize) -> Self {
-        Self { permits: Some(Arc::new(Semaphore::new(threads))) }
+        Self { permits: Some(Arc::new(Semaphore::new(threads))), hung: Arc::default() }
     }
 
     /// Runs every operation at once on the caller's thread, without a deadline: for simulations, in which the
     /// order of events must not depend on threads.
     pub fn inline() -> Self {
-        Self { permits: None }
+        Self { permits: None, hung: Arc::default() }
     }
 
     /// Runs one operation. `what` names it for errors, for example `create directory /var/lib/…`.
@@ -77,21 +86,35 @@ impl FsPool {
         let Some(permits) = &self.permits else {
             return operation().map_err(|source| FsError::Io { what, source });
         };
+        // One that hangs is not tried again beside itself: it costs one thread, however often it is asked for.
+        if self.hung().contains(&what) {
+            return Err(FsError::StillHangs { what });
+        }
         let permit = match tokio::time::timeout(DEADLINE, permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => return Err(FsError::Exhausted { what }),
         };
         // The permit travels with the operation: a hung one keeps it, which bounds the threads.
+        let (hung, name) = (self.hung.clone(), what.clone());
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            operation()
+            let result = operation();
+            hung.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            result
         });
         match tokio::time::timeout(DEADLINE, work).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(source))) => Err(FsError::Io { what, source }),
             Ok(Err(_)) => Err(FsError::Bug { what }),
-            Err(_) => Err(FsError::Timeout { what, seconds: DEADLINE.as_secs() }),
+            Err(_) => {
+                self.hung().insert(what.clone());
+                Err(FsError::Timeout { what, seconds: DEADLINE.as_secs() })
+            }
         }
+    }
+
+    fn hung(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,5 +136,30 @@ mod tests {
         let error = pool.run("boom", || -> io::Result<()> { panic!("on purpose") }).await.unwrap_err();
         assert!(matches!(error, FsError::Bug { .. }));
         assert_eq!(pool.run("still works", || Ok(7)).await.unwrap(), 7);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_costs_one_thread() {
+        let pool = FsPool::new(2);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hang = || {
+            let held = held.clone();
+            pool.run("stat /dead", move || {
+                let _ = held.lock().unwrap().recv();
+                Ok(())
+            })
+        };
+        // A blocking thread keeps the paused clock from moving by itself.
+        let (first, ()) = tokio::join!(hang(), tokio::time::advance(DEADLINE * 2));
+        assert!(matches!(first, Err(FsError::Timeout { .. })), "{first:?}");
+        for _ in 0..5 {
+            assert!(matches!(hang().await, Err(FsError::StillHangs { .. })));
+        }
+        assert_eq!(pool.run("other", || Ok(1)).await.unwrap(), 1);
+        drop(release);
+        while pool.hung().contains("stat /dead") {
+            tokio::task::yield_now().await;
+        }
+        hang().await.unwrap();
     }
 }

@@ -6,6 +6,7 @@
 //! the pod goes on without it. Each record has one writer, its pod's worker.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -94,14 +95,48 @@ impl Journal {
     }
 
     fn path(&self, uid: &PodUid) -> PathBuf {
-        // UIDs come from manifests: anything that is not a plain word must not choose the path.
-        let safe: String = uid
-            .as_str()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-            .collect();
-        self.dir.join(format!("{safe}.json"))
+        self.dir.join(format!("{}.json", file_name(uid)))
     }
+
+    /// The UIDs that have a record.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub async fn list(&self) -> Result<Vec<PodUid>, FsError> {
+        let dir = self.dir.clone();
+        self.fs
+            .run(format!("list journal {}", dir.display()), move || {
+                Ok(fs::read_dir(&dir)?.flatten().filter_map(|entry| uid_of(&entry.path())).collect())
+            })
+            .await
+    }
+}
+
+/// UIDs come from manifests: everything but letters, digits and dashes is written as `%` and two hexadecimal
+/// digits, so that none chooses its path and each can be read back.
+fn file_name(uid: &PodUid) -> String {
+    let mut name = String::new();
+    for byte in uid.as_str().bytes() {
+        match byte {
+            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => name.push(byte.into()),
+            _ => {
+                let _ = write!(name, "%{byte:02x}");
+            }
+        }
+    }
+    name
+}
+
+/// The UID whose record a file is; `None` for any other file.
+fn uid_of(path: &Path) -> Option<PodUid> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    let mut parts = name.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    Some(PodUid::new(String::from_utf8(bytes).ok()?))
 }
 
 fn load_dir(dir: &Path) -> io::Result<Loaded> {
@@ -109,14 +144,18 @@ fn load_dir(dir: &Path) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".json"))
-        else {
-            continue;
+        let Some(uid) = uid_of(&path) else { continue };
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            // A record that cannot be read now may be good: it stays where it is.
+            Err(error) => {
+                loaded.problems.push(format!("{}: {error}", path.display()));
+                continue;
+            }
         };
-        let decoded = fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| decode(&text));
-        match decoded {
+        match decode(&text) {
             Ok(record) => {
-                loaded.records.insert(PodUid::new(stem), record);
+                loaded.records.insert(uid, record);
             }
             Err(problem) => {
                 let aside = path.with_extension("damaged");
@@ -220,7 +259,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(dir.path(), FsPool::new(1));
         journal.save(&"../../escape".into(), &record()).await.unwrap();
-        assert!(dir.path().join("rubelet/pods/______escape.json").exists());
+        assert!(dir.path().join("rubelet/pods/%2e%2e%2f%2e%2e%2fescape.json").exists());
+        assert_eq!(journal.list().await.unwrap(), [PodUid::from("../../escape")]);
+        assert!(journal.load().await.unwrap().records.contains_key(&PodUid::from("../../escape")));
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub async fn remove(fs: &FsPool, dir: &Path) -> Result<(), FsError> {
 pub async fn write_hosts(fs: &FsPool, path: &Path, content: Vec<u8>) -> Result<(), FsError> {
     let file = path.to_owned();
     fs.run(format!("write {}", path.display()), move || {
-        if fs::read(&file).is_ok_and(|present| present == content) {
+        // Containers can write to the file: only one of the right length is worth reading.
+        let same_length = fs::metadata(&file).is_ok_and(|present| present.len() == content.len() as u64);
+        if same_length && fs::read(&file).is_ok_and(|present| present == content) {
             return Ok(());
         }
         fs::write(&file, content)?;

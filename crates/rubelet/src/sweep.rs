@@ -16,15 +16,15 @@ pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
     let pods_dir = services.node.root_dir.join("pods");
     match pod_dirs::pods_on_disk(&services.fs, &pods_dir).await {
         Ok(found) => {
-            for uid in found.iter().filter(|uid| !known.contains(*uid)) {
+            for uid in found.iter().filter(|uid| !is_known(services, known, uid)) {
                 remove_pod(services, uid).await;
             }
         }
         Err(error) => warn!("{}", crate::logging::chain(&error)),
     }
-    match services.journal.load().await {
-        Ok(loaded) => {
-            for uid in loaded.records.keys().filter(|uid| !known.contains(*uid)) {
+    match services.journal.list().await {
+        Ok(listed) => {
+            for uid in listed.iter().filter(|uid| !is_known(services, known, uid)) {
                 if let Err(error) = services.journal.remove(uid).await {
                     warn!("{}", crate::logging::chain(&error));
                 }
@@ -33,6 +33,11 @@ pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
         Err(error) => warn!("{}", crate::logging::chain(&error)),
     }
     sweep_logs(services, known).await;
+}
+
+/// Known when the sweep began, or begun since.
+fn is_known(services: &Services, known: &BTreeSet<PodUid>, uid: &PodUid) -> bool {
+    known.contains(uid) || services.table.get(uid).is_some()
 }
 
 async fn remove_pod(services: &Services, uid: &PodUid) {
@@ -82,7 +87,7 @@ async fn sweep_logs(services: &Services, known: &BTreeSet<PodUid>) {
     for dir in listed {
         let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.contains('_')
-            && !known.contains(&rubelet_core::paths::pod_uid_of_log_dir(name))
+            && !is_known(services, known, &rubelet_core::paths::pod_uid_of_log_dir(name))
             && let Err(error) = pod_dirs::remove(&services.fs, &dir).await
         {
             warn!("{}", crate::logging::chain(&error));

@@ -2,8 +2,7 @@
 //! How much of it becomes the message is decided by `rubelet_core::termination`. Called by Pleg once for
 //! each container that has ended.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 
 use rubelet_core::observed::ObservedContainer;
 use rubelet_core::termination::{MAX_MESSAGE_BYTES, MessageSource, choose_message, message_from_log};
@@ -47,15 +46,8 @@ pub async fn read(fs: &FsPool, container: &ObservedContainer) -> Option<String> 
 /// The last bytes of a file; `None` when it cannot be read.
 async fn tail(fs: &FsPool, path: String, limit: u64) -> Option<Vec<u8>> {
     let what = format!("read the end of {path}");
-    fs.run(what, move || -> io::Result<Vec<u8>> {
-        let mut file = File::open(&path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    })
-    .await
-    .inspect_err(|error| debug!("no termination message: {error}"))
-    .ok()
+    fs.run(what, move || rubelet_linux::beneath::read_tail(Path::new(&path), limit))
+        .await
+        .inspect_err(|error| debug!("no termination message: {error}"))
+        .ok()
 }
