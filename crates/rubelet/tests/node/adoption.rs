@@ -176,14 +176,16 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]",
     let after = node.wait_state("crash", "c", "waiting CrashLoopBackOff");
     assert_eq!(restarts(&after, "c"), restarts(&before, "c"));
     assert!(pods::waiting_message(&after, "c").starts_with("back-off 10s "), "{}", pods::summary(&after));
-    let pod = node.wait_pod("crash", "to restart", |pod| restarts(pod, "c") == 2);
+    let pod = node.wait_pod("crash", "to have run again", |pod| {
+        restarts(pod, "c") == 2 && state(pod, "c") == "waiting CrashLoopBackOff"
+    });
     assert_eq!(pods::uid(&pod), pods::uid(&before));
+    // The end of a container is found with its exit code, whoever started it.
+    assert_eq!(pods::last_state(&pod, "c"), "terminated Error 1");
+    assert!(pods::waiting_message(&pod, "c").starts_with("back-off 20s "), "{}", pods::summary(&pod));
     let starts: Vec<f64> = node.lines("starts").iter().map(|line| line.parse().unwrap()).collect();
     assert_eq!(starts.len(), 3);
     assert!((9.9..25.0).contains(&(starts[2] - starts[1])), "a new agent keeps the delay: {starts:?}");
-    // The end of a container that nobody watched is found, with its exit code.
-    let pod = node.wait_state("crash", "c", "waiting CrashLoopBackOff");
-    assert_eq!(pods::last_state(&pod, "c"), "terminated Error 1");
 }
 
 #[test]
