@@ -7,9 +7,10 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rubelet_cri::CriClient;
 use rubelet_linux::facts::MachineFacts;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, AgentRun, Site};
@@ -55,7 +56,7 @@ impl Size {
             runs: 10,
             rounds: 3,
             idle: Duration::from_secs(60),
-            other_floors: (&[8, 16, 32], 2),
+            other_floors: (&[8, 16, 32], 1),
         }
     }
 
@@ -135,9 +136,16 @@ impl Bench {
         Ok(Self { site, size, client, machine, asked, loads: vec![], starts: vec![] })
     }
 
-    /// Measures everything. Whatever happens, the runtime is emptied at the end.
+    /// Measures everything. Whatever happens, also when asked to end, the runtime is emptied at the end.
     pub(crate) async fn run(mut self) -> Result<Report> {
-        let measured = self.measure().await;
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Dropping the measurement ends the agent; both signals are kept until they are taken.
+        let measured = tokio::select! {
+            measured = self.measure() => measured,
+            _ = terminate.recv() => Err(anyhow!("asked to end")),
+            _ = interrupt.recv() => Err(anyhow!("asked to end")),
+        };
         let emptied = runtime::empty(&self.client).await;
         self.remove_files()?;
         let measured = measured?;
