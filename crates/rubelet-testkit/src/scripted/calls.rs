@@ -2,6 +2,7 @@
 //! effects themselves are in `runtime.rs` and `image.rs`.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -128,16 +129,17 @@ impl ScriptedCri {
         give_up: Option<Instant>,
         mut ready: impl FnMut(&mut Model, Instant) -> Option<T>,
     ) -> Option<T> {
-        let mut changes = self.shared.changed.subscribe();
         loop {
-            changes.borrow_and_update();
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
             let (value, next, now) = self.with(|model, now| (ready(model, now), model.next_due(), now));
             if value.is_some() || give_up.is_some_and(|at| at <= now) {
                 return value;
             }
             let wake = next.into_iter().chain(give_up).min();
             tokio::select! {
-                _ = changes.changed() => {}
+                biased;
+                () = changed => {}
                 () = sleep_until(wake) => {}
             }
         }

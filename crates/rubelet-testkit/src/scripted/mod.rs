@@ -20,12 +20,13 @@ pub mod server;
 mod tests;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rubelet_cri::Deadlines;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use calls::{CallPoint, HookAction, Phase};
@@ -51,8 +52,9 @@ pub struct ScriptedCri {
 struct Shared {
     model: Mutex<Model>,
     hook: Mutex<Option<Hook>>,
-    /// The version of the model, for those who wait for a change.
-    changed: watch::Sender<u64>,
+    /// Wakes those who wait for a change of the model, in the order in which they came: a watch would shuffle
+    /// them, and no run could be replayed.
+    changed: Notify,
 }
 
 impl fmt::Debug for ScriptedCri {
@@ -82,8 +84,7 @@ impl ScriptedCri {
     /// The same with another time on the wall clock.
     pub fn starting_at(kind: RuntimeKind, base: Timestamp) -> Self {
         let model = Model::new(base, Instant::now(), Script::new(kind));
-        let (changed, _) = watch::channel(0);
-        let shared = Shared { model: Mutex::new(model), hook: Mutex::new(None), changed };
+        let shared = Shared { model: Mutex::new(model), hook: Mutex::new(None), changed: Notify::new() };
         Self { shared: Arc::new(shared), deadlines: Deadlines::default() }
     }
 
@@ -347,15 +348,16 @@ impl ScriptedCri {
 
     /// Waits until the world, as `ready` sees it, gives a value. With a paused clock this lets time pass.
     pub async fn wait_for<T>(&self, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
-        let mut changes = self.shared.changed.subscribe();
         loop {
-            changes.borrow_and_update();
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
             if let Some(value) = ready(self) {
                 return value;
             }
             let next = self.with(|model, _| model.next_due());
             tokio::select! {
-                _ = changes.changed() => {}
+                biased;
+                () = changed => {}
                 () = sleep_until(next) => {}
             }
         }
@@ -371,13 +373,13 @@ impl ScriptedCri {
     fn with<T>(&self, act: impl FnOnce(&mut Model, Instant) -> T) -> T {
         let now = Instant::now();
         let mut model = self.lock();
-        let before = *self.shared.changed.borrow();
         model.advance(now);
         let value = act(&mut model, now);
-        let after = model.version;
+        let changed = model.announced != model.version;
+        model.announced = model.version;
         drop(model);
-        if after != before {
-            self.shared.changed.send_replace(after);
+        if changed {
+            self.shared.changed.notify_waiters();
         }
         value
     }

@@ -71,6 +71,8 @@ pub(super) struct Model {
     pub(super) down_until: Option<Instant>,
     /// Grows with every change, so that waiters know to look again.
     pub(super) version: u64,
+    /// The version that waiters were last told of.
+    pub(super) announced: u64,
 }
 
 impl Model {
@@ -93,6 +95,7 @@ impl Model {
             epoch: 0,
             down_until: None,
             version: 0,
+            announced: 0,
         }
     }
 

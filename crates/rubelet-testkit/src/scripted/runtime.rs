@@ -1,6 +1,7 @@
 //! The runtime service of the scripted runtime: what each call does to the model.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -405,9 +406,9 @@ impl RuntimeService for ScriptedCri {
 
 /// The next event of a listener; `None` when its stream was broken.
 async fn next_event(cri: &ScriptedCri, subscriber: u64) -> Option<v1::ContainerEventResponse> {
-    let mut changes = cri.shared.changed.subscribe();
     loop {
-        changes.borrow_and_update();
+        let mut changed = pin!(cri.shared.changed.notified());
+        changed.as_mut().enable();
         let (open, event, wake) = cri.with(|model, now| {
             let open = model.subscribers.iter().any(|s| s.id == subscriber);
             let event = model.take_event(subscriber, now);
@@ -417,7 +418,8 @@ async fn next_event(cri: &ScriptedCri, subscriber: u64) -> Option<v1::ContainerE
             return event;
         }
         tokio::select! {
-            _ = changes.changed() => {}
+            biased;
+            () = changed => {}
             () = sleep_until(wake) => {}
         }
     }
