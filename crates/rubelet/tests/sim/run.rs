@@ -92,6 +92,9 @@ pub fn run(
             let mut world = World::new(scenario);
             let driven = drive(&mut world, scenario).await;
             let story = story(&world.cri, &world.marks);
+            if std::env::var_os("RUBELET_SIM_STORY").is_some() {
+                println!("{}", told(&story, 0, 0, story.len()));
+            }
             let judged = judge(scenario, &story, &world.cri);
             let last = story.last().map_or(0, |entry| entry.seq);
             let failure = |seq: u64, what: String, before, after| Failure {

@@ -272,7 +272,10 @@ impl<'a> Seen<'a> {
         if self.ready_sandboxes > 0 {
             return Some("it is over and its sandbox is still ready".to_owned());
         }
-        if !matches!(row.phase.as_str(), "Succeeded" | "Failed") {
+        // A static pod whose containers never came to start is not told to have failed: upstream's
+        // TerminatePod leaves it as it was.
+        let unstarted = rubelet_core::phase::is_static(self.pod) && row.phase == "Pending";
+        if !unstarted && !matches!(row.phase.as_str(), "Succeeded" | "Failed") {
             return Some(format!("it is over and told to be {}", row.phase));
         }
         let all_well = self.containers.iter().filter(|(_, role)| *role == Role::App).all(|(name, _)| {

@@ -33,11 +33,14 @@ struct Instance {
     name: String,
     sandbox: String,
     image: String,
+    created_at: Timestamp,
     started: bool,
     running: bool,
     exit: Option<i32>,
     post_start_failed: bool,
     pre_stop_began: bool,
+    /// Its postStart hook may have failed then, which ends it.
+    may_end_since: Option<Timestamp>,
     /// When somebody first began to end it, over all agents.
     ending_since: Option<Timestamp>,
     /// The same for the agent that lives.
@@ -52,6 +55,8 @@ struct PodTruth {
     wanted: Option<Arc<Pod>>,
     /// The newest spec that was ever delivered.
     known: Option<Arc<Pod>>,
+    /// When the image of a container last changed, by its name.
+    changed: BTreeMap<String, Timestamp>,
     /// When it first was.
     first_wanted: Option<Timestamp>,
     /// It was to end, and nothing has been started since: since when.
@@ -135,6 +140,13 @@ impl Judge<'_> {
         for (uid, pod) in pods {
             let truth = self.pods.entry(uid.clone()).or_default();
             truth.name = pod.metadata.name.clone().unwrap_or_default();
+            if let Some(known) = &truth.known {
+                for (name, _) in containers_of(pod) {
+                    if image_of(known, &name) != image_of(pod, &name) {
+                        truth.changed.insert(name, self.now);
+                    }
+                }
+            }
             truth.wanted = Some(pod.clone());
             truth.known = Some(pod.clone());
             truth.first_wanted.get_or_insert(self.now);
@@ -179,11 +191,13 @@ impl Judge<'_> {
                     sandbox: ready.cloned().unwrap_or_default(),
                     image: truth.known.as_ref().map(|pod| image_of(pod, &name)).unwrap_or_default(),
                     name,
+                    created_at: fact.at,
                     started: false,
                     running: false,
                     exit: None,
                     post_start_failed: false,
                     pre_stop_began: false,
+                    may_end_since: None,
                     ending_since: None,
                     ending_since_now: None,
                 };
@@ -231,6 +245,7 @@ impl Judge<'_> {
             && (may_fail || matches!(call.outcome, Outcome::Failed(_)) || !instance.running)
         {
             instance.post_start_failed = true;
+            instance.may_end_since.get_or_insert(self.now);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Judge<'_> {
     pub(super) fn check_killed(&self, fact: &Fact) -> Verdict {
         let Some(truth) = self.pods.get(&fact.subject.pod_uid) else { return Ok(()) };
         let Some(instance) = truth.containers.get(&fact.subject.id) else { return Ok(()) };
-        let begun = truth.ending.or(instance.ending_since);
+        let begun = truth.ending.or(instance.may_end_since).or(instance.ending_since);
         let Some(begun) = begun else { return Ok(()) };
         // Of a pod that this agent was never told of, only the runtime knows; it gets the least.
         let least = if truth.told { truth.least_grace() } else { MINIMUM_STOP_SECONDS };
@@ -123,7 +123,12 @@ impl PodTruth {
             return Ok(());
         }
         let Some(pod) = &self.wanted else { return Ok(()) };
-        if image_of(pod, &instance.name) != instance.image {
+        // A sync that was under way when the definition changed may have created it from the old one.
+        let under_way = jiff::SignedDuration::from_secs(60);
+        let changed = self.changed.get(&instance.name);
+        if image_of(pod, &instance.name) != instance.image
+            || changed.is_some_and(|at| instance.created_at.duration_since(*at) < under_way)
+        {
             return Ok(());
         }
         Err(format!("{} ({id}) is healthy and wanted, and is stopped", instance.name))
