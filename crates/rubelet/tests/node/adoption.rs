@@ -113,7 +113,7 @@ fn an_agent_killed_at_any_moment_of_an_end_leaves_nothing() {
 }
 
 #[test]
-fn twenty_healthy_pods_do_not_notice_a_killed_agent() {
+fn twenty_healthy_pods_do_not_notice_an_agent_that_ends() {
     let mut node = Node::start();
     for number in 0..20 {
         node.apply(&format!("p{number}"), REST);
@@ -122,8 +122,12 @@ fn twenty_healthy_pods_do_not_notice_a_killed_agent() {
         node.wait_ready(&format!("p{number}"));
     }
     let before = node.pods();
-    for _ in 0..3 {
-        node.kill_agent();
+    for clean in [false, true, false] {
+        if clean {
+            node.stop_agent()
+        } else {
+            node.kill_agent()
+        }
         node.launch_agent();
         // From the first answer on, every pod that is told of is ready, and soon all are told of.
         let mut seen = 0;

@@ -133,6 +133,54 @@ containers:
 }
 
 #[test]
+fn of_many_edits_the_last_one_runs_alone() {
+    let node = Node::start();
+    let spec = |name: &str| {
+        format!(
+            "
+terminationGracePeriodSeconds: 20
+containers:
+- name: main
+  image: $IMAGE
+  command: [sh, -c, 'echo {name} begins >> /share/log; trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  {MOUNT}
+{SHARE}"
+        )
+    };
+    node.apply("edited", &spec("v0"));
+    node.wait_line("log", "v0 begins");
+    for version in 1..=5 {
+        node.apply("edited", &spec(&format!("v{version}")));
+        // Each edit is seen before the next one is made.
+        let seen = format!("v{version} begins");
+        wait::until("the edit to be seen", PATIENCE, || {
+            let pods = node.try_pods()?;
+            let has = |pod: &k8s_openapi::api::core::v1::Pod| format!("{:?}", pod.spec).contains(&seen);
+            if pods.iter().any(has) { Ok(()) } else { Err(format!("{} pods", pods.len())) }
+        });
+    }
+    node.wait_line("log", "v5 begins");
+    let pod = wait::until("only the last one to be left", PATIENCE, || match node.try_pods()?.as_slice() {
+        [pod] if pods::ready(pod) => Ok(pod.clone()),
+        pods => Err(pods.iter().map(pods::summary).collect::<Vec<_>>().join("\n")),
+    });
+    assert!(format!("{:?}", pod.spec).contains("v5 begins"));
+    // Never two at a time: whoever begins ends before the next one begins.
+    let lines = node.lines("log");
+    for pair in lines.chunks(2) {
+        let version = pair[0].split(' ').next().unwrap();
+        assert_eq!(pair[0], format!("{version} begins"), "{lines:?}");
+        assert!(pair.get(1).is_none_or(|end| *end == format!("{version} ends")), "{lines:?}");
+    }
+    wait::until("one sandbox and one container to be left", PATIENCE, || {
+        match node.runtime.containers().len() {
+            2 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    });
+}
+
+#[test]
 fn a_touched_manifest_changes_nothing() {
     let node = Node::start();
     let spec = "containers: [{name: main, image: $IMAGE, command: [sleep, '1000']}]";

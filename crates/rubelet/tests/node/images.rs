@@ -23,6 +23,7 @@ fn images_that_cannot_be_had_are_explained() {
     );
 
     let pod = node.wait_state("pull", "c", "waiting ErrImagePull");
+    assert!(pods::condition(&pod, "PodReadyToStartContainers"), "the sandbox does not wait for images");
     assert!(waiting_message(&pod, "c").contains("connection refused"), "{}", waiting_message(&pod, "c"));
     let pod = node.wait_state("pull", "c", "waiting ImagePullBackOff");
     let message = waiting_message(&pod, "c");

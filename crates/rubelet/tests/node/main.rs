@@ -13,6 +13,7 @@ mod adoption;
 mod bad_input;
 mod ending;
 mod hooks;
+mod http_source;
 mod images;
 mod init;
 mod messages;

@@ -1,9 +1,12 @@
 //! A pod's network identity: host name, hosts file, DNS.
 
 use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
 
-use crate::node::{NAME, Node};
+use crate::node::{NAME, Node, http_get};
 use crate::pods::status;
+use crate::wait::{self, PATIENCE};
 
 const SHOW: &str = "
 containers:
@@ -131,4 +134,55 @@ fn a_hosts_file_of_the_containers_own_is_left_alone() {
         ),
     );
     assert_eq!(shown(&node, "own-hosts").1, "192.0.2.9 mine\n");
+}
+
+#[test]
+fn a_host_port_leads_to_the_pod() {
+    let node = Node::start();
+    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    node.apply(
+        "web",
+        &format!(
+            "
+containers:
+- name: main
+  image: $IMAGE
+  command: [sh, -c, 'mkdir /www; echo hello from the pod > /www/index.html; exec httpd -f -p 8080 -h /www']
+  ports: [{{containerPort: 8080, hostPort: {port}}}]
+"
+        ),
+    );
+    let pod = node.wait_ready("web");
+    let (ip, host) = (status(&pod).pod_ip.unwrap(), status(&pod).host_ip.unwrap());
+    for address in [format!("{ip}:8080"), format!("{host}:{port}")] {
+        wait::until(&format!("an answer from {address}"), PATIENCE, || {
+            let page = http_get(&address, "/index.html")?;
+            if page == "hello from the pod\n" { Ok(()) } else { Err(page) }
+        });
+    }
+}
+
+#[test]
+fn pods_wait_for_a_network_unless_they_have_the_nodes() {
+    let mut node = Node::without_agent("");
+    let conf = node.runtime.get("cni_conf_dir").to_owned();
+    let aside = node.share("cni");
+    node.runtime.kill();
+    fs::rename(&conf, &aside).unwrap();
+    fs::create_dir(&conf).unwrap();
+    // Started by hand: the task runner would write the folder anew.
+    let mut daemon = node.runtime.spawn_as_it_is();
+    node.start_agent();
+    node.apply("own", "containers: [{name: c, image: $IMAGE, command: [sleep, '1000']}]");
+    node.apply("host", "hostNetwork: true\ncontainers: [{name: c, image: $IMAGE, command: [sleep, '1000']}]");
+    node.wait_ready("host");
+    node.wait_agent_log(&["NetworkNotReady", "own-node-1"]);
+    assert!(status(&node.pod("own")).pod_ip.is_none());
+    for file in fs::read_dir(&aside).unwrap().flatten() {
+        // Written, not moved there: containerd looks only at writes.
+        fs::copy(file.path(), Path::new(&conf).join(file.file_name())).unwrap();
+    }
+    node.wait_ready("own");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

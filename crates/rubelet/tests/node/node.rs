@@ -185,7 +185,7 @@ impl Node {
     }
 
     fn get(&self, path: &str) -> Result<String, String> {
-        http_get(self.ports.0, path)
+        http_get(&format!("127.0.0.1:{}", self.ports.0), path)
     }
 
     /// Every pod the agent tells of; a problem when it does not answer.
@@ -360,10 +360,10 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The body of a page on this machine.
-fn http_get(port: u16, path: &str) -> Result<String, String> {
+/// The body of a page at an address with a port.
+pub fn http_get(address: &str, path: &str) -> Result<String, String> {
     let told = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(told)?;
+    let mut stream = TcpStream::connect(address).map_err(told)?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(told)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(told)?;

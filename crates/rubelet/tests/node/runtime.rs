@@ -4,7 +4,7 @@
 //! beside the agent without it).
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -46,6 +46,34 @@ impl Containerd {
         let mut start = xtask();
         start.args(["containerd", "start", "--version", &version, "--dir"]).arg(&self.dir);
         self.handle = serde_json::from_str(&output(&mut start)).unwrap();
+    }
+
+    /// Starts the killed daemon with its configuration and folders as they are now. The caller ends it.
+    pub fn spawn_as_it_is(&self) -> Child {
+        let tools = Path::new(self.get("ctr")).parent().unwrap();
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
+        let log = std::fs::File::options().append(true).open(self.get("log")).unwrap();
+        Command::new(tools.join("containerd"))
+            .args(["--config", self.get("config")])
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Stops the shim of a container (it does not answer any more), or lets it go on.
+    pub fn freeze_shim(&self, id: &str, frozen: bool) {
+        let is_shim = |pid: &String| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains("containerd-shim") && line.contains(&format!("-id {id} "))
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_shim);
+        let pid = pids.next().unwrap_or_else(|| panic!("{id} has no shim"));
+        output(Command::new("kill").args([if frozen { "-STOP" } else { "-CONT" }, &pid]));
     }
 
     /// Kills the daemon; its containers go on.

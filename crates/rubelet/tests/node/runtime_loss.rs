@@ -125,3 +125,39 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]",
     assert_eq!(pods::uid(&after), pods::uid(&before));
     node.wait_agent_log(&["SandboxChanged", "boxed-node-1"]);
 }
+
+#[test]
+fn a_pod_that_hangs_in_the_runtime_holds_up_nobody() {
+    let node = Node::start();
+    node.apply("hangs", REST);
+    let hangs = node.wait_ready("hangs");
+    let id = container_id(&hangs, "c");
+    let sandbox = node.runtime.containers().into_iter().find(|other| *other != id).unwrap();
+    node.runtime.freeze_shim(&sandbox, true);
+    node.remove("hangs");
+    node.wait_agent_log(&["Stopping container c", "hangs-node-1"]);
+    for name in ["one", "two"] {
+        node.apply(name, REST);
+        node.wait_ready(name);
+    }
+    node.remove("one");
+    node.wait_gone("one");
+    assert!(node.runtime.containers().contains(&id), "the pod that hangs is still there");
+    node.runtime.freeze_shim(&sandbox, false);
+    node.wait_gone("hangs");
+    wait::until("its containers to be gone", PATIENCE, || match node.runtime.containers().len() {
+        2 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    assert_ready(&node.pods());
+}
+
+#[test]
+fn an_unknown_runtime_class_is_named() {
+    let node = Node::start();
+    node.apply("classy", &format!("runtimeClassName: no-such-handler{REST}"));
+    node.wait_agent_log(&["FailedCreatePodSandBox", "classy-node-1", "no-such-handler"]);
+    assert_eq!(pods::phase(&node.pod("classy")), "Pending");
+    node.remove("classy");
+    node.wait_gone("classy");
+}

@@ -264,3 +264,33 @@ fn sysctls_are_set_or_refused() {
         assert!(node.wait_log(&pod, "c", "END").starts_with(value));
     }
 }
+
+#[test]
+fn strict_groups_leave_out_those_of_the_image() {
+    let node = Node::start();
+    let pod = |policy: &str| {
+        format!(
+            "securityContext: {{runAsUser: 1000, supplementalGroups: [4567], supplementalGroupsPolicy: {policy}}}\n\
+             containers: [{{name: c, image: $IMAGE, {SHOW}}}]"
+        )
+    };
+    node.apply("merge", &pod("Merge"));
+    node.apply("strict", &pod("Strict"));
+    let merged = node.wait_ready("merge");
+    let (user, _, groups) = Shown::of(&node, &merged, "c").ids();
+    assert_eq!(user, "1000");
+    assert!(groups.contains(&50000) && groups.contains(&4567), "{groups:?}");
+    if node.runtime.get("version").starts_with("1.") {
+        // A runtime that would merge all the same is not asked.
+        let refused = pods::status(&node.wait_phase("strict", "Failed"));
+        assert_eq!(
+            refused.reason.as_deref(),
+            Some("SupplementalGroupsPolicyNotSupported"),
+            "{:?}",
+            refused.message
+        );
+    } else {
+        let (_, _, groups) = Shown::of(&node, &node.wait_ready("strict"), "c").ids();
+        assert!(groups.contains(&4567) && !groups.contains(&50000), "{groups:?}");
+    }
+}
