@@ -87,11 +87,19 @@ impl Agent {
             .spawn()
             .with_context(|| format!("cannot start {}", site.program.display()))?;
         let pid = child.id().context("the agent has no process")?;
-        loop {
-            if let Ok(mut connection) = Connection::open(healthz).await
+        let mut start_to_healthz = None;
+        let pods = loop {
+            if start_to_healthz.is_none()
+                && let Ok(mut connection) = Connection::open(healthz).await
                 && connection.get("/healthz").await.is_ok()
             {
-                break;
+                start_to_healthz = Some(began.elapsed().as_secs_f64());
+            }
+            // The other port is opened a little later.
+            if start_to_healthz.is_some()
+                && let Ok(connection) = Connection::open(read_only).await
+            {
+                break connection;
             }
             if let Some(status) = child.try_wait()? {
                 bail!("the agent ended with {status}; see {}", site.dir.join("agent.log").display());
@@ -100,9 +108,8 @@ impl Agent {
                 bail!("the agent does not answer; see {}", site.dir.join("agent.log").display());
             }
             tokio::time::sleep(HEALTH_POLL).await;
-        }
-        let start_to_healthz = began.elapsed().as_secs_f64();
-        let pods = Connection::open(read_only).await.context("the agent's read-only port")?;
+        };
+        let start_to_healthz = start_to_healthz.unwrap_or_default();
         Ok(Self { child, pid, start_to_healthz, read_only_port: read_only, pods, site: site.clone() })
     }
 
