@@ -38,6 +38,9 @@ pub struct DesiredPods {
     pub pods: BTreeMap<PodUid, DesiredPod>,
     /// Every source has delivered one full set: only then may absence mean that a pod is not wanted.
     pub complete: bool,
+    /// Some source has something that it could not read since this agent started: a pod that only the runtime
+    /// knows may be one of its pods.
+    pub doubtful: bool,
 }
 
 /// Merges sources; cheap to clone.
@@ -51,6 +54,7 @@ pub struct PodConfig {
 struct Merged {
     expected: BTreeSet<SourceKind>,
     sets: BTreeMap<SourceKind, Vec<Arc<Pod>>>,
+    doubtful: BTreeSet<SourceKind>,
     arrivals: BTreeMap<PodUid, u64>,
     next: u64,
 }
@@ -59,16 +63,23 @@ impl PodConfig {
     /// Waits for these sources before it calls the desired state complete.
     pub fn new(expected: impl IntoIterator<Item = SourceKind>) -> Self {
         let merged = Merged { expected: expected.into_iter().collect(), ..Default::default() };
-        let desired = DesiredPods { complete: merged.expected.is_empty(), ..Default::default() };
+        // Without any source nothing is ever known to be unwanted.
+        let desired = DesiredPods::default();
         Self {
             merged: Arc::new(Mutex::new(merged)),
             desired: Arc::new(watch::Sender::new(Arc::new(desired))),
         }
     }
 
-    /// Takes one source's full set.
-    pub fn publish(&self, source: SourceKind, pods: Vec<Arc<Pod>>) {
+    /// Takes one source's full set. `doubtful`: something of it could not be read, and what it said before is not
+    /// known either.
+    pub fn publish(&self, source: SourceKind, pods: Vec<Arc<Pod>>, doubtful: bool) {
         let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubtful {
+            merged.doubtful.insert(source);
+        } else {
+            merged.doubtful.remove(&source);
+        }
         merged.sets.insert(source, pods);
         let desired = merged.merge();
         // Sent under the lock, so that a newer set is never overtaken by an older one.
@@ -99,7 +110,11 @@ impl Merged {
             }
         }
         self.arrivals.retain(|uid, _| pods.contains_key(uid));
-        DesiredPods { complete: self.expected.iter().all(|source| self.sets.contains_key(source)), pods }
+        DesiredPods {
+            doubtful: !self.doubtful.is_empty(),
+            complete: self.expected.iter().all(|source| self.sets.contains_key(source)),
+            pods,
+        }
     }
 }
 
@@ -118,15 +133,16 @@ mod tests {
         let config = PodConfig::new([SourceKind::File, SourceKind::Http]);
         let watch = config.watch();
         assert!(!watch.borrow().complete);
-        config.publish(SourceKind::Http, vec![pod("b")]);
+        config.publish(SourceKind::Http, vec![pod("b")], false);
         assert!(!watch.borrow().complete);
-        config.publish(SourceKind::File, vec![pod("a"), pod("b")]);
+        config.publish(SourceKind::File, vec![pod("a"), pod("b")], true);
         let desired = watch.borrow().clone();
-        assert!(desired.complete);
+        assert!(desired.complete && desired.doubtful);
         assert_eq!(desired.pods.len(), 2);
         assert!(desired.pods[&PodUid::from("b")].arrival < desired.pods[&PodUid::from("a")].arrival);
         assert_eq!(desired.pods[&PodUid::from("b")].source, SourceKind::File);
-        config.publish(SourceKind::File, vec![]);
+        config.publish(SourceKind::File, vec![], false);
         assert_eq!(watch.borrow().pods.len(), 1);
+        assert!(!watch.borrow().doubtful);
     }
 }

@@ -12,6 +12,9 @@ use tracing::debug;
 /// Pauses between looks at a runtime that has not noticed the exit yet: together about six seconds.
 const LOOKS: [u64; 10] = [2, 5, 10, 20, 50, 100, 200, 500, 1000, 4000];
 
+/// How often a watch is begun for one container or sandbox.
+const MAX_TRIES: u32 = 3;
+
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Watched {
@@ -31,6 +34,8 @@ pub struct ExitWatches {
 struct Inner {
     tasks: JoinSet<()>,
     handles: BTreeMap<(Watched, String), AbortHandle>,
+    /// How often each was begun: a runtime that does not tell processes is not asked for ever.
+    tries: BTreeMap<(Watched, String), u32>,
 }
 
 impl ExitWatches {
@@ -49,6 +54,11 @@ impl ExitWatches {
         if inner.handles.get(&key).is_some_and(|handle| !handle.is_finished()) {
             return;
         }
+        let tries = inner.tries.entry(key.clone()).or_default();
+        if *tries == MAX_TRIES {
+            return;
+        }
+        *tries += 1;
         let id = id.to_owned();
         let handle = inner.tasks.spawn(async move {
             let Some(pid) = process_of(&*runtime, kind, &id).await else {
@@ -70,6 +80,7 @@ impl ExitWatches {
     /// Ends the watches of everything that is not alive any more.
     pub fn keep(&self, alive: impl Fn(Watched, &str) -> bool) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.tries.retain(|(kind, id), _| alive(*kind, id));
         inner.handles.retain(|(kind, id), handle| {
             let stays = alive(*kind, id) && !handle.is_finished();
             if !stays {

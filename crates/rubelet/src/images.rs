@@ -66,6 +66,25 @@ impl PullAnswer {
     }
 }
 
+/// What a look in the background came to.
+#[derive(Debug)]
+pub enum Found {
+    /// The image was there.
+    Present(PresentImage),
+    /// It was pulled, or the pull failed.
+    Pulled(Result<Pulled, CriError>),
+}
+
+/// A look, and perhaps a pull, under way.
+pub struct Background(oneshot::Receiver<Option<Found>>);
+
+impl Background {
+    /// Waits for it; `None` when it came to nothing and has to be asked again.
+    pub async fn get(self) -> Option<Found> {
+        self.0.await.ok().flatten()
+    }
+}
+
 type Pull = Shared<BoxFuture<'static, Result<Pulled, CriError>>>;
 
 /// Handle; cheap to clone. Dropping the last one gives up the pulls under way.
@@ -144,6 +163,32 @@ impl ImageManager {
             let _ = done.send(pull.await);
         });
         PullAnswer(answer)
+    }
+
+    /// Looks an image up in the background and pulls it if it is missing; `on_pull` is called before a pull begins
+    /// and may forbid it. The answer may be dropped.
+    pub fn find_or_pull(&self, image: &str, on_pull: impl FnOnce() -> bool + Send + 'static) -> Background {
+        let (done, answer) = oneshot::channel();
+        let (weak, name) = (Arc::downgrade(&self.inner), image.to_owned());
+        let service = self.inner.service.clone();
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let found = match find(&*service, &name).await {
+                Ok(Some(image)) => Some(Found::Present(image)),
+                // Whoever needs it asks again and hears the error.
+                Err(_) => None,
+                Ok(None) => match weak.upgrade().filter(|_| on_pull()) {
+                    Some(inner) => {
+                        let pull = Self { inner }.join_pull(&name);
+                        Some(Found::Pulled(pull.await))
+                    }
+                    None => None,
+                },
+            };
+            let _ = done.send(found);
+        });
+        Background(answer)
     }
 
     fn join_pull(&self, image: &str) -> Pull {

@@ -170,6 +170,11 @@ impl KubeletBuilder {
         .into_iter()
         .flatten()
         .collect();
+        if sources.is_empty() {
+            warn!(
+                "no source of pods is configured: set staticPodPath or staticPodURL; pods that run are left alone"
+            );
+        }
         let pods = PodConfig::new(sources);
         let table = PodTable::default();
         let services = Arc::new(Services {
@@ -329,7 +334,7 @@ impl KubeletHandle {
 
     /// Gives the full set of the embedding program's pods; what is missing in it is ended.
     pub fn set_pods(&self, pods: Vec<Arc<Pod>>) {
-        self.pods.publish(SourceKind::Embedder, pods);
+        self.pods.publish(SourceKind::Embedder, pods, false);
     }
 
     /// Every pod with its newest status.

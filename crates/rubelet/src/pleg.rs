@@ -27,6 +27,8 @@ use crate::termination_log;
 const RELIST_MIN: Duration = Duration::from_secs(1);
 /// Relist period when events have told everything for a while.
 const RELIST_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between two lists.
+const RELIST_GAP: Duration = Duration::from_millis(50);
 /// How long the status of one container or sandbox may take before the pod is observed without it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(10);
 /// Label every sandbox and container of ours carries (upstream `types.KubernetesPodUIDLabel`).
@@ -59,6 +61,8 @@ pub struct Listing {
     pub began: Instant,
     /// Every pod the runtime holds something of.
     pub pods: BTreeMap<PodUid, ListedPod>,
+    /// Pods that are there and of which something cannot be understood: nothing else is known of them.
+    pub unreadable: BTreeSet<PodUid>,
 }
 
 /// Whether anything of a listed pod is alive: a ready sandbox, or a container that runs or may run.
@@ -194,7 +198,7 @@ impl Pleg {
         {
             let state = self.state();
             for (id, ready) in &listed.sandboxes {
-                match state.sandboxes.get(id).filter(|(_, sandbox)| sandbox.ready == *ready) {
+                match state.sandboxes.get(id).filter(|(_, sandbox)| is_settled(sandbox, *ready)) {
                     Some((_, sandbox)) => known.sandboxes.push(sandbox.clone()),
                     None => ask_sandboxes.push(id.clone()),
                 }
@@ -221,11 +225,11 @@ impl Pleg {
         for detail in details {
             warn!(pod = fresh.name, "the runtime tells something odd: {detail}");
         }
-        for container in &mut fresh.containers {
-            if container.state == ObservedState::Exited {
-                container.termination_message = termination_log::read(&self.shared.fs, container).await;
-            }
-        }
+        let ended = fresh.containers.iter_mut().filter(|container| container.state == ObservedState::Exited);
+        join_all(ended.map(|container| async {
+            container.termination_message = termination_log::read(&self.shared.fs, container).await;
+        }))
+        .await;
         {
             let mut state = self.state();
             for sandbox in &fresh.sandboxes {
@@ -254,14 +258,18 @@ impl Pleg {
             .map(|container| (Watched::Container, container.id.as_str()))
             .chain(sandboxes.map(|sandbox| (Watched::Sandbox, sandbox.id.as_str())));
         for (kind, id) in alive {
-            // Weak, because the watches are a part of what they would keep alive.
-            let (shared, uid) = (Arc::downgrade(&self.shared), pod.uid.clone());
-            self.shared.exits.watch(self.shared.runtime.clone(), kind, id, move || {
-                if let Some(shared) = shared.upgrade() {
-                    Self { shared }.hint(uid);
-                }
-            });
+            self.watch_exit_of(kind, id, &pod.uid);
         }
+    }
+
+    fn watch_exit_of(&self, kind: Watched, id: &str, uid: &PodUid) {
+        // Weak, because the watches are a part of what they would keep alive.
+        let (shared, uid) = (Arc::downgrade(&self.shared), uid.clone());
+        self.shared.exits.watch(self.shared.runtime.clone(), kind, id, move || {
+            if let Some(shared) = shared.upgrade() {
+                Self { shared }.hint(uid);
+            }
+        });
     }
 
     /// Says that somebody should look at a pod.
@@ -340,7 +348,11 @@ impl Pleg {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(period) => {}
-                () = self.shared.relist_now.notified() => period = RELIST_MIN,
+                () = self.shared.relist_now.notified() => {
+                    period = RELIST_MIN;
+                    // However often it is asked for, the list is not read back to back.
+                    tokio::time::sleep(RELIST_GAP).await;
+                }
             }
         }
     }
@@ -361,6 +373,13 @@ impl Pleg {
             }
         };
         self.shared.exits.keep(|kind, id| running(id, kind));
+        for (id, (uid, _)) in state.containers.iter().filter(|(_, (_, c))| c.state == ObservedState::Running)
+        {
+            self.watch_exit_of(Watched::Container, id.as_str(), uid);
+        }
+        for (id, (uid, _)) in state.sandboxes.iter().filter(|(_, (_, s))| s.ready) {
+            self.watch_exit_of(Watched::Sandbox, id.as_str(), uid);
+        }
         let containers = state.containers.iter().filter(|(_, (_, c))| c.state == ObservedState::Running);
         let sandboxes = state.sandboxes.iter().filter(|(_, (_, s))| s.ready);
         self.shared.exits.cover(
@@ -378,8 +397,10 @@ impl Pleg {
         let (sandboxes, containers) = futures::try_join!(sandboxes, containers)?;
         let observe::Listing { pods, problems } =
             observe::Listing::observe(&sandboxes.items, &containers.containers);
+        let mut unreadable = BTreeSet::new();
         for problem in problems {
             debug!("left out of the list: {problem}");
+            unreadable.extend(problem.pod);
         }
 
         let mut changed = false;
@@ -417,8 +438,9 @@ impl Pleg {
             });
         }
         self.shared.listing.send_if_modified(|current| {
-            let news = current.as_ref().is_none_or(|before| before.pods != pods);
-            *current = Some(Arc::new(Listing { began, pods }));
+            let news =
+                current.as_ref().is_none_or(|before| before.pods != pods || before.unreadable != unreadable);
+            *current = Some(Arc::new(Listing { began, pods, unreadable }));
             news
         });
         if changed {
@@ -519,6 +541,11 @@ impl Pleg {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a remembered sandbox still tells the truth: same state, and the address it may have got later is there.
+fn is_settled(sandbox: &ObservedSandbox, ready: bool) -> bool {
+    sandbox.ready == ready && (!ready || sandbox.host_network || !sandbox.ips.is_empty())
 }
 
 async fn with_deadline<T>(operation: &'static str, call: rubelet_cri::CriFuture<T>) -> Result<T, CriError> {

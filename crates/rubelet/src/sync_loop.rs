@@ -46,6 +46,14 @@ struct Worker {
     pod: Option<Arc<Pod>>,
     /// It was told that no source wants the pod.
     removing: bool,
+    /// The grace it was last told to end with, because of a deletion.
+    told_grace: Option<u64>,
+}
+
+/// A pod whose worker panicked. It keeps its name: its containers may run.
+struct Crashed {
+    worker: Worker,
+    again: Instant,
 }
 
 /// The loop's own state; its task owns all workers, so that dropping it stops them.
@@ -67,8 +75,10 @@ pub struct SyncLoop {
     records: BTreeMap<PodUid, PodRecord>,
     /// When workers of pods that were to vanish ended: an older list still shows those pods.
     gone: BTreeMap<PodUid, Instant>,
-    /// When a panicked pod may start again.
-    panicked: BTreeMap<PodUid, Instant>,
+    /// Pods whose worker panicked, until it is started again.
+    crashed: BTreeMap<PodUid, Crashed>,
+    /// The sweep under way, one at a time.
+    sweeping: JoinSet<()>,
     /// When the loop last went round, for `/healthz`.
     heartbeat: watch::Sender<Instant>,
 }
@@ -95,7 +105,8 @@ impl SyncLoop {
             deleted: BTreeSet::new(),
             records,
             gone: BTreeMap::new(),
-            panicked: BTreeMap::new(),
+            crashed: BTreeMap::new(),
+            sweeping: JoinSet::new(),
             heartbeat,
         }
     }
@@ -103,11 +114,13 @@ impl SyncLoop {
     /// Runs until dropped.
     pub async fn run(mut self) {
         let mut sweep_at = Instant::now() + Duration::from_secs(5);
+        let mut runtime_state = self.services.runtime_state.clone();
         let mut beat = tokio::time::interval(Duration::from_secs(30));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.heartbeat.send_replace(Instant::now());
-            let again = self.panicked.values().min().copied();
+            let again = self.crashed.values().map(|crashed| crashed.again).min();
+            while self.sweeping.try_join_next().is_some() {}
             // Every arm is cancel-safe: watches and the Notify keep their news, JoinSet::join_next and timers
             // lose nothing when dropped. Always in this order, so that a simulation can be replayed; that starves
             // nothing, because every arm takes what made it ready.
@@ -115,6 +128,7 @@ impl SyncLoop {
                 biased;
                 Ok(()) = self.desired.changed() => Event::Look,
                 Ok(()) = self.listing.changed() => Event::Look,
+                Ok(()) = runtime_state.changed() => Event::Look,
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
@@ -135,7 +149,7 @@ impl SyncLoop {
                     self.reconcile();
                 }
                 Event::Sweep => {
-                    self.sweep().await;
+                    self.sweep();
                     sweep_at = Instant::now() + SWEEP_PERIOD;
                 }
             }
@@ -148,6 +162,11 @@ impl SyncLoop {
         let listing = self.listing.borrow_and_update().clone();
         // Without one full list nothing is known about what runs: neither adoption nor removal is safe.
         let Some(listing) = listing else { return };
+        // Without its own answer nothing is known about what the runtime can do: admission would judge wrongly.
+        if self.services.runtime_state.borrow().info.is_none() {
+            return;
+        }
+        self.revive_crashed();
         self.deleted.retain(|uid| desired.pods.get(uid).is_some_and(is_deleted));
         if desired.complete {
             self.end_unwanted(&desired, &listing);
@@ -159,6 +178,8 @@ impl SyncLoop {
         for (uid, wanted) in pods {
             if self.workers.contains_key(uid) {
                 self.update(uid, wanted);
+            } else if self.crashed.contains_key(uid) {
+                // It is looked at again when its new worker has begun.
             } else if !self.finished.contains_key(uid) && !self.deleted.contains(uid) {
                 self.start(uid, wanted, &desired, &listing);
             }
@@ -178,15 +199,15 @@ impl SyncLoop {
         }
         if wanted.pod.metadata.deletion_timestamp.is_some() {
             let grace = rubelet_core::kill::effective_grace(None, &wanted.pod, None);
+            if worker.told_grace == Some(grace) {
+                return;
+            }
+            worker.told_grace = Some(grace);
             worker.mailbox.terminate(Terminate { cause: TerminationCause::Deleted, grace: Some(grace) });
         }
     }
 
     fn start(&mut self, uid: &PodUid, wanted: &DesiredPod, desired: &DesiredPods, listing: &Listing) {
-        if self.panicked.get(uid).is_some_and(|at| *at > Instant::now()) {
-            return;
-        }
-        self.panicked.remove(uid);
         let key = PodKey::of(&wanted.pod);
         // Another pod of this name still lives in the runtime and it is not yet known whether it is wanted.
         let stranger = listing.pods.iter().any(|(other, listed)| {
@@ -204,7 +225,7 @@ impl SyncLoop {
             name: key.name.to_string(),
             ..Default::default()
         });
-        let alive = listing.pods.get(uid).is_some_and(is_alive);
+        let alive = listing.pods.get(uid).is_some_and(is_alive) || listing.unreadable.contains(uid);
         // What runs has been admitted before; only a pod that would have to be started is asked.
         if !alive
             && !record.finished
@@ -252,7 +273,8 @@ impl SyncLoop {
         let others = self
             .workers
             .iter()
-            .filter(|(other, _)| *other != uid)
+            // A pod that gives way to this one, or to nobody, takes nothing from it.
+            .filter(|(other, worker)| *other != uid && !worker.removing && worker.key != PodKey::of(pod))
             .filter_map(|(_, worker)| worker.pod.as_deref());
         admission::admit(pod, others, &node)
     }
@@ -293,25 +315,15 @@ impl SyncLoop {
         for (uid, cause) in gone {
             if let Some(pod) = self.finished.remove(&uid) {
                 let key = PodKey::of(&pod);
-                // What was told of its end holds until it is gone.
-                let record = PodRecord {
-                    namespace: key.namespace.to_string(),
-                    name: key.name.to_string(),
-                    status: self.services.table.get(&uid).map(|row| row.status),
-                    finished: true,
-                    ..Default::default()
-                };
                 self.names.entry(key.clone()).or_default().push(uid.clone());
-                self.spawn(
-                    key.clone(),
-                    WorkerSpec {
-                        uid,
-                        pod: Some(pod),
-                        name: key.to_string(),
-                        state: PodState::Terminated { cause },
-                        record,
-                    },
-                );
+                let ended = Worker {
+                    mailbox: Mailbox::new(),
+                    key,
+                    pod: Some(pod),
+                    removing: false,
+                    told_grace: None,
+                };
+                self.clean_up_after(uid, ended, cause);
             }
         }
         for (uid, listed) in &listing.pods {
@@ -319,14 +331,20 @@ impl SyncLoop {
                 || desired.pods.contains_key(uid)
                 || self.finished.contains_key(uid)
                 || self.gone.contains_key(uid)
+                || self.crashed.contains_key(uid)
             {
                 continue;
             }
             let key =
                 PodKey { namespace: listed.namespace.as_str().into(), name: listed.name.as_str().into() };
+            // It may belong to a manifest that cannot be read now, unless another pod has taken its name.
+            if desired.doubtful && !desired.pods.values().any(|wanted| PodKey::of(&wanted.pod) == key) {
+                continue;
+            }
             warn!(pod = %key, %uid, alive = is_alive(listed), "no source asks for this pod; it is removed");
             self.names.entry(key.clone()).or_default().insert(0, uid.clone());
             let grace = rubelet_core::kill::ORPHAN_GRACE_SECONDS;
+            let record = PodRecord { finished: false, ..self.records.remove(uid).unwrap_or_default() };
             self.spawn(
                 key.clone(),
                 WorkerSpec {
@@ -338,7 +356,7 @@ impl SyncLoop {
                         grace,
                         cause: TerminationCause::Orphan,
                     },
-                    record: PodRecord::default(),
+                    record,
                 },
             );
         }
@@ -350,7 +368,7 @@ impl SyncLoop {
         let worker = PodWorker::new(self.services.clone(), mailbox.clone(), spec);
         let task = self.tasks.spawn(worker.run());
         self.task_uids.insert(task.id(), uid.clone());
-        self.workers.insert(uid, Worker { mailbox, key, pod, removing: false });
+        self.workers.insert(uid, Worker { mailbox, key, pod, removing: false, told_grace: None });
     }
 
     fn take_exit(&mut self, exit: Result<(Id, WorkerExit), JoinError>) {
@@ -360,23 +378,16 @@ impl SyncLoop {
         };
         let Some(uid) = self.task_uids.remove(&id) else { return };
         let Some(worker) = self.workers.remove(&uid) else { return };
-        if let Some(queue) = self.names.get_mut(&worker.key) {
-            queue.retain(|other| *other != uid);
-            match queue.first() {
-                Some(next) => {
-                    if let Some(next) = self.workers.get(next) {
-                        next.mailbox.predecessor_gone();
-                    }
-                }
-                None => {
-                    self.names.remove(&worker.key);
-                }
-            }
-        }
         match exit {
             Ok(WorkerExit { cause, .. }) => {
                 debug!(pod = %worker.key, ?cause, "its worker is done");
                 self.gone.insert(uid.clone(), Instant::now());
+                if worker.removing && !cause.forgets_pod() {
+                    // It had ended by itself when it was told that nobody wants it: what is left is removed now.
+                    self.clean_up_after(uid, worker, TerminationCause::RemovedFromSource);
+                    return;
+                }
+                self.release_name(&uid, &worker.key);
                 if !cause.forgets_pod()
                     && let Some(pod) = worker.pod
                 {
@@ -395,31 +406,107 @@ impl SyncLoop {
                     "FailedSync",
                     "the agent failed at this pod (a bug) and tries again",
                 );
-                if let Some(row) = self.services.table.get(&uid) {
-                    let record = PodRecord {
-                        namespace: worker.key.namespace.to_string(),
-                        name: worker.key.name.to_string(),
-                        status: Some(row.status),
-                        ..Default::default()
-                    };
-                    self.records.insert(uid.clone(), record);
+                self.crashed.insert(uid, Crashed { worker, again: Instant::now() + PANIC_PAUSE });
+            }
+        }
+    }
+
+    /// Starts new workers for pods whose worker panicked: they adopt what runs, and end what was to end.
+    fn revive_crashed(&mut self) {
+        let now = Instant::now();
+        let due: Vec<PodUid> = self
+            .crashed
+            .iter()
+            .filter(|(_, crashed)| crashed.again <= now)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in due {
+            let Some(Crashed { worker, .. }) = self.crashed.remove(&uid) else { continue };
+            let (cause, grace) = match &worker.pod {
+                Some(pod) => (
+                    TerminationCause::RemovedFromSource,
+                    rubelet_core::kill::effective_grace(None, pod, None),
+                ),
+                None => (TerminationCause::Orphan, rubelet_core::kill::ORPHAN_GRACE_SECONDS),
+            };
+            let row = self.services.table.get(&uid);
+            let state = match row.as_ref().map(|row| &row.state) {
+                _ if worker.removing || worker.pod.is_none() => {
+                    PodState::Terminating { since: self.services.clock.now(), grace, cause }
                 }
-                self.panicked.insert(uid, Instant::now() + PANIC_PAUSE);
+                Some(state) => state.clone(),
+                None => PodState::Syncing,
+            };
+            let record = self.record_of(&uid, &worker.key, false);
+            let (removing, key) = (worker.removing, worker.key.clone());
+            self.spawn(
+                key.clone(),
+                WorkerSpec { uid: uid.clone(), pod: worker.pod, name: key.to_string(), state, record },
+            );
+            if let Some(worker) = self.workers.get_mut(&uid) {
+                worker.removing = removing;
+            }
+        }
+    }
+
+    /// A record made from what was published.
+    fn record_of(&self, uid: &PodUid, key: &PodKey, finished: bool) -> PodRecord {
+        PodRecord {
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            status: self.services.table.get(uid).map(|row| row.status),
+            finished,
+            ..Default::default()
+        }
+    }
+
+    /// Starts a worker that removes what is left of a pod that has ended.
+    fn clean_up_after(&mut self, uid: PodUid, ended: Worker, cause: TerminationCause) {
+        // What was told of its end holds until it is gone.
+        let record = self.record_of(&uid, &ended.key, true);
+        let (key, name) = (ended.key.clone(), ended.key.to_string());
+        let state = PodState::Terminated { cause };
+        self.spawn(key, WorkerSpec { uid: uid.clone(), pod: ended.pod, name, state, record });
+        if let Some(worker) = self.workers.get_mut(&uid) {
+            worker.removing = true;
+        }
+    }
+
+    /// Lets the next pod of a name begin.
+    fn release_name(&mut self, uid: &PodUid, key: &PodKey) {
+        let Some(queue) = self.names.get_mut(key) else { return };
+        queue.retain(|other| other != uid);
+        match queue.first() {
+            Some(next) => {
+                if let Some(next) = self.workers.get(next) {
+                    next.mailbox.predecessor_gone();
+                }
+            }
+            None => {
+                self.names.remove(key);
             }
         }
     }
 
     /// Removes what pods that are gone have left on disk. Only with complete knowledge.
-    async fn sweep(&mut self) {
+    fn sweep(&mut self) {
         let desired = self.desired.borrow().clone();
         let Some(listing) = self.listing.borrow().clone() else { return };
-        if !desired.complete {
+        if !desired.complete || desired.doubtful || !self.sweeping.is_empty() {
             return;
         }
-        let known: BTreeSet<PodUid> =
-            desired.pods.keys().chain(self.workers.keys()).chain(listing.pods.keys()).cloned().collect();
+        let known: BTreeSet<PodUid> = desired
+            .pods
+            .keys()
+            .chain(self.workers.keys())
+            .chain(self.crashed.keys())
+            .chain(listing.pods.keys())
+            .chain(&listing.unreadable)
+            .cloned()
+            .collect();
         self.records.retain(|uid, _| known.contains(uid));
-        crate::sweep::run(&self.services, &known).await;
+        let services = self.services.clone();
+        self.sweeping.spawn(async move { crate::sweep::run(&services, &known).await });
     }
 }
 

@@ -1,7 +1,6 @@
 //! ID ranges for pods with their own user namespace: one range a pod, never shared, kept in the pod's directory
 //! as upstream keeps it (`pods/<uid>/userns`), so that a restart finds it again.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,15 +68,23 @@ impl UserNamespaces {
         if let Some(mapping) = read(&own)? {
             return Ok(mapping);
         }
-        let mut used = BTreeSet::new();
+        let mut used: Vec<(u32, u32)> = vec![];
         for entry in fs::read_dir(&self.pods_dir)?.flatten() {
-            if let Some(mapping) = read(&entry.path().join("userns"))? {
-                used.insert(mapping.host_id);
+            match read(&entry.path().join("userns")) {
+                Ok(Some(mapping)) => {
+                    used.push((mapping.host_id, mapping.host_id.saturating_add(mapping.length)))
+                }
+                Ok(None) => {}
+                // The pod it belongs to hears of it; the others go on.
+                Err(problem) => tracing::warn!("a user namespace range cannot be read: {problem}"),
             }
         }
         let host_id = (1..=u32::MAX / self.length)
             .filter_map(|n| self.length.checked_mul(n))
-            .find(|id| *id >= FIRST_HOST_ID && !used.contains(id) && id.checked_add(self.length).is_some())
+            .find(|id| {
+                let free = |end: u32| used.iter().all(|(first, after)| end <= *first || *after <= *id);
+                *id >= FIRST_HOST_ID && id.checked_add(self.length).is_some_and(free)
+            })
             .ok_or_else(|| io::Error::other("every range of IDs is in use"))?;
         let mapping = Mapping { host_id, container_id: 0, length: self.length };
         let record = Record { uid_mappings: vec![mapping], gid_mappings: vec![mapping] };

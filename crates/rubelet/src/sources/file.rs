@@ -36,6 +36,8 @@ pub struct FileSource {
     files: BTreeMap<PathBuf, Known>,
     told: BTreeSet<String>,
     delivered: bool,
+    /// The path was a directory when last looked at.
+    is_dir: bool,
 }
 
 /// What one file last gave.
@@ -47,6 +49,9 @@ struct Known {
 
 /// What tells whether a file has changed: device, inode, size, and both times in nanoseconds.
 type Stamp = (u64, u64, u64, i128, i128);
+
+/// The stamp of a file that could not be read: equal to no real one.
+const UNREAD: Stamp = (0, 0, 0, 0, 0);
 
 /// One file as a scan found it.
 struct Found {
@@ -76,18 +81,33 @@ impl FileSource {
             files: BTreeMap::new(),
             told: BTreeSet::new(),
             delivered: false,
+            is_dir: false,
         }
     }
 
     /// Scans for ever.
     pub async fn run(mut self) {
         let mut watch: Option<DirWatch> = None;
+        let mut watched: Option<PathBuf> = None;
         loop {
-            if watch.is_none() {
-                let dir = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
-                watch = dir.and_then(|dir| DirWatch::new(dir).ok());
-            }
             self.scan().await;
+            // A directory that appears, or is replaced by a file, is watched itself from then on.
+            let wanted =
+                if self.is_dir { Some(self.path.clone()) } else { self.path.parent().map(Path::to_owned) };
+            if watch.is_none() || watched != wanted {
+                watch = match wanted.clone() {
+                    Some(dir) => {
+                        let what = format!("watch {}", dir.display());
+                        self.fs.run(what, move || DirWatch::new(&dir)).await.ok()
+                    }
+                    None => None,
+                };
+                watched = wanted;
+                if watch.is_some() {
+                    // What came in before the watch stood is found now.
+                    self.scan().await;
+                }
+            }
             // Both arms are cancel-safe: a timer, and a watch whose events stay in the kernel.
             tokio::select! {
                 () = tokio::time::sleep(self.period) => {}
@@ -106,8 +126,11 @@ impl FileSource {
         let (path, stamps) =
             (self.path.clone(), self.files.iter().map(|(p, k)| (p.clone(), k.stamp)).collect());
         let what = format!("read static pods from {}", self.path.display());
-        let found = match self.fs.run(what, move || read_all(&path, &stamps)).await {
-            Ok(found) => found,
+        let found = match self.fs.run(what, move || Ok((path.is_dir(), read_all(&path, &stamps)?))).await {
+            Ok((is_dir, found)) => {
+                self.is_dir = is_dir;
+                found
+            }
             Err(error) => {
                 // What is not known is not missing: nothing is delivered, nothing is torn down.
                 self.tell(format!("{}; the pods known before are kept", crate::logging::chain(&error)));
@@ -124,6 +147,8 @@ impl FileSource {
         for file in found {
             let Some(bytes) = file.bytes else { continue };
             let origin = Origin::File(file.path.display().to_string());
+            let unread = bytes.is_err();
+            let was_in_doubt = self.files.get(&file.path).is_some_and(|known| known.pod.is_none());
             let decoded = bytes.and_then(|bytes| self.decode(&bytes, &origin));
             let now = self.clock.now();
             let known = self.files.entry(file.path.clone()).or_insert(Known {
@@ -131,7 +156,8 @@ impl FileSource {
                 pod: None,
                 seen: now,
             });
-            known.stamp = file.stamp;
+            // What could not be read (and was not just wrong) is read again at the next look.
+            known.stamp = if unread { UNREAD } else { file.stamp };
             match decoded {
                 Ok((mut pod, warnings)) => {
                     // A file that was touched and says the same is the same pod, seen when it was first seen.
@@ -148,9 +174,13 @@ impl FileSource {
                     }
                 }
                 Err(problem) => {
+                    // A file nothing is known of makes the whole set doubtful, which has to be told.
+                    changed |= known.pod.is_none() && !was_in_doubt;
                     let kept = match known.pod {
                         Some(_) => "; the pod it held before is kept until the file is valid or gone",
-                        None => "; the file is left out",
+                        None => {
+                            "; the file is left out, and pods that no source asks for stay until it is valid or gone"
+                        }
                     };
                     self.tell(format!("static pod file {}: {problem}{kept}", file.path.display()));
                 }
@@ -176,7 +206,8 @@ impl FileSource {
             self.tell(format!("{}: {bad}", self.path.display()));
         }
         info!(count = pods.len(), path = %self.path.display(), "static pods");
-        self.config.publish(SourceKind::File, pods);
+        let doubtful = self.files.values().any(|known| known.pod.is_none());
+        self.config.publish(SourceKind::File, pods, doubtful);
         self.delivered = true;
     }
 
@@ -237,7 +268,7 @@ fn read_all(path: &Path, known: &BTreeMap<PathBuf, Stamp>) -> io::Result<Vec<Fou
                 let bytes = (known.get(&path) != Some(&stamp)).then(|| read_one(&path, &metadata));
                 Found { path, stamp, bytes }
             }
-            Err(error) => Found { path, stamp: (0, 0, 0, 0, 0), bytes: Some(Err(error.to_string())) },
+            Err(error) => Found { path, stamp: UNREAD, bytes: Some(Err(error.to_string())) },
         };
         found.push(file);
     }

@@ -86,6 +86,7 @@ impl HttpSource {
             .map_err(|error| crate::logging::chain(&error))?;
         let now = self.clock.now();
         let mut pods: Vec<Arc<Pod>> = vec![];
+        let mut doubtful = false;
         for problem in &list.problems {
             let name = problem.name.as_deref().unwrap_or_default();
             let on_node = format!("{name}-{}", self.node.name.to_lowercase());
@@ -93,6 +94,7 @@ impl HttpSource {
             let before = self.pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&on_node));
             let kept = if before.is_some() { "; the pod it gave before is kept" } else { "" };
             warn!("static pods from {}: {}{kept}", self.url, crate::logging::chain(problem));
+            doubtful |= before.is_none();
             pods.extend(before.cloned());
         }
         for decoded in list.pods {
@@ -109,7 +111,7 @@ impl HttpSource {
         }
         info!(count = pods.len(), url = self.url, "static pods");
         self.pods = pods.clone();
-        self.config.publish(SourceKind::Http, pods);
+        self.config.publish(SourceKind::Http, pods, doubtful);
         self.last = Some(body);
         Ok(())
     }

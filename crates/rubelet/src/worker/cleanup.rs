@@ -3,33 +3,57 @@
 
 use futures::future::join_all;
 use rubelet_core::ids::ContainerId;
+use rubelet_core::kill::compute_kill_plan;
 use rubelet_core::lifecycle::{Input, PodState, TerminationCause};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
 use rubelet_core::paths::{self, PodPaths};
+use rubelet_core::plan::KillReason;
 use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
 use tracing::warn;
 
-use super::{Pause, PodWorker};
+use super::{Pause, PodWorker, kill};
 use crate::{pod_dirs, volumes};
 
 impl PodWorker {
     pub(super) async fn clean_up(&mut self) -> Pause {
         let PodState::Terminated { cause } = self.state.clone() else { return Pause::No };
-        let observed = match self.observe().await {
-            Ok(observed) => observed,
-            Err(pause) => return pause,
+        // The last look of the termination is good for one attempt, and so is the proof it gave.
+        let observed = match self.fresh.take() {
+            Some(observed) => observed,
+            None => {
+                self.proof = None;
+                let observed = match self.observe().await {
+                    Ok(observed) => observed,
+                    Err(pause) => return pause,
+                };
+                self.apply(Input::Observed(&observed));
+                observed
+            }
         };
-        self.apply(Input::Observed(&observed));
-        // Without the proof something has come to life again, which only the runtime can have done.
-        let Some(proof) = self.proof.take() else { return self.pause_after_failure() };
+        let Some(proof) = self.proof.take() else {
+            // Something has come to life again: a sandbox that was given up and came late.
+            let pod = self.pod.clone();
+            let plan = compute_kill_plan(pod.as_deref(), &observed, Some(1), KillReason::PodEnds);
+            let killed =
+                kill::execute_kill_plan(&self.services, &self.subject, &observed, &plan, &self.kill_memory)
+                    .await;
+            if let Err(errors) = killed {
+                let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                self.services.events.warning(
+                    &self.subject,
+                    "FailedKillPod",
+                    format!("error killing pod: {told}"),
+                );
+            }
+            return self.pause_after_failure();
+        };
         self.publish(&observed, Ending::Stopped).await;
-        let Ok(paths) = self.paths() else {
-            // Such names never got a directory of ours.
-            self.apply(Input::CleanedUp);
-            return Pause::No;
-        };
-        if let Err(error) = volumes::tear_down(&self.services.fs, &proof, &paths.dir).await {
+        // Names that are no path never got a directory of ours.
+        let paths = self.paths().ok();
+        if let Some(paths) = &paths
+            && let Err(error) = volumes::tear_down(&self.services.fs, &proof, &paths.dir).await
+        {
             let chain = crate::logging::chain(&error);
             self.services.events.warning(
                 &self.subject,
@@ -45,7 +69,7 @@ impl PodWorker {
             let last = status::finalize_terminated(&pod, &previous, self.services.clock.now());
             self.publish_status(&pod, &last, false).await;
         }
-        if cause.forgets_pod() && self.remove_everything(&observed, &paths).await.is_err() {
+        if cause.forgets_pod() && self.remove_everything(&observed, paths.as_ref()).await.is_err() {
             return self.pause_after_failure();
         }
         self.record.finished = true;
@@ -68,7 +92,11 @@ impl PodWorker {
     }
 
     /// Removes the pod's containers, sandboxes, logs and directory: nobody can ask for them any more.
-    async fn remove_everything(&mut self, observed: &ObservedPod, paths: &PodPaths) -> Result<(), ()> {
+    async fn remove_everything(
+        &mut self,
+        observed: &ObservedPod,
+        paths: Option<&PodPaths>,
+    ) -> Result<(), ()> {
         let services = self.services.clone();
         let removals = observed.containers.iter().map(|container| async {
             let request = v1::RemoveContainerRequest { container_id: container.id.to_string() };
@@ -102,7 +130,7 @@ impl PodWorker {
             );
             return Err(());
         }
-        for dir in [&paths.logs, &paths.dir] {
+        for dir in paths.iter().flat_map(|paths| [&paths.logs, &paths.dir]) {
             if let Err(error) = pod_dirs::remove(&self.services.fs, dir).await {
                 let chain = crate::logging::chain(&error);
                 self.services.events.warning(
@@ -128,6 +156,12 @@ impl PodWorker {
         };
         let link = self.services.node.container_logs_dir.join(link);
         let log = std::path::Path::new(&container.log_path);
+        // The runtime says where it is; what lies elsewhere is not ours to remove.
+        if !log.starts_with(&self.services.node.pod_logs_dir)
+            || log.components().any(|part| part.as_os_str() == "..")
+        {
+            return;
+        }
         if let Err(error) = pod_dirs::remove_logs(&self.services.fs, log, &link).await {
             warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
         }

@@ -6,7 +6,7 @@ use crate::http_client::Get;
 use k8s_openapi::api::core::v1::{ContainerPort, HTTPGetAction, LifecycleHandler};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rubelet_core::ids::ContainerId;
-use rubelet_cri::{RuntimeService, v1};
+use rubelet_cri::{CriErrorKind, RuntimeService, v1};
 
 /// How long an HTTP hook may take when nothing else bounds it.
 const HTTP_LIMIT: Duration = Duration::from_secs(60);
@@ -38,6 +38,19 @@ pub(super) enum HookError {
     Https,
     #[error("invalid handler: it has neither exec, httpGet nor sleep")]
     Nothing,
+}
+
+impl HookError {
+    /// Whether the runtime was not there to run it, so that nothing can be said of the hook itself.
+    pub(super) fn never_ran(&self) -> bool {
+        matches!(self, Self::Exec(error) if error.kind == CriErrorKind::Unreachable)
+    }
+
+    /// Whether the hook itself failed, as opposed to the runtime in the middle of it.
+    pub(super) fn is_verdict(&self) -> bool {
+        use CriErrorKind::{Canceled, DeadlineExceeded, Unreachable};
+        !matches!(self, Self::Exec(error) if matches!(error.kind, Unreachable | Canceled | DeadlineExceeded))
+    }
 }
 
 /// Runs one hook. `limit` bounds an exec in the runtime; `None` is no limit of ours.

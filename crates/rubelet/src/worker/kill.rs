@@ -1,8 +1,8 @@
 //! Carries out kill plans: hooks, the order between containers, StopContainer, StopPodSandbox. Every step is
 //! idempotent; what could not be stopped is reported and tried again by the worker.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ContainerPort;
 use rubelet_core::ids::ContainerId;
 use rubelet_core::kill::{ContainerKill, KillPlan, stop_timeout};
 use rubelet_core::observed::ObservedPod;
-use rubelet_cri::{CriError, v1};
+use rubelet_cri::{CriError, CriErrorKind, v1};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,30 +19,67 @@ use crate::events::EventSubject;
 use crate::services::Services;
 
 /// What a worker remembers between attempts to kill: a hook runs once, and the grace of a container counts
-/// from the first attempt.
+/// from the first attempt that the runtime heard of, or from a later one that shortened it.
 #[derive(Debug, Default)]
 pub(super) struct KillMemory {
-    begun: Mutex<BTreeMap<ContainerId, Instant>>,
-    hooked: Mutex<BTreeSet<ContainerId>>,
+    attempts: Mutex<BTreeMap<ContainerId, Attempt>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    began: Instant,
+    grace_seconds: i64,
+    hooked: bool,
+    /// The runtime was told to stop it, or its hook was begun.
+    heard: bool,
 }
 
 impl KillMemory {
-    /// When the first attempt on a container began.
-    fn begin(&self, id: &ContainerId) -> (Instant, bool) {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        match begun.get(id) {
-            Some(at) => (*at, false),
-            None => {
-                let now = Instant::now();
-                begun.insert(id.clone(), now);
-                (now, true)
-            }
+    /// When the grace of a container began, and whether this is the first that is heard of its end.
+    fn begin(&self, id: &ContainerId, grace_seconds: i64) -> (Instant, bool) {
+        let now = Instant::now();
+        let mut attempts = self.lock();
+        let first = !attempts.contains_key(id);
+        let attempt = attempts.entry(id.clone()).or_insert(Attempt {
+            began: now,
+            grace_seconds,
+            hooked: false,
+            heard: false,
+        });
+        if !attempt.heard || grace_seconds < attempt.grace_seconds {
+            (attempt.began, attempt.grace_seconds) = (now, grace_seconds);
+        }
+        (attempt.began, first)
+    }
+
+    /// Whether the hook is still to be run.
+    fn needs_hook(&self, id: &ContainerId) -> bool {
+        self.lock().get(id).is_some_and(|attempt| !attempt.hooked)
+    }
+
+    fn change(&self, id: &ContainerId, change: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.lock().get_mut(id) {
+            change(attempt);
         }
     }
 
-    fn take_hook(&self, id: &ContainerId) -> bool {
-        self.hooked.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
+    /// Forgets containers that are not there any more.
+    fn keep(&self, observed: &ObservedPod) {
+        self.lock().retain(|id, _| observed.containers.iter().any(|container| container.id == *id));
     }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Attempt>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What those who wait for a container's end hear of it.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// It has ended.
+    stopped: CancellationToken,
+    /// This attempt could not end it: those who wait are left to the next one.
+    failed: CancellationToken,
 }
 
 /// Stops containers in parallel as the plan says and then, if all of them are down, the sandboxes.
@@ -56,17 +93,16 @@ pub(super) async fn execute_kill_plan(
     plan: &KillPlan,
     memory: &KillMemory,
 ) -> Result<(), Vec<CriError>> {
-    let stopped: BTreeMap<&ContainerId, CancellationToken> =
-        plan.containers.iter().map(|kill| (&kill.id, CancellationToken::new())).collect();
+    memory.keep(observed);
+    let turns: BTreeMap<&ContainerId, Turn> =
+        plan.containers.iter().map(|kill| (&kill.id, Turn::default())).collect();
     let kills = plan.containers.iter().map(|kill| {
-        let stopped = &stopped;
+        let turns = &turns;
         async move {
-            let waits: Vec<&CancellationToken> =
-                kill.wait_for.iter().filter_map(|id| stopped.get(id)).collect();
+            let waits: Vec<&Turn> = kill.wait_for.iter().filter_map(|id| turns.get(id)).collect();
             let result = kill_container(services, subject, observed, kill, &waits, memory).await;
-            // Whoever waits goes on even if this one failed: the shared grace bounds everybody.
-            if let Some(done) = stopped.get(&kill.id) {
-                done.cancel();
+            if let Some(turn) = turns.get(&kill.id) {
+                if result.is_ok() { turn.stopped.cancel() } else { turn.failed.cancel() }
             }
             result
         }
@@ -91,10 +127,10 @@ pub(super) async fn kill_container(
     subject: &EventSubject,
     observed: &ObservedPod,
     kill: &ContainerKill,
-    wait_for: &[&CancellationToken],
+    wait_for: &[&Turn],
     memory: &KillMemory,
 ) -> Result<(), CriError> {
-    let (began, first) = memory.begin(&kill.id);
+    let (began, first) = memory.begin(&kill.id, kill.grace_seconds);
     let subject = EventSubject { container: Some(kill.name.clone()), ..subject.clone() };
     if first {
         services.events.normal(&subject, "Killing", &kill.message);
@@ -103,7 +139,7 @@ pub(super) async fn kill_container(
         Duration::from_secs(u64::try_from(kill.grace_seconds).unwrap_or(0)).saturating_sub(began.elapsed())
     };
     if let Some(handler) = &kill.pre_stop
-        && memory.take_hook(&kill.id)
+        && memory.needs_hook(&kill.id)
         && !left().is_zero()
     {
         let container = observed.containers.iter().find(|c| c.id == kill.id);
@@ -113,14 +149,20 @@ pub(super) async fn kill_container(
             .unwrap_or_default();
         let pod_ip = observed.sandboxes.first().and_then(|s| s.ips.first()).map(String::as_str);
         let target = HookTarget { id: &kill.id, ports: &ports, pod_ip };
+        memory.change(&kill.id, |attempt| (attempt.hooked, attempt.heard) = (true, true));
         let hook = hooks::run(&*services.runtime, handler, target, Some(left()));
         match tokio::time::timeout(left(), hook).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => services.events.warning(
-                &subject,
-                "FailedPreStopHook",
-                format!("PreStopHook failed: {}", crate::logging::chain(&error)),
-            ),
+            Ok(Err(error)) => {
+                if error.never_ran() {
+                    memory.change(&kill.id, |attempt| (attempt.hooked, attempt.heard) = (false, false));
+                }
+                services.events.warning(
+                    &subject,
+                    "FailedPreStopHook",
+                    format!("PreStopHook failed: {}", crate::logging::chain(&error)),
+                );
+            }
             Err(_) => services.events.warning(
                 &subject,
                 "FailedPreStopHook",
@@ -129,16 +171,28 @@ pub(super) async fn kill_container(
         }
     }
     for other in wait_for {
-        if tokio::time::timeout(left(), other.cancelled()).await.is_err() {
-            break;
+        // All arms are cancel-safe; what has ended counts before the time that is up.
+        tokio::select! {
+            biased;
+            () = other.stopped.cancelled() => {}
+            () = tokio::time::sleep(left()) => break,
+            () = other.failed.cancelled() => return Ok(()),
         }
     }
     let request = v1::StopContainerRequest {
         container_id: kill.id.to_string(),
         timeout: stop_timeout(kill.grace_seconds, began.elapsed()),
     };
+    // Dropped in the middle, the call has been heard: the runtime goes on with it.
+    memory.change(&kill.id, |attempt| attempt.heard = true);
     match services.runtime.stop_container(request).await {
         Err(error) if error.is_not_found() => Ok(()),
-        answer => answer.map(|_| ()),
+        Err(error) => {
+            if error.kind == CriErrorKind::Unreachable {
+                memory.change(&kill.id, |attempt| attempt.heard = attempt.hooked);
+            }
+            Err(error)
+        }
+        Ok(_) => Ok(()),
     }
 }

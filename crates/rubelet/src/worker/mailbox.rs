@@ -90,7 +90,21 @@ impl Mailbox {
     /// Waits until something has come in since the last `take`. Cancel-safe: a `Notify` permit is kept when
     /// nobody waits, and the slot itself is the truth.
     pub async fn filled(&self) {
+        // A permit may be left over from something that was taken already: the slot decides.
+        while self.is_empty() {
+            self.filled.notified().await;
+        }
+    }
+
+    /// Waits until something more comes in. Cancel-safe.
+    pub async fn changed(&self) {
         self.filled.notified().await;
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.pod.is_none() && slot.terminate.is_none() && !slot.predecessor_gone && !slot.poked
     }
 
     /// Whether a wish with a shorter grace than this one waits to be taken.

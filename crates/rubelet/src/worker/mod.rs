@@ -21,6 +21,7 @@ use rubelet_core::ids::{PodUid, SandboxId};
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::paths::{self, PodPaths, UnsafeName};
+use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
 use rubelet_core::verdicts::ProbeVerdicts;
 use tracing::{debug, error, warn};
@@ -91,6 +92,8 @@ pub struct PodWorker {
     prefetched: BTreeMap<String, start::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
+    /// The plan that was carried out last, while there is something to do.
+    last_plan: Option<PodPlan>,
     kill_memory: KillMemory,
     retry: Duration,
     /// The observation that the last sync ended with, if nothing was done since.
@@ -117,6 +120,7 @@ impl PodWorker {
             verdicts: ProbeVerdicts::default(),
             prefetched: BTreeMap::new(),
             sandbox_config: None,
+            last_plan: None,
             kill_memory: KillMemory::default(),
             retry: RETRY_FIRST,
             fresh: None,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::backoff::BackoffKey;
+use rubelet_core::ids::ContainerId;
 use rubelet_core::image::{self, ImageReason, PullDecision, PullPolicy};
-use rubelet_core::kill::compute_container_kill;
+use rubelet_core::kill::{ContainerKill, compute_container_kill};
 use rubelet_core::observed::{ObservedPod, ObservedSandbox};
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
 use rubelet_core::status::StartError;
@@ -19,17 +20,26 @@ use super::config::Instance;
 use super::hooks::{self, HookTarget};
 use super::sync::{Stop, container_of};
 use super::{PodWorker, kill};
-use crate::images::{PresentImage, PullAnswer};
+use crate::images::{Background, Found, PresentImage, PullAnswer};
 use crate::pod_dirs;
 use crate::volumes::VolumePaths;
 
-/// How long the result of a prefetch may wait to be used; an older failure is tried again.
-const PREFETCH_FRESH: Duration = Duration::from_secs(10);
+/// How long what was found early may wait to be used.
+const PREFETCH_FRESH: Duration = Duration::from_secs(60);
+/// How long a pull that failed early counts; later it is tried again.
+const PREFETCH_FAILED_FRESH: Duration = Duration::from_secs(10);
 
-/// A pull that was begun before its container's turn.
+/// An image that was looked for, and perhaps pulled, before its container's turn.
 pub(super) struct Prefetched {
     begun: Instant,
-    answer: PullAnswer,
+    answer: Early,
+}
+
+enum Early {
+    /// Policy Always: a pull.
+    Pull(PullAnswer),
+    /// IfNotPresent: a look, and a pull if it was missing.
+    Look(Background),
 }
 
 /// What came of starting a container.
@@ -47,7 +57,8 @@ fn failed(reason: impl ToString, message: impl Into<String>) -> StartError {
 }
 
 impl PodWorker {
-    /// Begins the pulls of every container that is about to start, and at a pod's start of all its containers.
+    /// Looks for the images of every container that is about to start, at a pod's start for all of them, and
+    /// begins the pulls that are needed.
     pub(super) fn prefetch(&mut self, pod: &Pod, plan: &PodPlan) {
         let Some(spec) = &pod.spec else { return };
         let now = self.services.clock.now();
@@ -63,17 +74,29 @@ impl PodWorker {
             };
             let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
             let waits = self.pulls.wait_since_update(&BackoffKey::image(&self.uid, &name), now).is_some();
-            // Only a pull that is certain to be needed is begun early; whether an image is there is asked at
-            // the container's turn.
-            if policy != PullPolicy::Always || waits || self.prefetched.contains_key(&container.name) {
+            if policy == PullPolicy::Never || waits || self.prefetched.contains_key(&container.name) {
                 continue;
             }
-            if !self.services.images.may_pull_now() {
-                continue;
-            }
-            let subject = self.container_subject(&container.name);
-            self.services.events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
-            let answer = self.services.images.pull(&name);
+            let (events, subject) = (self.services.events.clone(), self.container_subject(&container.name));
+            let images = self.services.images.clone();
+            let text = format!("Pulling image {name:?}");
+            let answer = match policy {
+                PullPolicy::Always if images.may_pull_now() => {
+                    events.normal(&subject, "Pulling", text);
+                    Early::Pull(images.pull(&name))
+                }
+                PullPolicy::Always => continue,
+                _ => {
+                    let limit = images.clone();
+                    Early::Look(images.find_or_pull(&name, move || {
+                        let allowed = limit.may_pull_now();
+                        if allowed {
+                            events.normal(&subject, "Pulling", text);
+                        }
+                        allowed
+                    }))
+                }
+            };
             self.prefetched.insert(container.name.clone(), Prefetched { begun: Instant::now(), answer });
         }
     }
@@ -208,7 +231,7 @@ impl PodWorker {
         self.services.events.normal(&subject, "Started", "Container started");
         self.link_log(pod, container, &id, count).await;
         if start.kind != ContainerKind::Ephemeral {
-            return self.post_start(pod, container, &id.as_str().into()).await;
+            return self.post_start(pod, container, &id.as_str().into(), sandbox).await;
         }
         Started::Yes
     }
@@ -217,16 +240,13 @@ impl PodWorker {
         &mut self,
         pod: &Pod,
         container: &Container,
-        id: &rubelet_core::ids::ContainerId,
+        id: &ContainerId,
+        sandbox: &ObservedSandbox,
     ) -> Started {
         let Some(handler) = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref()) else {
             return Started::Yes;
         };
-        let observed = match self.services.pleg.observe(&self.uid).await {
-            Ok(observed) => observed,
-            Err(_) => ObservedPod::absent(self.uid.clone()),
-        };
-        let pod_ip = observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first()).map(String::as_str);
+        let pod_ip = sandbox.ips.first().map(String::as_str);
         let ports = container.ports.as_deref().unwrap_or_default();
         let target = HookTarget { id, ports, pod_ip };
         // A hook without an end must not keep the pod from ending.
@@ -239,15 +259,38 @@ impl PodWorker {
         let message = format!("PostStartHook failed: {}", crate::logging::chain(&error));
         let subject = self.container_subject(&container.name);
         self.services.events.warning(&subject, "FailedPostStartHook", message.clone());
-        if let Some(running) = observed.containers.iter().find(|c| c.id == *id) {
-            let kill =
-                compute_container_kill(Some(pod), running, KillReason::PostStartHook, "FailedPostStartHook");
-            if let Err(error) =
-                kill::kill_container(&self.services, &self.subject, &observed, &kill, &[], &self.kill_memory)
-                    .await
-            {
-                warn!(pod = self.subject.name, "{error}");
+        if !error.is_verdict() {
+            // The runtime went away or gave up in the middle: that says nothing against the container.
+            return Started::Yes;
+        }
+        let observed = match self.services.pleg.observe(&self.uid).await {
+            Ok(observed) => observed,
+            Err(_) => ObservedPod::absent(self.uid.clone()),
+        };
+        let kill = match observed.containers.iter().find(|c| c.id == *id) {
+            Some(running) => {
+                compute_container_kill(Some(pod), running, KillReason::PostStartHook, "FailedPostStartHook")
             }
+            // It cannot be observed right now, and is to be killed all the same.
+            None => ContainerKill {
+                id: id.clone(),
+                name: container.name.clone(),
+                reason: KillReason::PostStartHook,
+                message: format!("Stopping container {}", container.name),
+                grace_seconds: i64::try_from(self.own_grace()).unwrap_or(i64::MAX),
+                pre_stop: container.lifecycle.as_ref().and_then(|hooks| hooks.pre_stop.clone()),
+                wait_for: vec![],
+            },
+        };
+        let killing =
+            kill::kill_container(&self.services, &self.subject, &observed, &kill, &[], &self.kill_memory);
+        // The end of the pod kills it too, with a grace that may be shorter.
+        tokio::select! {
+            biased;
+            killed = killing => if let Err(error) = killed {
+                warn!(pod = self.subject.name, "{error}");
+            },
+            () = self.mailbox.ending() => return Started::Ending,
         }
         Started::No(failed("PostStartHookError", message))
     }
@@ -267,20 +310,27 @@ impl PodWorker {
         })?;
         let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
         let key = BackoffKey::image(&self.uid, &name);
-        let prefetched = self.prefetched.remove(&container.name);
-        let mut begun = None;
-        if let Some(prefetched) = prefetched {
-            let age = prefetched.begun.elapsed();
-            match prefetched.answer.get().await {
-                Err(_) if age > PREFETCH_FRESH => {}
-                result => begun = Some(result),
+        let early = match self.prefetched.remove(&container.name) {
+            Some(prefetched) => {
+                let age = prefetched.begun.elapsed();
+                let found = match prefetched.answer {
+                    Early::Pull(pull) => Some(Found::Pulled(pull.get().await)),
+                    Early::Look(look) => look.get().await,
+                };
+                // What was found long ago, because another container came first, is looked for again.
+                found.filter(|found| match found {
+                    Found::Pulled(Err(_)) => age < PREFETCH_FAILED_FRESH,
+                    _ => age < PREFETCH_FRESH,
+                })
             }
-        }
-        let result = match begun {
-            Some(result) => result,
-            None => {
-                let present = match policy {
-                    PullPolicy::Always => None,
+            None => None,
+        };
+        let result = match early {
+            Some(Found::Pulled(result)) => result,
+            early => {
+                let present = match (early, policy) {
+                    (Some(Found::Present(image)), _) => Some(image),
+                    (_, PullPolicy::Always) => None,
                     _ => self.services.images.find(&name).await.map_err(|error| {
                         let message = format!("Failed to inspect image {name:?}: {error}");
                         events.warning(&subject, "InspectFailed", message.clone());

@@ -2,6 +2,7 @@
 //! what was begun is found again by the next observation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -28,6 +29,8 @@ pub(super) enum Stop {
     Failed,
     /// The runtime has no network for pods.
     NoNetwork,
+    /// Nothing is left to do but to wait for the back-off of image pulls.
+    PullsBackOff,
 }
 
 impl PodWorker {
@@ -66,15 +69,29 @@ impl PodWorker {
         }
         if plan.is_empty() {
             self.retry = RETRY_FIRST;
-            self.sandbox_config = None;
+            (self.sandbox_config, self.last_plan) = (None, None);
             self.tell_back_offs(&pod, &plan);
             return self.until_next(&plan);
         }
         match self.execute(&pod, observed, &plan).await {
             Ok(()) => {
-                self.retry = RETRY_FIRST;
                 self.tell_back_offs(&pod, &plan);
+                // A plan that was carried out and comes again has changed nothing: no faster than failures.
+                if self.last_plan.as_ref() == Some(&plan) {
+                    return self.pause_after_failure();
+                }
+                self.retry = RETRY_FIRST;
+                self.last_plan = Some(plan);
                 Pause::No
+            }
+            Err(Stop::PullsBackOff) => {
+                let now = self.services.clock.now();
+                let waits =
+                    self.pulls.entries().filter_map(|(key, _)| self.pulls.wait_since_update(key, now));
+                match waits.map(|wait| self.services.clock.until(wait.until)).min() {
+                    Some(wait) => self.at_most(&plan, wait),
+                    None => self.pause_after_failure(),
+                }
             }
             Err(Stop::Ending) => Pause::No,
             Err(Stop::NoNetwork) => Pause::For(NETWORK_PAUSE),
@@ -82,27 +99,34 @@ impl PodWorker {
                 if let Ok(observed) = self.observe().await {
                     self.publish(&observed, Ending::No).await;
                 }
-                let pause = self.pause_after_failure();
-                match self.until_next(&plan) {
-                    // A pull that backs off, or a deadline, names a better time than the general pause.
-                    Pause::For(known) if matches!(pause, Pause::For(general) if known < general) => {
-                        Pause::For(known)
-                    }
-                    _ => pause,
+                match self.pause_after_failure() {
+                    Pause::For(pause) => self.at_most(&plan, pause),
+                    other => other,
                 }
             }
+        }
+    }
+
+    /// A pause, or less when a back-off or the deadline ends before it.
+    fn at_most(&self, plan: &PodPlan, pause: Duration) -> Pause {
+        match self.until_next(plan) {
+            Pause::For(known) if known < pause => Pause::For(known),
+            _ => Pause::For(pause + Duration::from_millis(1)),
         }
     }
 
     /// The next moment at which time alone changes what is to be done.
     fn until_next(&self, plan: &PodPlan) -> Pause {
         let clock = &self.services.clock;
-        let resync = self.services.node.sync_frequency;
+        // Spread over half a period by the UID, so that pods do not all look at once.
+        let spread =
+            self.uid.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let resync = self.services.node.sync_frequency.mul_f64(1.0 + f64::from(spread % 512) / 1024.0);
         let deadline = self.deadline().map(|at| clock.until(at));
         let back_offs = plan.backing_off.iter().map(|waiting| clock.until(waiting.until));
         let next = back_offs.chain(deadline).chain([resync]).min().unwrap_or(resync);
         // A timer that fires a hair early would find the time not come and spin; a millisecond is enough.
-        Pause::For(next + std::time::Duration::from_millis(1))
+        Pause::For(next + Duration::from_millis(1))
     }
 
     fn tell_back_offs(&self, pod: &Pod, plan: &PodPlan) {
@@ -133,7 +157,13 @@ impl PodWorker {
                 return Err(Stop::NoNetwork);
             }
         }
-        self.execute_kills(pod, &observed, plan).await?;
+        let mailbox = self.mailbox.clone();
+        // A pod that is to end is killed with its own grace: kills with a longer one are given up for that.
+        tokio::select! {
+            biased;
+            done = self.execute_kills(pod, &observed, plan) => done?,
+            () = mailbox.ending() => return Err(Stop::Ending),
+        }
         self.execute_removals(&observed, plan).await?;
         if plan.create_sandbox.is_none() && plan.start.is_empty() {
             return Ok(());
@@ -148,6 +178,15 @@ impl PodWorker {
             Some(attempt) => {
                 self.create_sandbox(pod, attempt).await?;
                 let observed = self.observe().await.map_err(|_| Stop::Failed)?;
+                // One that died at once, or has no address (yet), gets no containers: they would only be killed.
+                let usable = observed
+                    .sandboxes
+                    .first()
+                    .is_some_and(|made| made.ready && (host_network(pod) || !made.ips.is_empty()));
+                if !usable {
+                    self.publish(&observed, Ending::No).await;
+                    return Err(Stop::Failed);
+                }
                 // Clients see PodReadyToStartContainers and the IP before any container starts.
                 self.publish(&observed, Ending::No).await;
                 observed
@@ -219,6 +258,10 @@ impl PodWorker {
                     "FailedSync",
                     format!("cannot remove container {id}: {error}"),
                 );
+                if logs_too {
+                    // Nothing depends on what is only pruned.
+                    continue;
+                }
                 return Err(Stop::Failed);
             }
             if logs_too && let Some(container) = observed.containers.iter().find(|c| c.id == *id) {
@@ -271,7 +314,7 @@ impl PodWorker {
         plan: &PodPlan,
         volumes: &VolumePaths,
     ) -> Result<(), Stop> {
-        let mut failed = false;
+        let (mut failed, mut only_pulls) = (false, true);
         for start in &plan.start {
             if self.mailbox.is_ending() {
                 return Err(Stop::Ending);
@@ -286,6 +329,7 @@ impl PodWorker {
                 }
                 Started::Ending => return Err(Stop::Ending),
                 Started::No(error) => {
+                    only_pulls &= error.reason == "ImagePullBackOff";
                     self.start_errors.insert(start.name.clone(), error);
                     failed = true;
                     let sidecar = rubelet_core::containers::is_sidecar(&container);
@@ -300,7 +344,7 @@ impl PodWorker {
         }
         let pruned = self.prune_dead(&observed).await;
         if failed {
-            return Err(Stop::Failed);
+            return Err(if only_pulls { Stop::PullsBackOff } else { Stop::Failed });
         }
         if !pruned {
             self.fresh = Some(observed);

@@ -11,6 +11,7 @@ use super::{Pause, PodWorker, kill};
 impl PodWorker {
     pub(super) async fn terminate(&mut self) -> Pause {
         let PodState::Terminating { grace, .. } = self.state else { return Pause::No };
+        self.fresh = None;
         let observed = match self.observe().await {
             Ok(observed) => observed,
             Err(pause) => return pause,
@@ -46,6 +47,7 @@ impl PodWorker {
         };
         self.publish(&observed, Ending::Stopping).await;
         if self.apply(Input::Observed(&observed)) {
+            self.fresh = Some(observed);
             return Pause::No;
         }
         let left: Vec<&str> = observed
@@ -71,10 +73,7 @@ impl PodWorker {
 
 /// Waits until the mailbox asks for a shorter grace than `grace`.
 async fn shortened(mailbox: &super::mailbox::Mailbox, grace: u64) {
-    loop {
-        mailbox.filled().await;
-        if mailbox.wants_grace_below(grace) {
-            return;
-        }
+    while !mailbox.wants_grace_below(grace) {
+        mailbox.changed().await;
     }
 }
