@@ -22,8 +22,8 @@ use crate::fs_pool::FsPool;
 
 /// Longest manifest (upstream: 10 MiB).
 const MAX_BYTES: u64 = 10 * 1024 * 1024;
-/// Pause after a hint, so that a burst of events is one scan.
-const SETTLE: Duration = Duration::from_millis(50);
+/// Pause before a directory that was replaced is watched anew.
+const REWATCH: Duration = Duration::from_millis(50);
 
 /// The source and what it remembers between scans.
 pub struct FileSource {
@@ -114,8 +114,8 @@ impl FileSource {
                 hint = changed(&mut watch) => {
                     if hint.is_err() {
                         watch = None;
+                        tokio::time::sleep(REWATCH).await;
                     }
-                    tokio::time::sleep(SETTLE).await;
                 }
             }
         }
