@@ -253,17 +253,17 @@ fn nothing_is_removed_while_the_sources_cannot_be_read() {
     node.apply("kept", REST);
     let kept = node.wait_ready("kept");
     node.kill_agent();
-    // A folder of manifests that cannot be read is not an empty one.
-    let manifests = node.manifest_file("");
+    // A folder of manifests that cannot be read, here a link to itself, is not an empty one.
+    let manifests = node.manifest_file("x").parent().unwrap().to_owned();
     let aside = node.share("manifests-aside");
     std::fs::rename(&manifests, &aside).unwrap();
-    std::os::unix::fs::symlink(&manifests, &manifests.with_file_name("manifests")).unwrap();
+    std::os::unix::fs::symlink(&manifests, &manifests).unwrap();
     node.start_agent();
     node.wait_agent_log(&["the pods known before are kept"]);
     wait::throughout(Duration::from_secs(3), || {
         assert!(node.runtime.containers().contains(&container_id(&kept, "c")));
     });
-    std::fs::remove_file(manifests.with_file_name("manifests")).unwrap();
+    std::fs::remove_file(&manifests).unwrap();
     std::fs::rename(&aside, &manifests).unwrap();
     let again = node.wait_ready("kept");
     assert_eq!((container_id(&again, "c"), restarts(&again, "c")), (container_id(&kept, "c"), 0));
