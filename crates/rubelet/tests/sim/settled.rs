@@ -144,14 +144,21 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// The image of a container as the spec names it.
+    fn image(&self, container: &str) -> Option<String> {
+        let spec = self.pod.spec.as_ref()?;
+        let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+        all.find(|c| c.name == container)?.image.clone()
+    }
+
+    fn runs_wanted_image(&self, container: &str, status: &ContainerStatus) -> bool {
+        let runs = status.image.as_ref().map_or("", |image| &image.image);
+        self.image(container).is_some_and(|image| runs.ends_with(&format!("/{image}")))
+    }
+
     /// Whether a container can never be made to run.
     fn is_stuck(&self, container: &str) -> bool {
-        let spec = self.pod.spec.as_ref();
-        let image = spec.and_then(|spec| {
-            let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
-            all.find(|c| c.name == container)?.image.clone()
-        });
-        image.as_deref() == Some(MISSING_IMAGE)
+        self.image(container).as_deref() == Some(MISSING_IMAGE)
             || self.scenario.last_behaviour(self.name, container).create_error.is_some()
     }
 
@@ -190,6 +197,9 @@ impl<'a> Seen<'a> {
                 return Some(problem);
             }
             let runs = running == 1;
+            if runs && newest.is_some_and(|status| !self.runs_wanted_image(name, status)) {
+                return Some(format!("{name} runs an image that is no longer wanted"));
+            }
             if held_back {
                 // Whatever is behind a container that cannot start never does.
                 if runs && *role == Role::App {

@@ -14,7 +14,7 @@ use rubelet_testkit::ScriptedCri;
 use rubelet_testkit::scripted::{Call, ExitCause, Fact, FactKind, Op, Outcome};
 
 use crate::log::{Entry, Mark, What};
-use crate::scenario::{POST_START, Role, Scenario, containers_of};
+use crate::scenario::{POST_START, PRE_STOP, Role, Scenario, containers_of};
 
 /// What must not be, and where.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ struct PodTruth {
     first_wanted: Option<Timestamp>,
     /// It was to end, and nothing has been started since: since when.
     ending: Option<Timestamp>,
+    /// The agent told for the first time that it ends the pod.
+    ending_told: Option<Timestamp>,
     /// The agent that lives was told of it.
     told: bool,
     /// Ready or not, by ID.
@@ -233,6 +235,14 @@ impl Judge<'_> {
     }
 
     fn take_end(&mut self, call: &Call) {
+        if call.outcome == Outcome::Failed(rubelet_cri::CriErrorKind::Unreachable)
+            && (call.op == Op::StopContainer || call.command == [PRE_STOP])
+            && let Some(truth) = self.pods.get_mut(&call.subject.pod_uid)
+            && let Some(instance) = truth.containers.get_mut(&call.subject.id)
+        {
+            // The runtime may not have heard of it: the grace counts from the next attempt.
+            instance.ending_since_now = None;
+        }
         if call.op != Op::ExecSync || call.command != [POST_START] {
             return;
         }

@@ -30,6 +30,7 @@ impl Judge<'_> {
             return if news { Ok(()) } else { Err(format!("{uid} is to end and something is started")) };
         }
         if truth.ending.take().is_some() {
+            truth.ending_told = None;
             truth.statuses.begin_anew();
         }
         if let Some(phase) = truth.statuses.terminal() {

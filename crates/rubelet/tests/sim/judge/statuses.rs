@@ -45,6 +45,9 @@ impl Judge<'_> {
         let Some(truth) = self.pods.get_mut(&view.uid) else {
             return Err(format!("a status of {} is published, which was never wanted", view.uid));
         };
+        if !view.syncing {
+            truth.ending_told.get_or_insert(now);
+        }
         truth.statuses.suspended = truth.ending.is_some() && truth.wanted.is_some();
         let uid = &view.uid;
         if is_terminal(&view.phase)

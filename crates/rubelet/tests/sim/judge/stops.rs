@@ -69,8 +69,9 @@ impl Judge<'_> {
     pub(super) fn check_killed(&self, fact: &Fact) -> Verdict {
         let Some(truth) = self.pods.get(&fact.subject.pod_uid) else { return Ok(()) };
         let Some(instance) = truth.containers.get(&fact.subject.id) else { return Ok(()) };
-        let begun = truth.ending.or(instance.may_end_since).or(instance.ending_since);
-        let Some(begun) = begun else { return Ok(()) };
+        let changed = truth.changed.get(&instance.name).copied();
+        let begun = [truth.ending, truth.ending_told, changed, instance.may_end_since, instance.ending_since];
+        let Some(begun) = begun.into_iter().flatten().min() else { return Ok(()) };
         // Of a pod that this agent was never told of, only the runtime knows; it gets the least.
         let least = if truth.told { truth.least_grace() } else { MINIMUM_STOP_SECONDS };
         let had = self.now.duration_since(begun).as_secs();
@@ -104,7 +105,7 @@ impl PodTruth {
     /// When the pod, or the first of what runs in it, began to be ended.
     fn ending_begun(&self) -> Option<jiff::Timestamp> {
         let all = self.containers.values().filter(|c| c.running).filter_map(|c| c.ending_since);
-        all.chain(self.ending).min()
+        all.chain(self.ending).chain(self.ending_told).min()
     }
 
     fn begin_ending(&mut self, id: &str, now: jiff::Timestamp) {
