@@ -31,6 +31,8 @@ const PREFETCH_FAILED_FRESH: Duration = Duration::from_secs(10);
 
 /// An image that was looked for, and perhaps pulled, before its container's turn.
 pub(super) struct Prefetched {
+    /// What was asked for: the definition may have changed since.
+    image: String,
     begun: Instant,
     answer: Early,
 }
@@ -74,7 +76,10 @@ impl PodWorker {
             };
             let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
             let waits = self.pulls.wait_since_update(&BackoffKey::image(&self.uid, &name), now).is_some();
-            if policy == PullPolicy::Never || waits || self.prefetched.contains_key(&container.name) {
+            if policy == PullPolicy::Never
+                || waits
+                || self.prefetched.get(&container.name).is_some_and(|p| p.image == name)
+            {
                 continue;
             }
             let (events, subject) = (self.services.events.clone(), self.container_subject(&container.name));
@@ -97,7 +102,8 @@ impl PodWorker {
                     }))
                 }
             };
-            self.prefetched.insert(container.name.clone(), Prefetched { begun: Instant::now(), answer });
+            self.prefetched
+                .insert(container.name.clone(), Prefetched { image: name, begun: Instant::now(), answer });
         }
     }
 
@@ -310,7 +316,8 @@ impl PodWorker {
         })?;
         let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
         let key = BackoffKey::image(&self.uid, &name);
-        let early = match self.prefetched.remove(&container.name) {
+        let prefetched = self.prefetched.remove(&container.name);
+        let early = match prefetched.filter(|prefetched| prefetched.image == name) {
             Some(prefetched) => {
                 let age = prefetched.begun.elapsed();
                 let found = match prefetched.answer {
