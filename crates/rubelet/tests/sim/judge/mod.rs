@@ -127,7 +127,10 @@ impl Judge<'_> {
                     pod.containers.values_mut().for_each(|c| c.ending_since_now = None);
                 }
             }
-            Mark::Listed => self.listed = true,
+            Mark::Listed => {
+                self.listed = true;
+                self.pods.values_mut().for_each(|pod| pod.told |= pod.wanted.is_some());
+            }
             Mark::Delivered(pods) => self.take_delivery(pods),
             Mark::Status(view) => return self.check_status(view),
             Mark::RowGone(uid) => self.row_gone(uid),
@@ -152,7 +155,9 @@ impl Judge<'_> {
             truth.wanted = Some(pod.clone());
             truth.known = Some(pod.clone());
             truth.first_wanted.get_or_insert(self.now);
-            truth.told = true;
+            // What is gone again before the runtime was listed never had a worker: for the agent only the
+            // runtime knows it.
+            truth.told |= self.listed;
             if pod.metadata.deletion_timestamp.is_some() {
                 truth.ending.get_or_insert(self.now);
             }
