@@ -172,3 +172,23 @@ fn sidecars_end_after_the_apps_and_in_reverse_order() {
         ["main told", "main ends", "inner told", "inner ends", "outer told", "outer ends"]
     );
 }
+
+#[test]
+fn a_pod_that_fails_in_its_init_phase_takes_its_sidecar_along() {
+    let node = Node::start();
+    node.apply(
+        "fails",
+        "
+restartPolicy: Never
+terminationGracePeriodSeconds: 10
+initContainers:
+- {name: side, image: $IMAGE, restartPolicy: Always, command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.05; done']}
+- {name: init, image: $IMAGE, command: [sh, -c, 'exit 9']}
+containers: [{name: main, image: $IMAGE, command: ['true']}]
+",
+    );
+    let pod = node.wait_phase("fails", "Failed");
+    assert_eq!(state(&pod, "init"), "terminated Error 9");
+    assert_eq!(state(&pod, "side"), "terminated Completed 0");
+    assert!(pods::container_id(&pod, "main").is_empty());
+}

@@ -20,6 +20,7 @@ mod messages;
 mod network;
 mod node;
 mod pods;
+mod recovery;
 mod restart;
 mod runtime;
 mod runtime_loss;

@@ -15,7 +15,7 @@ use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::pods::{self, manifest, summary};
-use crate::runtime::{Containerd, output};
+use crate::runtime::{Containerd, mounts_below, output};
 use crate::wait::{self, PATIENCE};
 
 /// The node's name, which static pods get as a suffix.
@@ -339,20 +339,6 @@ impl Drop for NodeDir {
             eprintln!("{} stays: {error}", self.display());
         }
     }
-}
-
-/// Mount points below a directory, the deepest first.
-fn mounts_below(dir: &Path) -> Vec<String> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| Path::new(point).starts_with(dir))
-        .map(str::to_owned)
-        .collect();
-    points.sort();
-    points.reverse();
-    points
 }
 
 /// A port that nobody uses at the moment.

@@ -159,3 +159,21 @@ containers:
     assert_eq!(last_state(&pod, "other"), "terminated RestartingAllContainers 137");
     assert_eq!(pods::uid(&pod), pods::uid(&node.pod("all")));
 }
+
+#[test]
+fn a_container_that_takes_too_much_memory_is_named_so() {
+    let node = Node::start();
+    node.apply(
+        "greedy",
+        "
+restartPolicy: Never
+containers:
+- {name: c, image: $IMAGE, command: [tail, /dev/zero], resources: {limits: {memory: 16Mi}}}
+- {name: modest, image: $IMAGE, command: ['true'], resources: {limits: {memory: 16Mi}}}
+",
+    );
+    let pod = node.wait_phase("greedy", "Failed");
+    assert_eq!(state(&pod, "c"), "terminated OOMKilled 137");
+    assert_eq!(state(&pod, "modest"), "terminated Completed 0");
+    assert_eq!(pods::status(&pod).qos_class.as_deref(), Some("Burstable"));
+}

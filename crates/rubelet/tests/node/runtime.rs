@@ -87,6 +87,39 @@ impl Containerd {
         });
     }
 
+    /// Does to this containerd what a power cut does: every process of it is gone, and so is what lay in memory.
+    pub fn power_cut(&self) {
+        self.kill();
+        let mark = format!("-address {}", self.get("socket"));
+        let is_shim = |pid: &String| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains("containerd-shim") && line.contains(&mark)
+        };
+        let in_its_cgroup = |pid: &String| {
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            cgroups.contains(&format!("{}/", self.get("cgroup_root")))
+        };
+        wait::until("every process to be gone", Duration::from_secs(20), || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
+            let left: Vec<String> = names
+                .filter(|name| name.parse::<u32>().is_ok())
+                .filter(|pid| is_shim(pid) || in_its_cgroup(pid))
+                .collect();
+            for pid in &left {
+                let _it_may_be_gone =
+                    Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+            }
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        let state = Path::new(self.get("state"));
+        for point in mounts_below(state) {
+            output(Command::new("umount").args(["--lazy", &point]));
+        }
+        std::fs::remove_dir_all(state).unwrap();
+    }
+
     /// A text of the handle.
     pub fn get(&self, key: &str) -> &str {
         self.handle[key].as_str().unwrap_or_else(|| panic!("the handle has no {key}: {}", self.handle))
@@ -116,4 +149,18 @@ impl Drop for Containerd {
             eprintln!("containerd was not removed: {}", String::from_utf8_lossy(&answer.stderr));
         }
     }
+}
+
+/// Mount points below a directory, the deepest first.
+pub fn mounts_below(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut points: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| Path::new(point).starts_with(dir))
+        .map(str::to_owned)
+        .collect();
+    points.sort();
+    points.reverse();
+    points
 }
