@@ -163,7 +163,8 @@ impl PodWorker {
     /// One sync, told to stop at its next safe point when the pod's active deadline passes in the middle of it.
     async fn sync_until_deadline(&mut self) -> Pause {
         let clock = self.services.clock.clone();
-        let deadline = self.deadline().map(|at| clock.until(at));
+        // Before its first status a pod has no start time: its time begins now.
+        let deadline = self.deadline().map(|at| clock.until(at)).or_else(|| self.whole_deadline());
         let mailbox = self.mailbox.clone();
         let mut sync = Box::pin(self.sync());
         let Some(deadline) = deadline else { return sync.await };
@@ -176,6 +177,12 @@ impl PodWorker {
                 sync.await
             }
         }
+    }
+
+    /// All of the pod's activeDeadlineSeconds.
+    fn whole_deadline(&self) -> Option<Duration> {
+        let seconds = self.pod.as_deref()?.spec.as_ref()?.active_deadline_seconds?;
+        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     /// When the pod's activeDeadlineSeconds end.
