@@ -14,6 +14,7 @@ mod bad_input;
 mod ending;
 mod hooks;
 mod http_source;
+mod identity;
 mod images;
 mod init;
 mod messages;
