@@ -21,7 +21,7 @@ pub fn unsettled(world: &World, scenario: &Scenario) -> Option<String> {
         let wanted = world.wanted.iter().find(|wanted| wanted.listed && uid_of(&wanted.pod) == *uid);
         let problem = match wanted {
             Some(wanted) if wanted.pod.metadata.deletion_timestamp.is_none() => {
-                let seen = Seen::of(world, scenario, &wanted.pod, &rows, wanted.disturbed);
+                let seen = Seen::of(world, scenario, &wanted.pod, &rows, Some(wanted));
                 seen.problem()
             }
             Some(wanted) => leftovers(world, uid, &wanted.pod, true),
@@ -42,7 +42,7 @@ pub fn unsettled(world: &World, scenario: &Scenario) -> Option<String> {
 /// Whether a pod has reached a state in which nothing of it changes by itself any more.
 pub fn is_still(world: &World, scenario: &Scenario, pod: &Pod) -> bool {
     let rows = world.rows();
-    let seen = Seen::of(world, scenario, pod, &rows, false);
+    let seen = Seen::of(world, scenario, pod, &rows, None);
     seen.containers.iter().all(|(name, role)| match seen.newest(name) {
         Some(status) if status.state() == ContainerState::ContainerRunning => {
             let attempt = status.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
@@ -51,7 +51,11 @@ pub fn is_still(world: &World, scenario: &Scenario, pod: &Pod) -> bool {
         }
         Some(status) => {
             status.state() == ContainerState::ContainerExited
-                && (*role == Role::Init && status.exit_code == 0 || seen.stays_ended(status.exit_code))
+                && match role {
+                    Role::Init => status.exit_code == 0,
+                    Role::Sidecar => false,
+                    Role::App => seen.stays_ended(status.exit_code),
+                }
         }
         None => false,
     })
@@ -97,6 +101,7 @@ struct Seen<'a> {
     ready_sandboxes: usize,
     row: Option<&'a StatusView>,
     disturbed: bool,
+    given_back: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -105,7 +110,7 @@ impl<'a> Seen<'a> {
         scenario: &'a Scenario,
         pod: &'a Pod,
         rows: &'a BTreeMap<String, StatusView>,
-        disturbed: bool,
+        wanted: Option<&crate::world::Wanted>,
     ) -> Self {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = uid_of(pod);
@@ -120,7 +125,8 @@ impl<'a> Seen<'a> {
             statuses: of_uid(&world.cri, name, &uid),
             ready_sandboxes: world.cri.sandboxes_of(name).iter().filter(|sandbox| ready(sandbox)).count(),
             row: rows.get(&uid),
-            disturbed,
+            disturbed: wanted.is_some_and(|wanted| wanted.disturbed),
+            given_back: wanted.is_some_and(|wanted| wanted.given_back),
         }
     }
 
@@ -172,7 +178,11 @@ impl<'a> Seen<'a> {
 
     fn problem(&self) -> Option<String> {
         let Some(row) = self.row else { return Some("it has no status".to_owned()) };
-        if self.is_over() {
+        // Taken away, told to have ended, and given back while no agent was there: the API does not give such a
+        // pod another life.
+        let told_over =
+            matches!(row.phase.as_str(), "Succeeded" | "Failed") && !rubelet_core::phase::is_static(self.pod);
+        if self.is_over() || (told_over && self.given_back) {
             return self.problem_of_ended(row);
         }
         if self.ready_sandboxes != 1 {

@@ -112,6 +112,8 @@ pub struct Wanted {
     generation: u32,
     /// Something happened to its processes that it had not asked for.
     pub disturbed: bool,
+    /// It was taken away and given back.
+    pub given_back: bool,
 }
 
 /// Everything of one run.
@@ -155,6 +157,7 @@ impl World {
                 listed: true,
                 generation: 0,
                 disturbed: false,
+                given_back: false,
             })
             .collect();
         let base = Timestamp::from_second(BASE_SECOND).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -363,6 +366,7 @@ impl World {
             Step::Readd(pod) => self.change(*pod, |wanted| {
                 // The API does not bring a deleted object back.
                 if wanted.pod.metadata.deletion_timestamp.is_none() {
+                    wanted.given_back |= !wanted.listed;
                     wanted.listed = true;
                 }
             }),
@@ -419,7 +423,7 @@ impl World {
         self.uids.push(uid);
         let wanted = &mut self.wanted[pod];
         wanted.pod = Arc::new(fresh);
-        (wanted.listed, wanted.disturbed) = (true, false);
+        (wanted.listed, wanted.disturbed, wanted.given_back) = (true, false, false);
         self.deliver(false);
     }
 

@@ -129,7 +129,7 @@ impl Judge<'_> {
             }
             Mark::Listed => {
                 self.listed = true;
-                self.pods.values_mut().for_each(|pod| pod.told |= pod.wanted.is_some());
+                self.pods.values_mut().for_each(|pod| pod.told |= self.delivered && pod.wanted.is_some());
             }
             Mark::Delivered(pods) => self.take_delivery(pods),
             Mark::Status(view) => return self.check_status(view),
