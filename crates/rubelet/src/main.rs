@@ -11,6 +11,9 @@ use rubelet_config::{KUBERNETES_VERSION, Loaded, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
+/// How often free memory is given back to the system.
+const HEAP_PERIOD: Duration = Duration::from_secs(30);
+
 fn main() -> ExitCode {
     // Fewer arenas cost an agent of few threads nothing and keep its memory small.
     rubelet_linux::process::limit_malloc_arenas();
@@ -88,11 +91,12 @@ async fn run(loaded: Loaded) -> ExitCode {
     notify::ready();
     let health = kubelet.health();
     let stop = async move {
-        // Every arm is cancel-safe: signals are kept until they are taken, the watchdog only repeats itself.
+        // Every arm is cancel-safe: signals are kept until they are taken, the other two only repeat themselves.
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = notify::watchdog(health) => {}
+            () = keep_heap_small() => {}
         }
     };
     let ended = kubelet.run(stop).await;
@@ -103,5 +107,13 @@ async fn run(loaded: Loaded) -> ExitCode {
             error!("{problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Gives memory that is not used any more back from time to time; never ends.
+async fn keep_heap_small() {
+    loop {
+        tokio::time::sleep(HEAP_PERIOD).await;
+        rubelet_linux::process::give_back_memory();
     }
 }
