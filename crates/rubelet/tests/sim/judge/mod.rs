@@ -63,7 +63,8 @@ struct PodTruth {
     ending: Option<Timestamp>,
     /// The agent told for the first time that it ends the pod.
     ending_told: Option<Timestamp>,
-    /// The agent that lives was told of it.
+    /// The agent that lives has published a status of it, so it knows its spec. What is gone again before the
+    /// agent could list the runtime is for it a pod that only the runtime knows.
     told: bool,
     /// Ready or not, by ID.
     sandboxes: BTreeMap<String, bool>,
@@ -127,10 +128,7 @@ impl Judge<'_> {
                     pod.containers.values_mut().for_each(|c| c.ending_since_now = None);
                 }
             }
-            Mark::Listed => {
-                self.listed = true;
-                self.pods.values_mut().for_each(|pod| pod.told |= self.delivered && pod.wanted.is_some());
-            }
+            Mark::Listed => self.listed = true,
             Mark::Delivered(pods) => self.take_delivery(pods),
             Mark::Status(view) => return self.check_status(view),
             Mark::RowGone(uid) => self.row_gone(uid),
@@ -155,9 +153,6 @@ impl Judge<'_> {
             truth.wanted = Some(pod.clone());
             truth.known = Some(pod.clone());
             truth.first_wanted.get_or_insert(self.now);
-            // What is gone again before the runtime was listed never had a worker: for the agent only the
-            // runtime knows it.
-            truth.told |= self.listed;
             if pod.metadata.deletion_timestamp.is_some() {
                 truth.ending.get_or_insert(self.now);
             }

@@ -45,6 +45,7 @@ impl Judge<'_> {
         let Some(truth) = self.pods.get_mut(&view.uid) else {
             return Err(format!("a status of {} is published, which was never wanted", view.uid));
         };
+        truth.told = true;
         if !view.syncing {
             truth.ending_told.get_or_insert(now);
         }
