@@ -19,19 +19,15 @@ const PARTS: u64 = 4;
 const TOLD: usize = 3;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect("RUBELET_SIM_SEED and RUBELET_SIM_SEEDS are numbers"))
 }
 
 /// Runs one part of the seeds, or in the first part the one to replay.
 fn part(part: u64) {
     if let Some(seed) = number("RUBELET_SIM_SEED") {
-        if part == 0
-            && let Err(failure) = run_seed(seed)
-        {
-            panic!("{failure}");
-        }
+        let failure = (part == 0).then(|| run_seed(seed).err()).flatten();
+        assert!(failure.is_none(), "{}", failure.map(|failure| failure.to_string()).unwrap_or_default());
         return;
     }
     let seeds = number("RUBELET_SIM_SEEDS").unwrap_or(SEEDS);

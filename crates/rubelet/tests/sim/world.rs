@@ -212,13 +212,15 @@ impl World {
             (gate.dead, gate.listed, gate.calls) = (false, false, 0);
         }
         let root = self.dir.path();
-        let mut config = KubeletConfiguration::default();
-        config.healthz_port = 0;
-        config.read_only_port = 0;
-        config.cgroups_per_qos = false;
-        config.fail_swap_on = false;
-        config.resolv_conf = String::new();
-        config.pod_logs_dir = root.join("logs").display().to_string();
+        let mut config = KubeletConfiguration {
+            healthz_port: 0,
+            read_only_port: 0,
+            cgroups_per_qos: false,
+            fail_swap_on: false,
+            resolv_conf: String::new(),
+            pod_logs_dir: root.join("logs").display().to_string(),
+            ..KubeletConfiguration::default()
+        };
         let mut builder = Kubelet::builder(config.clone());
         match &self.server {
             Some(server) => {
