@@ -92,8 +92,12 @@ fn node_tests(version: Version, nextest: bool) -> Result<()> {
         let stopped = output(&mut xtask(&["containerd", "stop", "--dir", &dir])?);
         checked.and(stopped).map(|_| ())
     })?;
-    let mut words: Vec<&str> =
-        if nextest { vec!["cargo", "nextest", "run", "--profile", "ci"] } else { vec!["cargo", "test"] };
+    // The tests mostly wait for containers; how many run at a time is bounded by their group in nextest's settings.
+    let mut words: Vec<&str> = if nextest {
+        vec!["cargo", "nextest", "run", "--profile", "ci", "--test-threads", "4"]
+    } else {
+        vec!["cargo", "test"]
+    };
     words.extend(["--package", "rubelet", "--features", "node-tests", "--test", "node"]);
     step(&format!("node tests on containerd {version}"), || {
         let mut command = command(&words);
