@@ -104,7 +104,7 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'echo {name} begins >> /share/log; trap \"sleep 2; echo {name} ends >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"sleep 2; echo {name} ends >> /share/log; exit 0\" TERM; echo {name} begins >> /share/log; while true; do sleep 0.05; done']
   {MOUNT}
 {SHARE}"
         )
@@ -143,7 +143,7 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'echo {name} begins >> /share/log; trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; echo {name} begins >> /share/log; while true; do sleep 0.05; done']
   {MOUNT}
 {SHARE}"
         )

@@ -29,7 +29,7 @@ containers:
     postStart: {{exec: {{command: [sh, -c, 'sleep 1; echo one postStart >> /share/log']}}}}
     preStop: {{exec: {{command: [sh, -c, 'sleep 1; echo one preStop >> /share/log']}}}}
   {MOUNT}
-- {{name: two, image: $IMAGE, command: [sh, -c, 'echo two begins >> /share/log; trap \"exit 0\" TERM; while true; do sleep 0.05; done'], {MOUNT}}}
+- {{name: two, image: $IMAGE, command: [sh, -c, 'trap \"exit 0\" TERM; echo two begins >> /share/log; while true; do sleep 0.05; done'], {MOUNT}}}
 {SHARE}"
         ),
     );
@@ -146,17 +146,17 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'trap \"echo told >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"echo told >> /share/log; exit 0\" TERM; echo up >> /share/log; while true; do sleep 0.05; done']
   lifecycle: {{preStop: {{exec: {{command: [sh, -c, 'exit 3']}}}}}}
   {MOUNT}
 {SHARE}"
         ),
     );
-    node.wait_ready("bad-hook");
+    node.wait_line("log", "up");
     node.remove("bad-hook");
     node.wait_gone("bad-hook");
     node.wait_agent_log(&["FailedPreStopHook", "bad-hook-node-1"]);
-    assert_eq!(node.lines("log"), ["told"]);
+    assert_eq!(node.lines("log"), ["up", "told"]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ containers:
   command: [sh, -c, 'trap \"cut -d. -f1 /proc/uptime > /share/told; exit 0\" TERM; cut -d. -f1 /proc/uptime > /share/one; while true; do sleep 0.05; done']
   lifecycle: {{postStart: {{sleep: {{seconds: 3}}}}, preStop: {{sleep: {{seconds: 3}}}}}}
   {MOUNT}
-- {{name: two, image: $IMAGE, command: [sh, -c, 'cut -d. -f1 /proc/uptime > /share/two; trap \"exit 0\" TERM; while true; do sleep 0.05; done'], {MOUNT}}}
+- {{name: two, image: $IMAGE, command: [sh, -c, 'trap \"exit 0\" TERM; cut -d. -f1 /proc/uptime > /share/two; while true; do sleep 0.05; done'], {MOUNT}}}
 {SHARE}"
         ),
     );

@@ -19,7 +19,7 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'echo {name} begins >> /share/log; trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; echo {name} begins >> /share/log; while true; do sleep 0.05; done']
   {MOUNT}
 {SHARE}"
     )
@@ -39,10 +39,7 @@ fn a_manifest_that_comes_back_while_its_pod_ends_is_run_again() {
     });
     assert_eq!(pods::uid(&second), pods::uid(&first), "the same content in the same file is the same UID");
     assert_eq!(restarts(&second, "main"), 0, "it is a new life, not a restart");
-    wait::until("the second beginning", PATIENCE, || match node.lines("log").as_slice() {
-        [a, b, c] if [a, b, c] == ["it begins", "it ends", "it begins"] => Ok(()),
-        lines => Err(format!("{lines:?}")),
-    });
+    node.wait_lines("log", &["it begins", "it ends", "it begins"]);
 }
 
 #[test]
@@ -143,12 +140,13 @@ terminationGracePeriodSeconds: 6
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'trap \"echo told >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"echo told >> /share/log; exit 0\" TERM; echo up >> /share/log; while true; do sleep 0.05; done']
   lifecycle: {{preStop: {{exec: {{command: [sh, -c, 'echo hook >> /share/log; sleep 1']}}}}}}
   {MOUNT}
 {SHARE}"
         ),
     );
+    node.wait_line("log", "up");
     node.wait_ready("hooked");
     node.remove("hooked");
     node.wait_line("log", "hook");

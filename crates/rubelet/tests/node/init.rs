@@ -34,7 +34,9 @@ containers:
     assert!(!condition(&early, "Initialized") && pods::phase(&early) == "Pending");
     assert_eq!(state(&early, "ant"), "waiting PodInitializing");
     let pod = node.wait_ready("order");
-    node.wait_line("order", "ant begins");
+    for name in ["ant", "zebra"] {
+        node.wait_line("order", &format!("{name} begins"));
+    }
     let lines = node.lines("order");
     assert_eq!(
         lines[..6],
@@ -43,9 +45,9 @@ containers:
     // Apps are started in the order of the spec; what they write may overtake each other.
     let started = |name: &str| {
         let state = pods::container(&pod, name).state.unwrap();
-        (state.running.unwrap().started_at.unwrap().0, lines.iter().any(|line| line.starts_with(name)))
+        state.running.unwrap().started_at.unwrap().0
     };
-    assert!(started("zebra").0 <= started("ant").0 && started("zebra").1);
+    assert!(started("zebra") <= started("ant"));
     assert!(condition(&pod, "Initialized"));
     for name in ["first", "second"] {
         assert_eq!(state(&pod, name), "terminated Completed 0");
@@ -127,7 +129,7 @@ initContainers:
 - name: side
   image: $IMAGE
   restartPolicy: Always
-  command: [sh, -c, 'echo side >> /share/job; [ $(wc -l < /share/job) -ge 2 ] || exit 7; trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+  command: [sh, -c, 'trap \"exit 0\" TERM; echo side >> /share/job; [ $(wc -l < /share/job) -ge 2 ] || exit 7; echo again >> /share/job; while true; do sleep 0.1; done']
   {MOUNT}
 containers:
 - {{name: main, image: $IMAGE, command: [sh, -c, 'until [ -e /share/go ]; do sleep 0.1; done'], {MOUNT}}}
@@ -139,6 +141,7 @@ containers:
     });
     assert_eq!(pods::last_state(&running, "side"), "terminated Error 7");
     assert_eq!(restarts(&running, "main"), 0);
+    node.wait_line("job", "again");
     std::fs::write(node.share("go"), "").unwrap();
     let done = node.wait_phase("job", "Succeeded");
     assert_eq!(state(&done, "main"), "terminated Completed 0");
@@ -152,7 +155,7 @@ fn sidecars_end_after_the_apps_and_in_reverse_order() {
     let container = |name: &str, more: &str| {
         format!(
             "- {{name: {name}, image: $IMAGE, {more} command: [sh, -c, 'trap \"echo {name} told >> /share/end; sleep 0.5; \
-             echo {name} ends >> /share/end; exit 0\" TERM; while true; do sleep 0.05; done'], {MOUNT}}}\n"
+             echo {name} ends >> /share/end; exit 0\" TERM; echo {name} >> /share/up; while true; do sleep 0.05; done'], {MOUNT}}}\n"
         )
     };
     node.apply(
@@ -164,7 +167,9 @@ fn sidecars_end_after_the_apps_and_in_reverse_order() {
             container("main", ""),
         ),
     );
-    node.wait_ready("ordered");
+    for name in ["outer", "inner", "main"] {
+        node.wait_line("up", name);
+    }
     node.remove("ordered");
     node.wait_gone("ordered");
     assert_eq!(

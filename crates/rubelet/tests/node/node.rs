@@ -166,6 +166,14 @@ impl Node {
         })
     }
 
+    /// Waits until a file in the shared folder has exactly these lines.
+    pub fn wait_lines(&self, file: &str, wanted: &[&str]) {
+        wait::until(&format!("{file} to be {wanted:?}"), PATIENCE, || {
+            let lines = self.lines(file);
+            if lines == wanted { Ok(()) } else { Err(format!("{lines:?}")) }
+        });
+    }
+
     fn log_file(&self) -> PathBuf {
         self.dir.join("rubelet.log")
     }

@@ -54,10 +54,7 @@ containers:
     });
     assert!(pods::ready(&node.wait_ready("all")));
     assert_eq!(restarts(&pod, "init"), 1);
-    wait::until("everything to have run twice", PATIENCE, || match node.lines("all").as_slice() {
-        [a, b, c, d] if [a, b, c, d] == ["init", "other", "init", "other"] => Ok(()),
-        lines => Err(format!("{lines:?}")),
-    });
+    node.wait_lines("all", &["init", "other", "init", "other"]);
 }
 
 #[test]
@@ -96,7 +93,7 @@ terminationGracePeriodSeconds: 20
 containers:
 - name: main
   image: $IMAGE
-  command: [sh, -c, 'echo {name} begins >> /share/log; trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; while true; do sleep 0.05; done']
+  command: [sh, -c, 'trap \"sleep 1; echo {name} ends >> /share/log; exit 0\" TERM; echo {name} begins >> /share/log; while true; do sleep 0.05; done']
   {MOUNT}
 {SHARE}"
         )
@@ -153,10 +150,7 @@ containers: [{{name: c, image: $IMAGE, command: [sh, -c, 'echo main >> /share/se
     let after = node.wait_pod("service", "to run again", |pod| pods::ready(pod) && restarts(pod, "c") == 1);
     assert_eq!(pods::uid(&after), pods::uid(&service));
     node.wait_line("service", "main");
-    wait::until("both to have run twice", PATIENCE, || match node.lines("service").as_slice() {
-        [a, b, c, d] if [a, b, c, d] == ["init", "main", "init", "main"] => Ok(()),
-        lines => Err(format!("{lines:?}")),
-    });
+    node.wait_lines("service", &["init", "main", "init", "main"]);
     // What runs once and was cut off has failed; it is not run a second time.
     let interrupted = node.wait_phase("interrupted", "Failed");
     assert_eq!(restarts(&interrupted, "c"), 0);

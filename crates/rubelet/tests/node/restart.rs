@@ -154,7 +154,7 @@ containers:
     let pod = node.wait_pod("all", "to have been restarted as a whole", |pod| {
         restarts(pod, "other") == 1 && pods::ready(pod)
     });
-    assert_eq!(node.lines("all"), ["init", "other", "init", "other"]);
+    node.wait_lines("all", &["init", "other", "init", "other"]);
     assert_eq!((restarts(&pod, "trigger"), restarts(&pod, "init")), (1, 1));
     assert_eq!(last_state(&pod, "other"), "terminated RestartingAllContainers 137");
     assert_eq!(pods::uid(&pod), pods::uid(&node.pod("all")));

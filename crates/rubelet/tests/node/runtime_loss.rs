@@ -118,10 +118,7 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]",
     let after = node.wait_pod("boxed", "to run again", |pod| {
         pods::ready(pod) && container_id(pod, "c") != known[0] && pods::restarts(pod, "c") == 1
     });
-    wait::until("both to have run twice", PATIENCE, || match node.lines("log").as_slice() {
-        [a, b, c, d] if [a, b, c, d] == ["init", "main", "init", "main"] => Ok(()),
-        lines => Err(format!("{lines:?}")),
-    });
+    node.wait_lines("log", &["init", "main", "init", "main"]);
     assert_eq!(pods::uid(&after), pods::uid(&before));
     node.wait_agent_log(&["SandboxChanged", "boxed-node-1"]);
 }
