@@ -1,15 +1,13 @@
 //! Images that cannot be had: what the pod says, and that nobody else is held up.
 
-use std::net::TcpListener;
-
-use crate::node::Node;
+use crate::node::{Node, free_port};
 use crate::pods::{self, waiting_message};
 
 #[test]
 fn images_that_cannot_be_had_are_explained() {
     let node = Node::start();
     // A port on which nobody listens: the registry is unreachable at once.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let image = format!("127.0.0.1:{port}/team/app:1");
     node.apply("never", "containers: [{name: c, image: 'rubelet.local/none:1', imagePullPolicy: Never}]");
     node.apply("bad-name", "containers: [{name: c, image: 'Not A Name', imagePullPolicy: IfNotPresent}]");

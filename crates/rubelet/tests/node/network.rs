@@ -1,10 +1,9 @@
 //! A pod's network identity: host name, hosts file, DNS.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
-use crate::node::{NAME, Node, http_get};
+use crate::node::{NAME, Node, free_port, http_get};
 use crate::pods::status;
 use crate::wait::{self, PATIENCE};
 
@@ -139,7 +138,7 @@ fn a_hosts_file_of_the_containers_own_is_left_alone() {
 #[test]
 fn a_host_port_leads_to_the_pod() {
     let node = Node::start();
-    let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     node.apply(
         "web",
         &format!(

@@ -75,7 +75,11 @@ impl Node {
     /// Starts the agent and waits until it answers.
     pub fn start_agent(&mut self) {
         self.launch_agent();
-        wait::until("the agent to answer", PATIENCE, || self.get("/healthz"));
+        wait::until("the agent to answer", PATIENCE, || {
+            let ended = self.agent.as_mut().and_then(|agent| agent.try_wait().unwrap());
+            assert!(ended.is_none(), "the agent ended: {ended:?}");
+            self.get("/healthz")
+        });
     }
 
     /// Starts the agent.
@@ -349,9 +353,14 @@ impl Drop for NodeDir {
     }
 }
 
-/// A port that nobody uses at the moment.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// A port that nobody uses, and that the kernel gives to nobody by itself: below the range of its own choice, and
+/// different for every test process.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = 12_000 + std::process::id() % 2_000 * 10;
+    let mut candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    candidates.by_ref().map(|port| u16::try_from(port).unwrap()).find(is_free).unwrap()
 }
 
 /// The body of a page at an address with a port.
