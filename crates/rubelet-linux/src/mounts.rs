@@ -1,5 +1,6 @@
 //! The few mounts the agent makes itself.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,15 +38,21 @@ pub(crate) fn is_mount_root(
     Ok(rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor) != parent_device()?)
 }
 
-/// Mounts a tmpfs of at most `limit` bytes, or of the kernel's default size.
+/// Mounts a tmpfs of at most `limit` bytes, or of the kernel's default size, whose root has this mode and group from
+/// the first moment on.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn mount_tmpfs(path: &Path, limit: Option<i64>) -> io::Result<()> {
-    let size = limit
-        .filter(|limit| *limit > 0)
-        .and_then(|limit| std::ffi::CString::new(format!("size={limit}")).ok());
-    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), size.as_deref())?;
+pub fn mount_tmpfs(path: &Path, limit: Option<i64>, mode: u32, group: Option<u32>) -> io::Result<()> {
+    let mut options = format!("mode={mode:o}");
+    if let Some(limit) = limit.filter(|limit| *limit > 0) {
+        let _ = write!(options, ",size={limit}");
+    }
+    if let Some(group) = group {
+        let _ = write!(options, ",gid={group}");
+    }
+    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())?;
     Ok(())
 }
 
@@ -68,15 +75,17 @@ mod tests {
         let path = root.path().join("m");
         fs::create_dir(&path).unwrap();
         assert!(!is_mount_point(&path).unwrap() && !is_mount_point(&root.path().join("none")).unwrap());
-        if let Err(error) = mount_tmpfs(&path, Some(1 << 20)) {
+        if let Err(error) = mount_tmpfs(&path, Some(1 << 20), 0o2777, Some(7)) {
             assert!(!rustix::process::geteuid().is_root(), "root must be able to mount: {error}");
             return;
         }
         let found = is_mount_point(&path).unwrap();
+        let root_of = fs::metadata(&path).map(|metadata| (metadata.mode() & 0o7777, metadata.gid()));
         let size = rustix::fs::statvfs(&path).map(|fs| fs.f_blocks * fs.f_frsize);
         unmount(&path).unwrap();
         assert!(found);
         assert_eq!(size.unwrap(), 1 << 20);
+        assert_eq!(root_of.unwrap(), (0o2777, 7));
         assert!(!is_mount_point(&path).unwrap());
         // A bind on the same device is a mount point too.
         let source = root.path().join("source");

@@ -117,8 +117,7 @@ async fn set_up_one(
             if rubelet_linux::mounts::is_mount_point(&made)? {
                 return Ok(());
             }
-            rubelet_linux::mounts::mount_tmpfs(&made, limit)?;
-            return open_to_all(&made, group);
+            return rubelet_linux::mounts::mount_tmpfs(&made, limit, open_mode(group), group);
         }
         // Only a new directory gets owner and mode: what runs may have changed them since. It gets its name last, so
         // that an agent killed in between leaves none that is half made.
@@ -138,14 +137,15 @@ async fn set_up_one(
 /// Owner and mode of a new emptyDir: everybody's, and with fsGroup that group's, which new files inherit (upstream
 /// `SetVolumeOwnership`).
 fn open_to_all(dir: &Path, group: Option<u32>) -> io::Result<()> {
-    let mode = match group {
-        Some(group) => {
-            std::os::unix::fs::chown(dir, None, Some(group))?;
-            0o2777
-        }
-        None => 0o777,
-    };
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+    if group.is_some() {
+        std::os::unix::fs::chown(dir, None, group)?;
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(open_mode(group)))
+}
+
+/// Open to everybody, and with fsGroup handing the group down.
+fn open_mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o2777 } else { 0o777 }
 }
 
 /// Checks a hostPath against its type (upstream `host_path.go`), creating what `…OrCreate` asks for.
