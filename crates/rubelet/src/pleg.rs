@@ -160,6 +160,18 @@ impl Pleg {
         self.shared.relist_now.notify_one();
     }
 
+    /// Whether a full list has shown since `observed` began that nothing has changed about a pod.
+    pub fn confirms(&self, uid: &PodUid, observed: Instant) -> bool {
+        let listed = self
+            .shared
+            .listing
+            .borrow()
+            .as_ref()
+            .is_some_and(|listing| listing.began > observed && listing.pods.contains_key(uid));
+        let state = self.state();
+        listed && !state.hints.contains(uid) && state.seen.get(uid).is_some_and(|(_, at)| *at <= observed)
+    }
+
     /// Drops what is remembered of a pod that is gone.
     pub fn forget(&self, uid: &PodUid) {
         let mut state = self.state();

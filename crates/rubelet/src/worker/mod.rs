@@ -24,6 +24,7 @@ use rubelet_core::paths::{self, PodPaths, UnsafeName};
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
 use rubelet_core::verdicts::ProbeVerdicts;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::events::EventSubject;
@@ -92,6 +93,9 @@ pub struct PodWorker {
     prefetched: BTreeMap<String, start::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
+    /// When the runtime was last read, if nothing was to be done then and nothing but a hint or an input changes
+    /// that.
+    at_rest: Option<Instant>,
     /// The plan that was carried out last, while there is something to do.
     last_plan: Option<PodPlan>,
     kill_memory: KillMemory,
@@ -120,6 +124,7 @@ impl PodWorker {
             verdicts: ProbeVerdicts::default(),
             prefetched: BTreeMap::new(),
             sandbox_config: None,
+            at_rest: None,
             last_plan: None,
             kill_memory: KillMemory::default(),
             retry: RETRY_FIRST,
@@ -192,6 +197,9 @@ impl PodWorker {
 
     /// Takes what is in the mailbox and steps the state machine.
     fn absorb(&mut self) {
+        if !self.mailbox.is_empty() {
+            self.at_rest = None;
+        }
         let inputs = self.mailbox.take();
         if inputs.poked {
             self.fresh = None;

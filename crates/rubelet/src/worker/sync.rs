@@ -15,6 +15,7 @@ use rubelet_core::phase::Phase;
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
 use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
+use tokio::time::Instant;
 
 use super::start::Started;
 use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
@@ -36,6 +37,13 @@ pub(super) enum Stop {
 impl PodWorker {
     pub(super) async fn sync(&mut self) -> Pause {
         let Some(pod) = self.pod.clone() else { return Pause::UntilInput };
+        // The regular look at a pod at rest costs nothing while full lists show that nothing has changed.
+        if let Some(at_rest) = self.at_rest
+            && self.services.pleg.confirms(&self.uid, at_rest)
+        {
+            return self.until_next(&PodPlan::default());
+        }
+        let looked = Instant::now();
         // The sync before may have ended by reading what came of it.
         let observed = match self.fresh.take() {
             Some(observed) => observed,
@@ -70,6 +78,7 @@ impl PodWorker {
         if plan.is_empty() {
             self.retry = RETRY_FIRST;
             (self.sandbox_config, self.last_plan) = (None, None);
+            self.at_rest = (plan.backing_off.is_empty() && self.deadline().is_none()).then_some(looked);
             self.tell_back_offs(&pod, &plan);
             return self.until_next(&plan);
         }
