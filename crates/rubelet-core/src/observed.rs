@@ -167,9 +167,9 @@ impl ObservedPod {
     }
     /// Puts sandboxes and containers into the order the fields promise. The observer calls it once.
     pub fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| (b.attempt, b.created_at, &b.id).cmp(&(a.attempt, a.created_at, &a.id)));
-        self.containers.sort_by(|a, b| {
-            (b.created_at, b.attempt, &b.id).cmp(&(a.created_at, a.attempt, &a.id))
-        });
+        self.sandboxes
+            .sort_by(|a, b| (b.attempt, b.created_at, &b.id).cmp(&(a.attempt, a.created_at, &a.id)));
+        self.containers
+            .sort_by(|a, b| (b.created_at, b.attempt, &b.id).cmp(&(a.created_at, a.attempt, &a.id)));
     }
 }
