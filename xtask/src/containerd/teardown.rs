@@ -5,7 +5,9 @@
 //! carries another name than the folder's own. Called by `cargo xtask containerd stop` and `make stop`.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -174,6 +176,20 @@ fn remove_network(handle: &Handle) -> Result<()> {
             say(&format!("iptables: {error:#}"));
         }
     }
+    if let (Some(restore), Ok(rules)) = (find_program("iptables-restore"), run(&["-S"]))
+        && let Some(text) = shared_removal(&rules)
+    {
+        // Not a word when it fails: then somebody else uses the chains.
+        let mut call = command([restore]);
+        let call =
+            call.args(["-w", "--noflush"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Ok(mut child) = call.spawn() {
+            if let Some(mut stdin) = child.stdin.take() {
+                let _ = stdin.write_all(text.as_bytes());
+            }
+            let _ = child.wait();
+        }
+    }
     Ok(())
 }
 
@@ -200,24 +216,45 @@ fn removals(rules: &str, name: &str) -> Vec<Vec<String>> {
         calls.push(vec!["-F".to_owned(), chain.to_owned()]);
         calls.push(vec!["-X".to_owned(), chain.to_owned()]);
     }
-    // The shared chains are of no use once no pod of anyone is listed in the first of them.
-    let others = rules
-        .iter()
-        .any(|rule| rule.starts_with(&["-A".into(), PORTMAP_CHAINS[0].into()]) && !is_ours(&rule));
-    let present = |chain: &&&str| rules.iter().any(|rule| rule.as_slice() == ["-N", chain]);
-    if !others {
-        for chain in PORTMAP_CHAINS.iter().filter(present) {
-            let jumps = rules.iter().filter(|rule| jump(rule) == Some(*chain) && !is_ours(rule));
-            let jumps = jumps.filter(|rule| rule.get(1).is_some_and(|from| !from.starts_with("CNI-")));
-            calls.extend(jumps.map(|rule| deletion(rule)));
-        }
-        for flag in ["-F", "-X"] {
-            calls.extend(
-                PORTMAP_CHAINS.iter().filter(present).map(|chain| vec![flag.into(), (*chain).into()]),
-            );
+    // What a cut-short removal has left: chains of the network to which nothing jumps any more.
+    for rule in rules.iter().filter(is_ours) {
+        let chain = rule.get(1).map(String::as_str).unwrap_or_default();
+        let leftover = chain.starts_with("CNI-") && !PORTMAP_CHAINS.contains(&chain);
+        if leftover && !calls.iter().any(|call| call.as_slice() == ["-X", chain]) {
+            calls.push(vec!["-F".to_owned(), chain.to_owned()]);
+            calls.push(vec!["-X".to_owned(), chain.to_owned()]);
         }
     }
     calls
+}
+
+/// The transaction that takes away the chains all networks share, for `iptables-restore`, when `rules` show no pod in
+/// them; `None` otherwise. It deletes the first chain without emptying it: if a pod of anyone has got a port in the
+/// meantime, that fails, and with it the whole transaction.
+fn shared_removal(rules: &str) -> Option<String> {
+    let lines = |prefix: &str| rules.lines().filter(|line| line.starts_with(prefix)).collect::<Vec<_>>();
+    let present: Vec<&str> = PORTMAP_CHAINS
+        .into_iter()
+        .filter(|chain| rules.lines().any(|line| line == format!("-N {chain}")))
+        .collect();
+    let first = PORTMAP_CHAINS[0];
+    if present.is_empty() || !lines(&format!("-A {first} ")).is_empty() {
+        return None;
+    }
+    let mut text = String::from("*nat\n");
+    let ends_in = |line: &str, chain: &str| line.ends_with(&format!("-j {chain}"));
+    let jumps = lines("-A ").into_iter().filter(|line| present.iter().any(|chain| ends_in(line, chain)));
+    let inner = present.iter().flat_map(|chain| lines(&format!("-A {chain} ")));
+    let mut deleted: Vec<&str> = jumps.chain(inner).collect();
+    deleted.dedup();
+    for line in deleted {
+        text.push_str(&format!("-D{}\n", &line[2..]));
+    }
+    for chain in present {
+        text.push_str(&format!("-X {chain}\n"));
+    }
+    text.push_str("COMMIT\n");
+    Some(text)
 }
 
 fn jump(rule: &[String]) -> Option<&str> {
@@ -363,21 +400,24 @@ mod tests {
     #[test]
     fn the_shared_chains_go_with_their_last_pod() {
         let dnat = "-D CNI-HOSTPORT-DNAT -p tcp -m comment --comment dnat name: \"rubelet-1\" id: \"x\" -j CNI-DN-bbb";
-        let own = [dnat, "-F CNI-DN-bbb", "-X CNI-DN-bbb"];
-        let shared = [
-            "-D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
-            "-D POSTROUTING -m comment --comment CNI portfwd requiring masquerade -j CNI-HOSTPORT-MASQ",
-            "-F CNI-HOSTPORT-DNAT",
-            "-F CNI-HOSTPORT-MASQ",
-            "-F CNI-HOSTPORT-SETMARK",
-            "-X CNI-HOSTPORT-DNAT",
-            "-X CNI-HOSTPORT-MASQ",
-            "-X CNI-HOSTPORT-SETMARK",
-        ];
-        check_removals(PORTMAP, &[own.as_slice(), shared.as_slice()].concat());
-        let with_another = PORTMAP.to_owned()
-            + "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"other\\\"\" -j CNI-DN-ccc\n";
-        check_removals(&with_another, &own);
+        check_removals(PORTMAP, &[dnat, "-F CNI-DN-bbb", "-X CNI-DN-bbb"]);
+        assert_eq!(shared_removal(PORTMAP), None, "a pod is listed");
+        let empty: Vec<&str> = PORTMAP.lines().filter(|line| !line.contains("CNI-DN-bbb")).collect();
+        assert_eq!(
+            shared_removal(&empty.join("\n")).unwrap(),
+            "*nat\n\
+             -D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT\n\
+             -D POSTROUTING -m comment --comment \"CNI portfwd requiring masquerade\" -j CNI-HOSTPORT-MASQ\n\
+             -D CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE\n\
+             -X CNI-HOSTPORT-DNAT\n-X CNI-HOSTPORT-MASQ\n-X CNI-HOSTPORT-SETMARK\nCOMMIT\n"
+        );
+        assert_eq!(shared_removal("-P PREROUTING ACCEPT\n"), None);
+    }
+
+    #[test]
+    fn a_chain_nothing_jumps_to_goes_too() {
+        let rules = "-N CNI-ccc\n-A CNI-ccc -m comment --comment \"name: \\\"rubelet-1\\\" id: \\\"x\\\"\" -j ACCEPT\n";
+        check_removals(rules, &["-F CNI-ccc", "-X CNI-ccc"]);
     }
 
     #[test]

@@ -67,13 +67,22 @@ pub(crate) fn up(options: &UpOptions) -> Result<()> {
     layout.write(&runtime)?;
     let interrupted = Interrupted::watch()?;
     let mut child = step("starting the agent", || start_agent(&layout, agent))?;
-    let shown = step("waiting for the sample pod", || wait_for_pod(&layout, &mut child, &interrupted))
-        .and_then(|()| show(&layout));
+    let mut console = Console::default();
+    let waited =
+        step("waiting for the sample pod", || wait_for_pod(&layout, &mut child, &interrupted, &mut console));
+    // A sample that does not come up is no reason to stop an agent that somebody works with.
+    let shown = match waited {
+        Err(error) if !options.detach && child.try_wait()?.is_none() && !interrupted.now() => {
+            say(&format!("{error:#}"));
+            show(&layout)
+        }
+        waited => waited.and_then(|()| show(&layout)),
+    };
     if shown.is_ok() && options.detach {
         say(&format!("the agent goes on as process {}; `make stop` removes everything", child.id()));
         return Ok(());
     }
-    let waited = shown.and_then(|()| stay(&layout, &mut child, &interrupted));
+    let waited = shown.and_then(|()| stay(&layout, &mut child, &interrupted, &mut console));
     stop_child(&layout, &mut child)?;
     say(
         "the containers go on without the agent: `make run` takes them up again, `make stop` removes everything",
@@ -153,8 +162,47 @@ fn pods() -> Result<Value> {
     Ok(serde_json::from_str(&http::get(settings::READ_ONLY_PORT, "/pods")?)?)
 }
 
-fn wait_for_pod(layout: &Layout, child: &mut Child, interrupted: &Interrupted) -> Result<()> {
-    let mut seen = String::new();
+/// Rounds of waiting between two looks at the pods: about a second.
+const CONSOLE_ROUNDS: u32 = 20;
+
+/// What has been printed of pods and manifests, so that only news is.
+#[derive(Default)]
+struct Console {
+    summary: String,
+    log_bytes: usize,
+}
+
+impl Console {
+    /// Prints how far the pods are, when that has changed, and what the agent has to say about manifests.
+    fn tell(&mut self, layout: &Layout, pods: Option<&Value>) {
+        let log = fs::read(&layout.agent_log).unwrap_or_default();
+        let fresh = log.get(self.log_bytes..).unwrap_or_default();
+        // A line that is still being written is left for the next time.
+        let whole = fresh.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.log_bytes += whole;
+        let manifests = layout.manifests.display().to_string();
+        for line in String::from_utf8_lossy(&fresh[..whole]).lines() {
+            if line.starts_with(['W', 'E']) && line.contains(&manifests) {
+                say(line.split_once("] ").map_or(line, |(_, text)| text));
+            }
+        }
+        let now = pods.map(status::summary).unwrap_or_default();
+        if now != self.summary && !now.is_empty() {
+            say(&now);
+            self.summary = now;
+        }
+    }
+}
+
+fn wait_for_pod(
+    layout: &Layout,
+    child: &mut Child,
+    interrupted: &Interrupted,
+    console: &mut Console,
+) -> Result<()> {
+    if !layout.manifests.join(settings::SAMPLE_FILE).exists() {
+        return Ok(());
+    }
     let waited = wait::until("the sample pod to run", POD_DEADLINE, || {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}");
@@ -162,13 +210,9 @@ fn wait_for_pod(layout: &Layout, child: &mut Child, interrupted: &Interrupted) -
         if interrupted.now() {
             bail!("interrupted");
         }
-        let Ok(pods) = pods() else { return Ok(None) };
-        let now = status::summary(&pods);
-        if now != seen && !now.is_empty() {
-            say(&now);
-            seen = now;
-        }
-        Ok(status::all_ready(&pods).then_some(()))
+        let pods = pods().ok();
+        console.tell(layout, pods.as_ref());
+        Ok(pods.filter(|pods| status::sample_ready(pods, settings::SAMPLE_NAME)).map(|_| ()))
     });
     waited.map_err(|error| {
         let log = &layout.agent_log;
@@ -196,12 +240,17 @@ fn show(layout: &Layout) -> Result<()> {
 }
 
 /// Waits for Ctrl-C or the agent's own end.
-fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted) -> Result<()> {
+fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted, console: &mut Console) -> Result<()> {
     say("Ctrl-C stops the agent; its containers go on");
+    let mut rounds = 0_u32;
     while !interrupted.now() {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}:\n{}", last_lines(&layout.agent_log, 20));
         }
+        if rounds % CONSOLE_ROUNDS == 0 {
+            console.tell(layout, pods().ok().as_ref());
+        }
+        rounds += 1;
         wait::pause();
     }
     eprintln!();

@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use crate::containerd::Handle;
 use crate::host;
 
+/// The sample manifest in the folder of static pods, and the name of its pod.
+pub(crate) const SAMPLE_FILE: &str = "hello.yaml";
+/// Name in that manifest; the pod has the node's name behind it.
+pub(crate) const SAMPLE_NAME: &str = "hello";
 /// The name the agent gives its node.
 pub(crate) const NODE_NAME: &str = "rubelet-dev";
 /// Where /pods is asked; not upstream's 10255, so that a kubelet beside it is left alone.
@@ -55,7 +59,7 @@ impl Layout {
         fs::write(&self.config, format!("{:#}\n", self.agent_config(runtime)))?;
         if fs::read_dir(&self.manifests)?.next().is_none() {
             let sample = host::repository().join("examples/hello.yaml");
-            fs::copy(&sample, self.manifests.join("hello.yaml"))
+            fs::copy(&sample, self.manifests.join(SAMPLE_FILE))
                 .with_context(|| format!("cannot copy {}", sample.display()))?;
         }
         Ok(())
@@ -99,7 +103,7 @@ mod tests {
             cgroup_root: "/rubelet-1".to_owned(),
         };
         layout.write(&runtime).unwrap();
-        let sample = layout.manifests.join("hello.yaml");
+        let sample = layout.manifests.join(SAMPLE_FILE);
         fs::write(&sample, "mine").unwrap();
         layout.write(&runtime).unwrap();
         assert_eq!(fs::read_to_string(&sample).unwrap(), "mine");

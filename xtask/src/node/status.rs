@@ -26,9 +26,10 @@ fn ready(pod: &Value) -> bool {
     conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-/// Whether there is a pod, and every pod runs and is ready.
-pub(crate) fn all_ready(list: &Value) -> bool {
-    pods(list).next().is_some() && pods(list).all(|pod| pod["status"]["phase"] == "Running" && ready(pod))
+/// Whether the pod of a manifest called `sample` runs and is ready. Other pods, which are the user's, do not count.
+pub(crate) fn sample_ready(list: &Value, sample: &str) -> bool {
+    let of_sample = |pod: &&Value| text(&pod["metadata"]["name"], "").starts_with(&format!("{sample}-"));
+    pods(list).find(of_sample).is_some_and(|pod| pod["status"]["phase"] == "Running" && ready(pod))
 }
 
 /// Why a container of the pod waits or has failed, the first one that says so.
@@ -135,7 +136,11 @@ mod tests {
 
     fn check(pod: Value, done: bool, line: &str) {
         let list = json!({"items": [pod]});
-        assert_eq!(all_ready(&list), done);
+        let named = |mut pod: Value| {
+            pod["metadata"]["name"] = "hello-node".into();
+            json!({"items": [pod]})
+        };
+        assert_eq!(sample_ready(&named(list["items"][0].clone()), "hello"), done);
         assert_eq!(summary(&list), line);
     }
 
@@ -153,8 +158,14 @@ mod tests {
         check(pod("Pending", "False", done), false, "default/hello: Pending");
         let failed = json!({"terminated": {"reason": "Error", "exitCode": 1}});
         check(pod("Pending", "False", failed), false, "default/hello: Pending (Error)");
-        assert!(!all_ready(&json!({"items": []})), "no pod is not all pods");
-        assert!(!all_ready(&json!({"items": null})));
+        assert!(!sample_ready(&json!({"items": []}), "hello"));
+        assert!(!sample_ready(&json!({"items": null}), "hello"));
+        let mut other = pod("Pending", "False", json!({}));
+        other["metadata"]["name"] = "mine-node".into();
+        let mut sample = pod("Running", "True", json!({}));
+        sample["metadata"]["name"] = "hello-node".into();
+        let list = json!({"items": [other, sample]});
+        assert!(sample_ready(&list, "hello"), "another pod that is not well does not matter");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::Pod;
+use rubelet_core::ids::{PodKey, PodUid, pod_uid};
 use rubelet_core::static_pod::{self, NodeIdentity, Origin};
 use rubelet_linux::watch::DirWatch;
 use tracing::{info, warn};
@@ -36,6 +37,8 @@ pub struct FileSource {
     files: BTreeMap<PathBuf, Known>,
     told: BTreeSet<String>,
     delivered: bool,
+    /// UIDs of the set delivered last.
+    kept: BTreeSet<PodUid>,
     /// The path was a directory when last looked at.
     is_dir: bool,
 }
@@ -81,6 +84,7 @@ impl FileSource {
             files: BTreeMap::new(),
             told: BTreeSet::new(),
             delivered: false,
+            kept: BTreeSet::new(),
             is_dir: false,
         }
     }
@@ -200,12 +204,22 @@ impl FileSource {
     }
 
     fn deliver(&mut self) {
-        let pods = self.files.values().filter_map(|known| known.pod.clone()).collect();
+        let mut pods: Vec<Arc<Pod>> = self.files.values().filter_map(|known| known.pod.clone()).collect();
+        // Of two pods of one name the one that was there first stays, whatever its file is called.
+        pods.sort_by_key(|pod| !self.kept.contains(&pod_uid(pod)));
         let (pods, dropped) = static_pod::filter_invalid(pods);
         for bad in dropped {
-            self.tell(format!("{}: {bad}", self.path.display()));
+            let holds = |known: &Known| known.pod.as_ref().is_some_and(|pod| PodKey::of(pod) == bad.key);
+            let files: Vec<String> = self
+                .files
+                .iter()
+                .filter(|(_, known)| holds(known))
+                .map(|(path, _)| path.display().to_string())
+                .collect();
+            self.tell(format!("{}: {bad}", files.join(" and ")));
         }
         info!(count = pods.len(), path = %self.path.display(), "static pods");
+        self.kept = pods.iter().map(|pod| pod_uid(pod)).collect();
         let doubtful = self.files.values().any(|known| known.pod.is_none());
         self.config.publish(SourceKind::File, pods, doubtful);
         self.delivered = true;
@@ -379,6 +393,13 @@ mod tests {
         bench.write("a.yaml", GOOD);
         bench.write("b.yaml", GOOD);
         assert_eq!(bench.names().await, ["web-node-1"]);
-        assert!(bench.told("default/web-node-1"), "{:?}", bench.source.told);
+        assert!(bench.told("a.yaml and ") && bench.told("default/web-node-1"), "{:?}", bench.source.told);
+        // A file that comes later and sorts first takes nothing from the pod that is there.
+        let before = bench.config.watch().borrow().pods.keys().next().cloned().unwrap();
+        fs::remove_file(bench.dir.path().join("b.yaml")).unwrap();
+        bench.names().await;
+        bench.write("0.yaml", GOOD);
+        assert_eq!(bench.names().await, ["web-node-1"]);
+        assert_eq!(bench.config.watch().borrow().pods.keys().next().cloned().unwrap(), before);
     }
 }
