@@ -247,7 +247,7 @@ fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted, console: 
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}:\n{}", last_lines(&layout.agent_log, 20));
         }
-        if rounds % CONSOLE_ROUNDS == 0 {
+        if rounds.is_multiple_of(CONSOLE_ROUNDS) {
             console.tell(layout, pods().ok().as_ref());
         }
         rounds += 1;
