@@ -15,7 +15,8 @@ containers:
 - {name: good, image: $IMAGE, command: [sh, -c, 'echo all is well > /dev/termination-log']}
 - {name: own-path, image: $IMAGE, terminationMessagePath: /tmp/last, command: [sh, -c, 'echo -n elsewhere > /tmp/last']}
 - {name: silent, image: $IMAGE, command: [sh, -c, 'echo only in the log; exit 1']}
-- {name: log, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'echo one; echo two >&2; exit 1']}
+- {name: log, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'echo one; echo two; exit 1']}
+- {name: log-errors, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'echo oops >&2; exit 1']}
 - {name: log-good, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'echo one']}
 - {name: file-first, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'echo log; echo -n file > /dev/termination-log; exit 1']}
 - {name: user, image: $IMAGE, securityContext: {runAsUser: 1000}, command: [sh, -c, 'echo -n as user > /dev/termination-log']}
@@ -30,6 +31,7 @@ containers:
     check("own-path", Some("elsewhere"));
     check("silent", None);
     check("log", Some("one\ntwo\n"));
+    check("log-errors", Some("oops\n"));
     check("log-good", None);
     check("file-first", Some("file"));
     check("user", Some("as user"));
