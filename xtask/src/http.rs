@@ -17,8 +17,10 @@ pub(crate) fn get(port: u16, path: &str) -> Result<String> {
         TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("no answer on {address}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // HTTP/1.0 asks for an answer that is not chunked and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    // HTTP/1.0 asks for an answer that is not chunked and ends with the connection. In one write: a server may
+    // answer and close as soon as it has seen enough.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(|| format!("{address}{path} broke off"))?;
     body(&String::from_utf8_lossy(&answer)).with_context(|| format!("GET {address}{path}"))
