@@ -26,24 +26,42 @@ pub struct PodRow {
 pub struct PodTable {
     rows: Arc<Mutex<BTreeMap<PodUid, PodRow>>>,
     version: Arc<watch::Sender<u64>>,
+    changed: Arc<Mutex<Option<Changed>>>,
+}
+
+/// Rows that changed since they were last taken, with the last row of those that are gone.
+type Changed = BTreeMap<PodUid, RowChange>;
+
+/// What became of a row.
+#[derive(Clone, Debug)]
+pub enum RowChange {
+    /// It was written.
+    Written(PodRow),
+    /// It was removed; this is what it said last.
+    Removed(PodRow),
 }
 
 impl Default for PodTable {
     fn default() -> Self {
-        Self { rows: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
+        Self { rows: Arc::default(), version: Arc::new(watch::Sender::new(0)), changed: Arc::default() }
     }
 }
 
 impl PodTable {
     /// Writes a pod's row.
     pub fn publish(&self, uid: &PodUid, row: PodRow) {
-        self.rows().insert(uid.clone(), row);
+        // Noted after it is there: a first reader either sees the row or finds the note.
+        self.rows().insert(uid.clone(), row.clone());
+        self.note(uid, || RowChange::Written(row));
         self.version.send_modify(|version| *version += 1);
     }
 
     /// Removes a pod's row.
     pub fn remove(&self, uid: &PodUid) {
-        self.rows().remove(uid);
+        let last = self.rows().remove(uid);
+        if let Some(last) = last {
+            self.note(uid, || RowChange::Removed(last));
+        }
         self.version.send_modify(|version| *version += 1);
     }
 
@@ -60,6 +78,26 @@ impl PodTable {
     /// Changes whenever a row does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Takes what changed since the last call; the first call takes every row. For one reader, the status writer,
+    /// which waits for [`Self::changes`] in between.
+    pub fn take_changed(&self) -> BTreeMap<PodUid, RowChange> {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        match changed.replace(Changed::new()) {
+            Some(changed) => changed,
+            None => {
+                self.rows().iter().map(|(uid, row)| (uid.clone(), RowChange::Written(row.clone()))).collect()
+            }
+        }
+    }
+
+    /// Without a reader nothing is noted.
+    fn note(&self, uid: &PodUid, change: impl FnOnce() -> RowChange) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changed) = changed.as_mut() {
+            changed.insert(uid.clone(), change());
+        }
     }
 
     fn rows(&self) -> MutexGuard<'_, BTreeMap<PodUid, PodRow>> {

@@ -6,11 +6,12 @@
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in shipped code and build scripts.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("rubelet-core", &[]),
     ("rubelet-config", &["rubelet-core"]),
     ("rubelet-cri", &["rubelet-core"]),
     ("rubelet-linux", &["rubelet-core"]),
+    ("rubelet-apiclient", &["rubelet-core"]),
     ("rubelet-server", &["rubelet-core"]),
     ("rubelet-localapi", &["rubelet-core"]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
@@ -23,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "rubelet-config",
             "rubelet-cri",
             "rubelet-linux",
+            "rubelet-apiclient",
             "rubelet-server",
             "rubelet-localapi",
             "rubelet-volumes",

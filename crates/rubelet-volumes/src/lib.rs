@@ -1,0 +1,1 @@
+//! What a pod can mount, each kind with its own file.
