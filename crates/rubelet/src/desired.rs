@@ -18,6 +18,15 @@ pub enum SourceKind {
     Http,
     /// The program this agent is part of.
     Embedder,
+    /// The API server.
+    Api,
+}
+
+impl SourceKind {
+    /// Whether its pods are static pods, which the API server only mirrors.
+    pub fn is_static(self) -> bool {
+        matches!(self, Self::File | Self::Http)
+    }
 }
 
 /// One desired pod.

@@ -28,6 +28,7 @@ use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
+use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::runtime_monitor::{self, RuntimeState};
 use crate::services::{NodeSettings, Services};
@@ -200,6 +201,7 @@ impl KubeletBuilder {
             services.clone(),
             pods.watch(),
             admission_facts(&config, &machine, &services.node),
+            NodeView::default(),
             loaded.records,
             beat,
         );
@@ -488,6 +490,7 @@ fn admission_facts(
         allocatable: node.allocatable.clone(),
         kernel: machine.kernel,
         allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        pressure: admission::NodePressure::default(),
         supplemental_groups_policy: false,
         apparmor: machine.apparmor,
         shutting_down: false,

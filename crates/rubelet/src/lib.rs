@@ -33,6 +33,7 @@ pub mod images;
 pub mod journal;
 mod kubelet;
 pub mod logging;
+mod node_view;
 pub mod notify;
 pub mod pleg;
 mod pod_dirs;

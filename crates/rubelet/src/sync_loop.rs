@@ -9,15 +9,17 @@ use std::time::Duration;
 use rubelet_core::admission::{self, Rejection};
 use rubelet_core::ids::{PodKey, PodUid};
 use rubelet_core::lifecycle::{PodState, TerminationCause};
+use rubelet_core::phase::Phase;
 use rubelet_core::{Pod, status};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::desired::{DesiredPod, DesiredPods};
+use crate::desired::{DesiredPod, DesiredPods, SourceKind};
 use crate::events::EventSubject;
 use crate::journal::PodRecord;
+use crate::node_view::NodeView;
 use crate::pleg::{Listing, is_alive};
 use crate::services::Services;
 use crate::table::PodRow;
@@ -26,6 +28,8 @@ use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
 
 /// How often leftovers on disk are looked for when nothing calls for it.
 const SWEEP_PERIOD: Duration = Duration::from_secs(300);
+/// Reason of a rejection that may be due to labels seen too late.
+const NODE_AFFINITY: &str = "NodeAffinity";
 /// Pause before a worker that panicked is started again.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,8 @@ const PANIC_PAUSE: Duration = Duration::from_secs(1);
 enum Event {
     /// The desired state or the full list changed, or pods are hinted at.
     Look,
+    /// The node was seen anew.
+    Node,
     /// A worker ended.
     Exit(Result<(Id, WorkerExit), JoinError>),
     /// Leftovers on disk are to be looked for.
@@ -62,6 +68,12 @@ pub struct SyncLoop {
     desired: watch::Receiver<Arc<DesiredPods>>,
     listing: watch::Receiver<Option<Arc<Listing>>>,
     admission: admission::NodeFacts,
+    /// The API's view of this node, when there is an API.
+    node: NodeView,
+    /// How often the node was seen anew.
+    node_seen: u64,
+    /// Pods that did not fit the labels at that sight of the node: they are judged again at the next one.
+    relabelled: BTreeMap<PodUid, u64>,
     workers: BTreeMap<PodUid, Worker>,
     tasks: JoinSet<WorkerExit>,
     task_uids: BTreeMap<Id, PodUid>,
@@ -89,10 +101,14 @@ impl SyncLoop {
         services: Arc<Services>,
         desired: watch::Receiver<Arc<DesiredPods>>,
         admission: admission::NodeFacts,
+        node: NodeView,
         records: BTreeMap<PodUid, PodRecord>,
         heartbeat: watch::Sender<Instant>,
     ) -> Self {
         Self {
+            node,
+            node_seen: 0,
+            relabelled: BTreeMap::new(),
             listing: services.pleg.listing(),
             services,
             desired,
@@ -129,6 +145,7 @@ impl SyncLoop {
                 Ok(()) = self.desired.changed() => Event::Look,
                 Ok(()) = self.listing.changed() => Event::Look,
                 Ok(()) = runtime_state.changed() => Event::Look,
+                () = self.node.changed() => Event::Node,
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
@@ -142,6 +159,10 @@ impl SyncLoop {
                             worker.mailbox.poke();
                         }
                     }
+                    self.reconcile();
+                }
+                Event::Node => {
+                    self.node_seen += 1;
                     self.reconcile();
                 }
                 Event::Exit(exit) => {
@@ -209,14 +230,17 @@ impl SyncLoop {
 
     fn start(&mut self, uid: &PodUid, wanted: &DesiredPod, desired: &DesiredPods, listing: &Listing) {
         let key = PodKey::of(&wanted.pod);
+        // Pods of the API follow one another when the API says so; others when the one before has ended.
+        let in_turn = wanted.source != SourceKind::Api;
         // Another pod of this name still lives in the runtime and it is not yet known whether it is wanted.
-        let stranger = listing.pods.iter().any(|(other, listed)| {
-            other != uid
-                && is_alive(listed)
-                && *listed.name == *key.name
-                && *listed.namespace == *key.namespace
-                && !self.workers.contains_key(other)
-        });
+        let stranger = in_turn
+            && listing.pods.iter().any(|(other, listed)| {
+                other != uid
+                    && is_alive(listed)
+                    && *listed.name == *key.name
+                    && *listed.namespace == *key.namespace
+                    && !self.workers.contains_key(other)
+            });
         if stranger && !desired.complete {
             return;
         }
@@ -226,19 +250,43 @@ impl SyncLoop {
             ..Default::default()
         });
         let alive = listing.pods.get(uid).is_some_and(is_alive) || listing.unreadable.contains(uid);
+        // The API may know that the pod has ended, from this agent or from the one before it on this node.
+        let ended = wanted.source == SourceKind::Api && has_ended(&wanted.pod);
         // What runs has been admitted before; only a pod that would have to be started is asked.
         if !alive
             && !record.finished
-            && let Err(rejection) = self.admit(uid, &wanted.pod)
+            && !ended
+            && !is_deleted(wanted)
+            && let Err(rejection) = self.admit(uid, wanted)
         {
+            // The labels may have changed a moment ago: the node is asked for once, then the pod judged again.
+            let again = rejection.reason == NODE_AFFINITY
+                && match self.relabelled.get(uid) {
+                    Some(seen) => *seen == self.node_seen,
+                    None => self.node.refresh(),
+                };
+            if again {
+                self.relabelled.entry(uid.clone()).or_insert(self.node_seen);
+                self.records.insert(uid.clone(), record);
+                return;
+            }
+            self.relabelled.remove(uid);
             self.reject(uid, wanted, &rejection);
             return;
         }
+        self.relabelled.remove(uid);
         let queue = self.names.entry(key.clone()).or_default();
         queue.push(uid.clone());
-        let state = if record.finished {
+        let state = if record.finished || ended && !alive {
             PodState::Terminated { cause: TerminationCause::Completed }
-        } else if queue.len() > 1 {
+        } else if ended {
+            let grace = rubelet_core::kill::effective_grace(None, &wanted.pod, None);
+            PodState::Terminating {
+                since: self.services.clock.now(),
+                grace,
+                cause: TerminationCause::Completed,
+            }
+        } else if in_turn && queue.len() > 1 {
             info!(pod = %key, "waits until the pod that had this name before has ended");
             PodState::WaitingForPredecessor
         } else {
@@ -261,8 +309,14 @@ impl SyncLoop {
         self.update(uid, wanted);
     }
 
-    fn admit(&self, uid: &PodUid, pod: &Pod) -> Result<(), Rejection> {
+    fn admit(&self, uid: &PodUid, wanted: &DesiredPod) -> Result<(), Rejection> {
+        let pod = &*wanted.pod;
         let mut node = self.admission.clone();
+        if let Some(known) = self.node.get() {
+            node.labels = known.metadata.labels.clone().unwrap_or_default();
+            node.taints = known.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        }
+        node.pressure = self.node.pressure();
         node.supplemental_groups_policy = self
             .services
             .runtime_state
@@ -274,7 +328,10 @@ impl SyncLoop {
             .workers
             .iter()
             // A pod that gives way to this one, or to nobody, takes nothing from it.
-            .filter(|(other, worker)| *other != uid && !worker.removing && worker.key != PodKey::of(pod))
+            .filter(|(other, worker)| {
+                let gives_way = wanted.source != SourceKind::Api && worker.key == PodKey::of(pod);
+                *other != uid && !worker.removing && !gives_way
+            })
             .filter_map(|(_, worker)| worker.pod.as_deref());
         admission::admit(pod, others, &node)
     }
@@ -516,6 +573,11 @@ fn has_probes(pod: &Pod) -> bool {
             || container.readiness_probe.is_some()
             || container.startup_probe.is_some()
     })
+}
+
+/// Whether the API holds a terminal phase for a pod.
+fn has_ended(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(Phase::of).is_some_and(Phase::is_terminal)
 }
 
 /// Whether the API has marked a pod for deletion.

@@ -1,13 +1,14 @@
 //! Whether a pod may run on this node at all. Asked once, when a pod is first seen.
 //!
 //! Owns the order of the checks and their words (upstream `lifecycle/predicate.go` and the handlers around it);
-//! the first failure wins and is final for the pod. Each check has a file. Eviction, topology, devices and
-//! preemption are not here: they need state of their own.
+//! the first failure wins and is final for the pod. Each check has a file. Topology, devices and preemption are not
+//! here: they need state of their own.
 
 mod affinity;
 mod fit;
 mod kind;
 mod ports;
+mod pressure;
 mod sysctl;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
 pub use self::fit::Insufficient;
 pub use self::kind::{is_critical_pod, is_mirror_pod, is_node_critical_pod, is_static_pod};
+pub use self::pressure::NodePressure;
 pub use self::sysctl::{SysctlPatternError, check_sysctl_pattern};
 use crate::containers::{ephemeral_as_container, regular_containers, spec_of};
 use crate::quantity::Amount;
@@ -40,6 +42,8 @@ pub struct NodeFacts {
     pub supplemental_groups_policy: bool,
     /// Whether AppArmor is enabled in the kernel.
     pub apparmor: bool,
+    /// What the node is short of.
+    pub pressure: NodePressure,
     /// The node is shutting down.
     pub shutting_down: bool,
 }
@@ -72,6 +76,7 @@ pub fn admit<'a>(
     others: impl Iterator<Item = &'a Pod> + Clone,
     node: &NodeFacts,
 ) -> Result<(), Rejection> {
+    pressure::check(pod, node)?;
     sysctl::check(pod, node)?;
     check_os(pod)?;
     check_supplemental_groups(pod, node)?;

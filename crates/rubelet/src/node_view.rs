@@ -1,0 +1,55 @@
+//! What the sync loop sees of its own Node: labels and taints for admission, and what the node is short of. Written
+//! by the watch of the own Node; on a node without an API there is nothing to see.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use rubelet_core::admission::NodePressure;
+use tokio::sync::{mpsc, watch};
+
+/// The view; cheap to clone.
+#[derive(Clone, Default)]
+pub struct NodeView {
+    node: Option<watch::Receiver<Option<Arc<Node>>>>,
+    pressure: Option<watch::Receiver<NodePressure>>,
+    refresh: Option<mpsc::Sender<()>>,
+}
+
+impl NodeView {
+    /// A view of these; a message to `refresh` has the Node asked for anew, after which `node` is sent again.
+    pub fn new(
+        node: watch::Receiver<Option<Arc<Node>>>,
+        pressure: watch::Receiver<NodePressure>,
+        refresh: mpsc::Sender<()>,
+    ) -> Self {
+        Self { node: Some(node), pressure: Some(pressure), refresh: Some(refresh) }
+    }
+
+    /// The Node as the API has it, once known.
+    pub fn get(&self) -> Option<Arc<Node>> {
+        self.node.as_ref()?.borrow().clone()
+    }
+
+    /// What the node is short of.
+    pub fn pressure(&self) -> NodePressure {
+        self.pressure.as_ref().map(|pressure| *pressure.borrow()).unwrap_or_default()
+    }
+
+    /// Has the Node asked for. Returns whether there will be an answer, which [`Self::changed`] tells.
+    pub fn refresh(&self) -> bool {
+        self.refresh.as_ref().is_some_and(|refresh| refresh.try_send(()).is_ok())
+    }
+
+    /// Waits until the Node was seen anew. Cancel-safe: the watch keeps its news.
+    pub async fn changed(&mut self) {
+        match &mut self.node {
+            Some(node) => {
+                if node.changed().await.is_err() {
+                    // Its writer is gone: the agent is stopping.
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
