@@ -5,6 +5,7 @@ pub mod beneath;
 pub mod cgroup;
 pub mod exit;
 pub mod facts;
+pub mod fs_pool;
 pub mod mounts;
 pub mod process;
 pub mod remove;
