@@ -7,6 +7,7 @@
 pub mod actions;
 pub mod admission;
 pub mod backoff;
+pub mod certificates;
 pub mod containers;
 pub mod defaults;
 pub mod dns;
