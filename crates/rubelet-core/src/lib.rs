@@ -27,6 +27,8 @@ pub mod observed;
 pub mod paths;
 pub mod phase;
 pub mod plan;
+pub mod pod_change;
+pub mod projection;
 pub mod qos;
 pub mod quantity;
 pub mod resources;

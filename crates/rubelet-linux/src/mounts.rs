@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -38,8 +39,11 @@ pub(crate) fn is_mount_root(
     Ok(rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor) != parent_device()?)
 }
 
+/// Whether this kernel refused `noswap` before (it came with Linux 6.4): each refusal is a line in the kernel's log.
+static NO_NOSWAP: AtomicBool = AtomicBool::new(false);
+
 /// Mounts a tmpfs of at most `limit` bytes, or of the kernel's default size, whose root has this mode and group from
-/// the first moment on.
+/// the first moment on. What is in it is not swapped out where the kernel can promise that.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -51,9 +55,20 @@ pub fn mount_tmpfs(path: &Path, limit: Option<i64>, mode: u32, group: Option<u32
     if let Some(group) = group {
         let _ = write!(options, ",gid={group}");
     }
-    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
-    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())?;
-    Ok(())
+    let mount = |options: String| {
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())
+            .map_err(io::Error::from)
+    };
+    if !NO_NOSWAP.load(Ordering::Relaxed) {
+        match mount(format!("{options},noswap")) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                NO_NOSWAP.store(true, Ordering::Relaxed);
+            }
+            done => return done,
+        }
+    }
+    mount(options)
 }
 
 /// Unmounts what is mounted at `path`.

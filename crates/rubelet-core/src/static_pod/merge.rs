@@ -39,7 +39,8 @@ pub fn filter_invalid(pods: Vec<Arc<Pod>>) -> (Vec<Arc<Pod>>, Vec<Dropped>) {
 
 /// Volumes of kinds that this version cannot mount yet: name and kind of each.
 ///
-/// Only `hostPath` and plain `emptyDir` (on disk or in memory) are mounted. Issues to come shorten the list.
+/// Mounted are `hostPath`, plain `emptyDir` (on disk or in memory), `configMap`, `secret`, `downwardAPI` and
+/// `projected`. Issues to come shorten the list.
 pub fn unsupported_volumes(pod: &Pod) -> Vec<(String, &'static str)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some((volume.name.clone(), unsupported_kind(volume)?))).collect()
@@ -56,9 +57,7 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
         (volume.azure_file.is_some(), "azureFile"),
         (volume.cephfs.is_some(), "cephfs"),
         (volume.cinder.is_some(), "cinder"),
-        (volume.config_map.is_some(), "configMap"),
         (volume.csi.is_some(), "csi"),
-        (volume.downward_api.is_some(), "downwardAPI"),
         (volume.ephemeral.is_some(), "ephemeral"),
         (volume.fc.is_some(), "fc"),
         (volume.flex_volume.is_some(), "flexVolume"),
@@ -72,11 +71,9 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
         (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
         (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
         (volume.portworx_volume.is_some(), "portworxVolume"),
-        (volume.projected.is_some(), "projected"),
         (volume.quobyte.is_some(), "quobyte"),
         (volume.rbd.is_some(), "rbd"),
         (volume.scale_io.is_some(), "scaleIO"),
-        (volume.secret.is_some(), "secret"),
         (volume.storageos.is_some(), "storageos"),
         (volume.vsphere_volume.is_some(), "vsphereVolume"),
     ];
@@ -110,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_host_paths_and_plain_directories_can_be_mounted() {
+    fn kinds_that_need_plugins_are_named() {
         let pod: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "spec": {"containers": [], "volumes": [
@@ -119,12 +116,15 @@ mod tests {
                 {"name": "c", "emptyDir": {"medium": "Memory"}},
                 {"name": "d", "emptyDir": {"medium": "HugePages-2Mi"}},
                 {"name": "e", "downwardAPI": {}},
+                {"name": "g", "configMap": {"name": "x"}},
+                {"name": "h", "secret": {"secretName": "x"}},
+                {"name": "i", "projected": {}},
                 {"name": "f", "nfs": {"server": "s", "path": "/"}},
             ]},
         }))
         .unwrap();
         let unsupported: Vec<(String, &str)> = unsupported_volumes(&pod);
-        let expected = [("d", "emptyDir on huge pages"), ("e", "downwardAPI"), ("f", "nfs")];
+        let expected = [("d", "emptyDir on huge pages"), ("f", "nfs")];
         assert_eq!(unsupported, expected.map(|(name, kind)| (name.to_owned(), kind)));
         assert_eq!(unsupported_volumes(&Pod::default()), []);
     }
