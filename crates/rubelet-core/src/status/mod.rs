@@ -7,6 +7,7 @@
 
 mod conditions;
 mod containers;
+pub mod patch;
 mod publish;
 #[cfg(test)]
 mod tests;

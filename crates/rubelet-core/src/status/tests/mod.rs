@@ -1,5 +1,6 @@
 //! Tables for generated statuses.
 
+mod patch;
 mod publish;
 
 use serde_json::{Value, json};
