@@ -1,1 +1,3 @@
 //! What a pod can mount, each kind with its own file.
+
+pub mod atomic;
