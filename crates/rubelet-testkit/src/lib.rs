@@ -1,9 +1,11 @@
-//! What tests of every crate share: builders of pods and a scripted container runtime.
+//! What tests of every crate share: builders of pods, a scripted container runtime and a fake API server.
 //!
 //! A dev-dependency only: nothing here runs in production, so it may panic where a test would.
 
+pub mod fake_api;
 pub mod pods;
 pub mod scripted;
 
+pub use fake_api::FakeApi;
 pub use pods::{ContainerBuilder, PodBuilder};
 pub use scripted::ScriptedCri;
