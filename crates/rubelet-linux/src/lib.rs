@@ -7,6 +7,7 @@ pub mod exit;
 pub mod facts;
 pub mod fs_pool;
 pub mod mounts;
+pub mod node_facts;
 pub mod process;
 pub mod remove;
 pub mod watch;
