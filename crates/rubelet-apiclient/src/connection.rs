@@ -1,0 +1,301 @@
+//! Connections to the API server: HTTP/2 over TLS with an identity that may change, one set for requests and one for
+//! heartbeats.
+//!
+//! `connect` gives the clients and an `IdentityHandle` that changes the identity and ends connections. Files:
+//! - `tls`: what TLS checks and presents; the authority's file is read again at each new connection
+//! - `dial`: from a name to a stream that HTTP can run on: DNS, TCP, proxy, TLS
+//! - `pool`: which connection a request goes over, and the switch that ends them all
+//! - `service`: one request: pace, credentials, retries, deadline, counts
+//! - `body`: an answer's body, which keeps its place on the connection until it is read
+//! - `explain`: what to tell a person about an error
+//!
+//! There is no timer and no task here while nothing is asked, except what HTTP/2 needs while a stream is open.
+
+mod body;
+mod dial;
+mod error;
+mod explain;
+mod pool;
+mod service;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use error::{ConnectFailure, TransportError};
+pub use explain::{Facts, explain};
+pub use service::Urgent;
+
+use crate::credentials::{CredentialError, Credentials};
+use crate::identity::{ClientIdentity, IdentityError};
+use crate::kubeconfig::{CaSource, ClusterAccess, PemSource};
+use crate::rate_limit::{Pause, TokenBucket};
+use crate::{Connections, Now};
+
+/// How to talk to the API server. Times are bounds, not periods.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// Sent with every request.
+    pub user_agent: String,
+    /// `kubeAPIQPS`: requests a second over time; 0 or less: no limit. Heartbeats and urgent requests are free.
+    pub qps: f64,
+    /// `kubeAPIBurst`: requests at once.
+    pub burst: u32,
+    /// For a request with all its retries, and for a watch until it is accepted. The API server's own is 60 s.
+    pub request_timeout: Duration,
+    /// The same for heartbeats: nodeStatusUpdateFrequency, or the lease's duration when that is less.
+    pub heartbeat_timeout: Duration,
+    /// For DNS, TCP, proxy and TLS together.
+    pub connect_timeout: Duration,
+    /// How long a connection with an open request may be silent before the server is asked whether it is there.
+    pub keep_alive_interval: Duration,
+    /// How long it may take to answer that.
+    pub keep_alive_timeout: Duration,
+    /// The wall clock, for certificates and plugins.
+    pub now: Now,
+}
+
+impl ConnectOptions {
+    /// The defaults, for an agent of this version that speaks `kubernetes` (such as `v1.36.2`).
+    pub fn new(version: &str, kubernetes: &str, now: Now) -> Self {
+        let machine = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self {
+            user_agent: format!(
+                "rubelet/{version} ({}/{machine}) kubernetes/{kubernetes}",
+                std::env::consts::OS
+            ),
+            qps: 50.0,
+            burst: 100,
+            request_timeout: Duration::from_secs(60),
+            heartbeat_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(5),
+            now,
+        }
+    }
+}
+
+/// An access that cannot be used as it is. Whether the server answers is not tried here.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Certificate, token or plugin.
+    #[error("no credentials for {server}")]
+    Credentials {
+        /// The server's URL.
+        server: http::Uri,
+        /// Why.
+        source: CredentialError,
+    },
+    /// TLS cannot be set up.
+    #[error("no connection to {server} can be made")]
+    Tls {
+        /// The server's URL.
+        server: http::Uri,
+        /// Why.
+        source: ConnectFailure,
+    },
+    /// The User-Agent has characters that cannot be sent.
+    #[error("the user agent {0:?} cannot be sent in a header")]
+    UserAgent(String),
+}
+
+/// How often requests with this method ended with this code; what `rest_client_requests_total` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestCount {
+    /// GET, PUT and so on.
+    pub method: String,
+    /// The HTTP status, or `<error>` when there was no answer, as in client-go.
+    pub code: String,
+    /// How often since the start.
+    pub count: u64,
+}
+
+/// Changes who the agent is, and ends connections. Cheap to clone.
+#[derive(Clone)]
+pub struct IdentityHandle {
+    hub: Arc<Hub>,
+}
+
+/// What all connections to one server share.
+pub(crate) struct Hub {
+    access: ClusterAccess,
+    credentials: Arc<Credentials>,
+    pools: [pool::Pool; 2],
+    counts: Mutex<BTreeMap<(http::Method, Option<u16>), u64>>,
+    now: Now,
+}
+
+/// Gives clients for the server. Credentials are loaded, so that a wrong file or plugin shows at once; the server is
+/// not asked. Must be called inside a tokio runtime.
+pub async fn connect(
+    access: ClusterAccess,
+    options: ConnectOptions,
+) -> Result<(Connections, IdentityHandle), ConnectError> {
+    let user_agent = http::HeaderValue::from_str(&options.user_agent)
+        .map_err(|_| ConnectError::UserAgent(options.user_agent.clone()))?;
+    let credentials = Arc::new(Credentials::new(
+        access.credentials.clone(),
+        cluster_info(&access).await,
+        options.now.clone(),
+    ));
+    let no_credentials = |source| ConnectError::Credentials { server: access.server.clone(), source };
+    credentials.prepare().await.map_err(no_credentials)?;
+    credentials.authorization().await.map_err(no_credentials)?;
+    let tls = if access.is_tls() {
+        let tls = tls::Tls::new(&access, credentials.clone(), options.now.clone());
+        tls.config().await.map_err(|source| ConnectError::Tls { server: access.server.clone(), source })?;
+        Some(tls)
+    } else {
+        None
+    };
+    let dialer = Arc::new(dial::Dialer::new(&access, tls, credentials.clone(), &options));
+    let pools = [pool::Pool::new(dialer.clone()), pool::Pool::new(dialer)];
+    let [requests_pool, heartbeats_pool] = pools.clone();
+    let namespace = access.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let hub =
+        Arc::new(Hub { access, credentials, pools, counts: Mutex::default(), now: options.now.clone() });
+    let ordinary = service::Lane {
+        pool: requests_pool,
+        bucket: TokenBucket::new(options.qps, options.burst).map(Arc::new),
+        pause: Arc::new(Pause::default()),
+        timeout: options.request_timeout,
+    };
+    let urgent = service::Lane { bucket: None, ..ordinary.clone() };
+    let beats = service::Lane {
+        pool: heartbeats_pool,
+        bucket: None,
+        pause: Arc::new(Pause::default()),
+        timeout: options.heartbeat_timeout,
+    };
+    let client = |lane| {
+        kube::Client::new(service::ApiService::new(hub.clone(), lane, user_agent.clone()), namespace.clone())
+    };
+    let connections =
+        Connections { requests: client(ordinary), urgent: client(urgent), heartbeats: client(beats) };
+    Ok((connections, IdentityHandle { hub }))
+}
+
+impl IdentityHandle {
+    /// Reads certificate and key files again. When they hold another identity, all connections end and the next ones
+    /// present it. True when they did.
+    pub async fn reload(&self) -> Result<bool, CredentialError> {
+        let changed = self.hub.credentials.reload().await?;
+        if changed {
+            self.close_all();
+        }
+        Ok(changed)
+    }
+
+    /// Ends every connection at once, open watches too. Requests after this one go over new connections.
+    pub fn close_all(&self) {
+        self.hub.close_all();
+    }
+
+    /// Comes with this certificate from now on; all connections end. `pem` holds certificate and key, as
+    /// `kubelet-client-current.pem` does.
+    pub fn set_client_cert(&self, pem: &[u8]) -> Result<(), IdentityError> {
+        self.hub.credentials.set_identity(ClientIdentity::from_pem(pem, pem)?);
+        self.close_all();
+        Ok(())
+    }
+
+    /// When the client certificate ends; none without one.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.hub.credentials.identity().map(|identity| identity.not_after)
+    }
+
+    /// The client certificate's common name; none without one.
+    pub fn subject(&self) -> Option<String> {
+        self.hub.credentials.identity().map(|identity| identity.common_name.clone())
+    }
+
+    /// The client certificate in use.
+    pub fn identity(&self) -> Option<Arc<ClientIdentity>> {
+        self.hub.credentials.identity()
+    }
+
+    /// The server these connections lead to.
+    pub fn access(&self) -> &ClusterAccess {
+        &self.hub.access
+    }
+
+    /// What an error means and what to do about it, in whole sentences.
+    pub fn explain(&self, error: &kube::Error) -> String {
+        let identity = self.hub.credentials.identity();
+        let facts = Facts {
+            now: (self.hub.now)(),
+            identity: identity.as_deref(),
+            certificate: self.hub.credentials.describe_certificate(),
+        };
+        explain(error, &self.hub.access, &facts)
+    }
+
+    /// How requests ended so far, in a stable order.
+    pub fn request_counts(&self) -> Vec<RequestCount> {
+        let counts = self.hub.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = counts.iter().map(|((method, code), count)| RequestCount {
+            method: method.to_string(),
+            code: code.map_or_else(|| "<error>".to_owned(), |code| code.to_string()),
+            count: *count,
+        });
+        rows.collect()
+    }
+}
+
+impl Hub {
+    fn close_all(&self) {
+        for pool in &self.pools {
+            pool.close_all();
+        }
+    }
+
+    fn count(&self, method: &http::Method, code: Option<u16>) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((method.clone(), code)).or_default() += 1;
+    }
+
+    /// Looks at the certificate files in the background when that is due.
+    fn look_at_files(self: &Arc<Self>) {
+        if self.credentials.look_is_due() {
+            let hub = self.clone();
+            tokio::spawn(async move {
+                if let Ok(true) = hub.credentials.reload().await {
+                    hub.close_all();
+                }
+            });
+        }
+    }
+}
+
+/// What an exec plugin may learn of the cluster, with the field names of `ExecCredential.spec.cluster`.
+async fn cluster_info(access: &ClusterAccess) -> serde_json::Value {
+    use base64::Engine as _;
+    let mut info = serde_json::json!({ "server": access.server.to_string() });
+    if let Some(name) = &access.tls_server_name {
+        info["tls-server-name"] = name.as_str().into();
+    }
+    if access.insecure_skip_tls_verify {
+        info["insecure-skip-tls-verify"] = true.into();
+    }
+    if let Some(proxy) = &access.proxy_url {
+        info["proxy-url"] = proxy.to_string().into();
+    }
+    let ca = match &access.ca {
+        CaSource::System => None,
+        CaSource::Pem(PemSource::Data(data)) => Some(data.clone()),
+        // An unreadable file is reported when the connection is set up.
+        CaSource::Pem(PemSource::File(path)) => tokio::fs::read(path).await.ok(),
+    };
+    if let Some(ca) = ca {
+        info["certificate-authority-data"] = base64::engine::general_purpose::STANDARD.encode(ca).into();
+    }
+    info
+}
