@@ -33,9 +33,9 @@ pub enum PodChange {
 const LOCAL_ANNOTATIONS: [&str; 3] =
     [CONFIG_SOURCE_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_MIRROR_ANNOTATION];
 
-/// Compares the copy that is known with a newer one. `published` is what this agent published last: what equals
-/// it is its echo, whoever's it may be otherwise.
-pub fn classify(known: &Pod, new: &Pod, published: Option<&PodStatus>) -> PodChange {
+/// Compares the copy that is known with a newer one. A terminal phase counts as news even when it is this agent's
+/// own: it comes once in a pod's life, and nothing in the objects tells whose it is.
+pub fn classify(known: &Pod, new: &Pod) -> PodChange {
     if asks_for_something_else(known, new) {
         return PodChange::Spec;
     }
@@ -44,9 +44,8 @@ pub fn classify(known: &Pod, new: &Pod, published: Option<&PodStatus>) -> PodCha
     if before == after {
         return PodChange::None;
     }
-    let published = published.unwrap_or(&empty);
-    if others_conditions_differ(before, after, published)
-        || ended_by_another(before, after, published)
+    if others_conditions_differ(before, after)
+        || has_ended(before, after)
         || before.resource_claim_statuses != after.resource_claim_statuses
         || before.extended_resource_claim_status != after.extended_resource_claim_status
         || before.node_allocatable_resource_claim_statuses != after.node_allocatable_resource_claim_statuses
@@ -71,20 +70,14 @@ fn asks_for_something_else(known: &Pod, new: &Pod) -> bool {
         || known.spec != new.spec
 }
 
-fn others_conditions_differ(before: &PodStatus, after: &PodStatus, published: &PodStatus) -> bool {
+fn others_conditions_differ(before: &PodStatus, after: &PodStatus) -> bool {
     let others = |status: &PodStatus| -> Vec<PodCondition> {
         let listed = status.conditions.iter().flatten();
         let mut list: Vec<_> = listed.filter(|condition| !owns_condition(condition)).map(told).collect();
         list.sort_by(|a, b| a.type_.cmp(&b.type_));
         list
     };
-    let (before, after) = (others(before), others(after));
-    let ours = others(published);
-    let news = |a: &[PodCondition], b: &[PodCondition]| {
-        b.iter().any(|condition| !a.contains(condition) && !ours.contains(condition))
-    };
-    let gone = before.iter().any(|condition| !after.iter().any(|kept| kept.type_ == condition.type_));
-    gone || news(&before, &after)
+    others(before) != others(after)
 }
 
 /// What a condition says, without its stamps.
@@ -98,9 +91,9 @@ fn told(condition: &PodCondition) -> PodCondition {
     }
 }
 
-fn ended_by_another(before: &PodStatus, after: &PodStatus, published: &PodStatus) -> bool {
+fn has_ended(before: &PodStatus, after: &PodStatus) -> bool {
     let over = |status: &PodStatus| Phase::of(status).filter(|phase| phase.is_terminal());
-    over(after).is_some() && over(after) != over(before) && over(after) != over(published)
+    over(after).is_some() && over(after) != over(before)
 }
 
 #[cfg(test)]
@@ -141,12 +134,7 @@ mod tests {
             other => panic!("{other}"),
         }
         let pod = |value| serde_json::from_value::<Pod>(value).unwrap();
-        let published = serde_json::from_value(json!({
-            "phase": "Failed",
-            "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}],
-        }))
-        .unwrap();
-        assert_eq!(classify(&pod(known), &pod(new), Some(&published)), expected, "{pointer}");
+        assert_eq!(classify(&pod(known), &pod(new)), expected, "{pointer}");
     }
 
     #[test]
@@ -178,14 +166,8 @@ mod tests {
             StatusOnly,
         );
         check("/status/phase", json!("Succeeded"), Reconcile);
-        check("/status/phase", json!("Failed"), StatusOnly);
         check("/status/phase", json!("Pending"), StatusOnly);
         check("/status/conditions/-", json!({"type": "DisruptionTarget", "status": "True"}), Reconcile);
-        check(
-            "/status/conditions/-",
-            json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}),
-            StatusOnly,
-        );
         check("/status/resourceClaimStatuses", json!([{"name": "gpu"}]), Reconcile);
     }
 }

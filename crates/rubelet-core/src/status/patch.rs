@@ -30,6 +30,7 @@ const READINESS: [&str; 2] = ["Ready", "ContainersReady"];
 /// The body of a PATCH of `pods/status` that turns `api`, the pod as the API server holds it (for a static pod its
 /// mirror), into one with `status`; `None` when nothing differs that a client could care about.
 ///
+/// The spec is that of `pod`, the pod as this node runs it; of `api` only metadata and status are looked at.
 /// The body names the UID of `api`, so that a pod that took the name meanwhile is not touched. Conditions of other
 /// owners are left alone. A difference in the stamps of conditions alone is no reason to write; when there is
 /// one, ours are sent. `now` stamps what the guards change.
@@ -37,12 +38,13 @@ const READINESS: [&str; 2] = ["Ready", "ContainersReady"];
 /// # Errors
 /// A container that ended for good must not come back. A mirror is exempt: it shows what its static pod does.
 pub fn status_patch(
+    pod: &Pod,
     api: &Pod,
     status: &PodStatus,
     now: Timestamp,
 ) -> Result<Option<Value>, IllegalTransition> {
     let held = super::api_status(api);
-    let wanted = guarded(api, held, status, now)?;
+    let wanted = guarded(pod, api, held, status, now)?;
     let (held, wanted) = (plain(held), plain(&wanted));
     let mut patch = Object::new();
     let mut worth = false;
@@ -76,6 +78,7 @@ pub fn is_urgent(held: &PodStatus, wanted: &PodStatus) -> bool {
 /// What may be published over `held`. Whether something of the pod still runs was decided by the worker when it
 /// published a terminal phase.
 fn guarded(
+    pod: &Pod,
     api: &Pod,
     held: &PodStatus,
     status: &PodStatus,
@@ -85,9 +88,9 @@ fn guarded(
         api.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONFIG_MIRROR_ANNOTATION));
     let is_over = |status| Phase::of(status).is_some_and(Phase::is_terminal);
     if !mirror {
-        return merge_for_update(api, held, status, false, now);
+        return merge_for_update(pod, held, status, false, now);
     }
-    let merged = merge_for_update(api, held, status, false, now);
+    let merged = merge_for_update(pod, held, status, false, now);
     if merged.is_ok() && (is_over(status) || !is_over(held)) {
         return merged;
     }
@@ -101,7 +104,7 @@ fn guarded(
         ephemeral_container_statuses: None,
         ..held.clone()
     };
-    merge_for_update(api, &others, status, false, now)
+    merge_for_update(pod, &others, status, false, now)
 }
 
 /// A status as JSON in one spelling: whole seconds, canonical quantities, and nothing that says the same as its

@@ -22,7 +22,8 @@ fn of(status: Value) -> PodStatus {
 }
 
 fn patch(held: Value, wanted: Value) -> Option<Value> {
-    let patch = status_patch(&api_pod(one(), held), &of(wanted), at(2000)).unwrap()?;
+    let api = api_pod(Value::Null, held);
+    let patch = status_patch(&pod(one()), &api, &of(wanted), at(2000)).unwrap()?;
     assert_eq!(patch["metadata"], json!({"uid": "u1"}));
     Some(patch["status"].clone())
 }
@@ -174,13 +175,15 @@ fn nothing_goes_back_over_the_api() {
     };
     let ended = state(json!({"terminated": {"exitCode": 0}}));
     let running = state(json!({"running": {}}));
-    assert!(status_patch(&api_pod(never.clone(), ended.clone()), &of(running.clone()), at(1)).is_err());
+    let api = api_pod(Value::Null, ended.clone());
+    let never = pod(never);
+    assert!(status_patch(&never, &api, &of(running.clone()), at(1)).is_err());
     // A mirror shows what its static pod does.
-    let mut mirror = api_pod(never, ended);
+    let mut mirror = api_pod(Value::Null, ended);
     mirror.metadata.annotations = Some([(CONFIG_MIRROR_ANNOTATION.to_owned(), "h".to_owned())].into());
-    assert!(status_patch(&mirror, &of(running), at(1)).unwrap().is_some());
+    assert!(status_patch(&never, &mirror, &of(running), at(1)).unwrap().is_some());
     mirror.status = Some(of(json!({"phase": "Failed", "reason": "Rejected"})));
-    let patch = status_patch(&mirror, &of(json!({"phase": "Running"})), at(1)).unwrap().unwrap();
+    let patch = status_patch(&never, &mirror, &of(json!({"phase": "Running"})), at(1)).unwrap().unwrap();
     assert_eq!(patch["status"], json!({"phase": "Running", "reason": null}));
 }
 
@@ -242,7 +245,7 @@ proptest! {
         let old = pod.status.clone().unwrap();
         let wanted = of(wanted);
         let told = merge_for_update(&pod, &old, &wanted, false, at(2000)).unwrap();
-        let patch = status_patch(&pod, &wanted, at(2000)).unwrap();
+        let patch = status_patch(&pod, &pod, &wanted, at(2000)).unwrap();
         let result = match &patch {
             Some(patch) => of(apply(&serde_json::to_value(&old).unwrap(), &patch["status"])),
             None => old.clone(),
@@ -257,6 +260,6 @@ proptest! {
         prop_assert_eq!(first, result.pod_ip.clone());
         // Once applied there is nothing left to say.
         pod.status = Some(result);
-        prop_assert_eq!(status_patch(&pod, &wanted, at(3000)).unwrap(), None);
+        prop_assert_eq!(status_patch(&pod, &pod, &wanted, at(3000)).unwrap(), None);
     }
 }
