@@ -10,7 +10,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     };
     let padding = text.len() - body.len();
     // Padding fills up to groups of four, or is left out as a whole.
-    if body.len() % 4 == 1 || (padding > 0 && (padding > 2 || text.len() % 4 != 0)) {
+    if body.len() % 4 == 1 || (padding > 0 && (padding > 2 || !text.len().is_multiple_of(4))) {
         return None;
     }
     let mut out = Vec::with_capacity(body.len() * 3 / 4);

@@ -24,7 +24,7 @@ impl Location {
             return Err("invalid character in the host name");
         }
         let (name, port) = split_port(host);
-        if !port.bytes().all(|b| b.is_ascii_digit()) || (name.contains(':') && !name.starts_with('[')) {
+        if !port.bytes().all(|b| b.is_ascii_digit()) || (name.contains(':') && !host.starts_with('[')) {
             return Err("the port must be a number");
         }
         Ok(Self { host: host.to_owned(), path: path.to_owned() })
@@ -64,12 +64,14 @@ impl Location {
     }
 }
 
+/// Name and port. The brackets of an IPv6 address go, because in a name they would begin a class.
 fn split_port(host: &str) -> (&str, &str) {
-    match host.rsplit_once(':') {
-        // The colons of an IPv6 address are not a port's.
-        Some((name, port)) if !port.contains(']') => (name, port),
-        _ => (host, ""),
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']'))
+        && address.contains(':')
+    {
+        return (address, port.strip_prefix(':').unwrap_or(port));
     }
+    host.rsplit_once(':').unwrap_or((host, ""))
 }
 
 /// Go's `filepath.Match` for a part of a host name: `*` and classes in brackets (a `?` begins a query there). A broken class matches
