@@ -1,0 +1,157 @@
+//! The kinds of volumes. Each has a file with the same parts: `plan` (pure: from the spec and what was gathered to a
+//! value), `set_up` (does what the plan says, idempotent, may block) and tests; what a kind leaves on disk is removed
+//! by [`tear_down`], which needs no spec.
+//!
+//! A new kind is a variant of [`VolumePlan`], a file here and, if it has a directory, a `Home`.
+
+mod empty_dir;
+mod files;
+mod host_path;
+pub(crate) mod tmpfs;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use rubelet_core::downward::DownwardFacts;
+use rubelet_core::projection::{FilesSource, Gathered};
+
+use self::empty_dir::EmptyDirPlan;
+use self::files::FilesPlan;
+pub(crate) use self::files::is_set_up;
+use self::host_path::HostPathPlan;
+use self::tmpfs::Tmpfs;
+use crate::ReadyVolume;
+use crate::error::Problem;
+use crate::layout::{self, Home};
+
+/// What is known when a pod's volumes are planned.
+pub(crate) struct PlanFacts<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) pod_dir: &'a Path,
+    pub(crate) gathered: &'a Gathered,
+    pub(crate) downward: &'a DownwardFacts,
+}
+
+impl PlanFacts<'_> {
+    /// The group that volumes of the pod belong to.
+    fn group(&self) -> Option<u32> {
+        let context = self.pod.spec.as_ref()?.security_context.as_ref()?;
+        u32::try_from(context.fs_group?).ok()
+    }
+}
+
+/// One volume to make ready; nothing is left to decide.
+#[derive(Debug)]
+pub(crate) enum VolumePlan {
+    HostPath(HostPathPlan),
+    EmptyDir(EmptyDirPlan),
+    Files(FilesPlan),
+}
+
+impl VolumePlan {
+    /// Plans a volume; one without any source is an emptyDir, as upstream.
+    pub(crate) fn of(volume: &Volume, facts: &PlanFacts<'_>) -> Result<Self, Problem> {
+        // The API server checks names; other sources are checked too, but this name becomes a path.
+        if matches!(volume.name.as_str(), "" | "." | "..") || volume.name.contains(['/', '\0']) {
+            return Err(Problem::Name);
+        }
+        let unsupported = rubelet_core::static_pod::unsupported_volumes(facts.pod);
+        if let Some((_, kind)) = unsupported.into_iter().find(|(name, _)| *name == volume.name) {
+            return Err(Problem::Unsupported(kind));
+        }
+        if let Some(source) = &volume.host_path {
+            return Ok(Self::HostPath(HostPathPlan::of(source)));
+        }
+        match FilesSource::of(volume) {
+            Some(source) => FilesPlan::of(&volume.name, source, facts).map(Self::Files),
+            None => Ok(Self::EmptyDir(EmptyDirPlan::of(volume, facts))),
+        }
+    }
+
+    /// Where the volume lies when it is ready.
+    pub(crate) fn ready(&self) -> ReadyVolume {
+        match self {
+            Self::HostPath(plan) => ReadyVolume { path: plan.path.clone(), ours: false, read_only: false },
+            Self::EmptyDir(plan) => ReadyVolume { path: plan.path.clone(), ours: true, read_only: false },
+            Self::Files(plan) => ReadyVolume { path: plan.path.clone(), ours: true, read_only: true },
+        }
+    }
+
+    /// What doing it is called in errors.
+    pub(crate) fn describe(&self) -> String {
+        let (verb, path) = match self {
+            Self::HostPath(plan) => ("check hostPath", &plan.path),
+            Self::EmptyDir(plan) => ("create emptyDir", &plan.path),
+            Self::Files(plan) => ("write volume", &plan.path),
+        };
+        format!("{verb} {}", path.display())
+    }
+
+    /// Does it; for threads that may block. What the spec itself rules out comes back as the inner error.
+    pub(crate) fn set_up(self, tmpfs: Tmpfs, now: Timestamp) -> io::Result<Result<(), Problem>> {
+        match self {
+            Self::HostPath(plan) => plan.set_up(),
+            Self::EmptyDir(plan) => plan.set_up(tmpfs).map(Ok),
+            Self::Files(plan) => plan.set_up(tmpfs, now).map(Ok),
+        }
+    }
+}
+
+/// Where the volume of a files kind lies, set up or not.
+pub(crate) fn files_home(volume: &Volume, pod_dir: &Path) -> Option<(Home, PathBuf)> {
+    let home = files::home_of(FilesSource::of(volume)?);
+    Some((home, home.volume(pod_dir, &volume.name)))
+}
+
+/// Unmounts and removes every volume that the agent made for a pod, in this run or an earlier one, an upstream
+/// kubelet's included. For threads that may block.
+///
+/// # Errors
+/// When something cannot be removed, for one because something is mounted below a volume: that is not the agent's,
+/// and nothing below it is deleted.
+pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    remove(&layout::marks(pod_dir))?;
+    for home in Home::ALL {
+        let dir = home.dir(pod_dir);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let volume = entry?.path();
+            // What a container mounted over the volume lies above what the agent mounted.
+            while rubelet_linux::mounts::is_mount_point(&volume)? {
+                rubelet_linux::mounts::unmount(&volume).map_err(|error| {
+                    io::Error::new(error.kind(), format!("unmount {}: {error}", volume.display()))
+                })?;
+            }
+        }
+        remove(&dir)?;
+    }
+    Ok(())
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match rubelet_linux::remove::remove_tree(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Leaves the mark by which an upstream kubelet knows a volume that is made.
+fn mark_ready(mark: &Path) -> io::Result<()> {
+    if mark.exists() {
+        return Ok(());
+    }
+    make_dirs(mark.parent().unwrap_or(mark))?;
+    fs::File::create(mark).map(|_| ())
+}
+
+/// Makes a directory of the agent's own with those above it.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
+}

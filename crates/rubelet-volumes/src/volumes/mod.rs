@@ -1,0 +1,276 @@
+//! All volumes of a pod: made ready together, kept up to date, removed on proof that nothing of the pod runs.
+//!
+//! Owns the order gather → plan → do for each volume. Called by the pod's worker before containers start, again
+//! whenever something a volume shows may have changed, and once at the end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use rubelet_core::downward::DownwardFacts;
+use rubelet_core::env::Missing;
+use rubelet_core::lifecycle::ContainersStopped;
+use rubelet_core::projection::{
+    FilesSource, Gathered, Needs, ObjectKind, TOKEN_RETRY_SECONDS, TokenKey, adopted_token, clean_path, needs,
+};
+use rubelet_linux::fs_pool::{FsError, FsPool};
+
+use crate::atomic::DATA;
+use crate::error::{Problem, VolumeError, VolumeErrors};
+use crate::kinds::tmpfs::Tmpfs;
+use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up, tear_down};
+use crate::objects::ObjectReader;
+use crate::tokens::TokenManager;
+
+/// Largest token that is looked for in a volume, bytes.
+const TOKEN_LIMIT: u64 = 64 * 1024;
+
+/// A volume that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyVolume {
+    /// Where it lies on the node.
+    pub path: PathBuf,
+    /// The agent made it, so that its SELinux label may be changed.
+    pub ours: bool,
+    /// Containers may only read it, whatever their mounts say.
+    pub read_only: bool,
+}
+
+/// The volumes of a pod, by name.
+pub type VolumePaths = BTreeMap<String, ReadyVolume>;
+
+/// What is known of node and pod when volumes are made ready.
+#[derive(Clone, Debug)]
+pub struct VolumeFacts {
+    /// For downward API files and for the size of volumes in memory.
+    pub downward: DownwardFacts,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// All volumes of a pod, ready.
+#[derive(Debug)]
+pub struct MountedVolumes {
+    /// Where they lie.
+    pub paths: VolumePaths,
+    /// When to call again at the latest, for a token that is due or a volume that is behind.
+    pub refresh_at: Option<Timestamp>,
+    /// Volumes that could not be brought up to date and show what they showed before: to be told, not to stop for.
+    pub behind: Vec<VolumeError>,
+}
+
+/// The volumes of this node's pods. Cheap to clone.
+#[derive(Clone)]
+pub struct Volumes {
+    fs: FsPool,
+    objects: Option<Arc<dyn ObjectReader>>,
+    tokens: Option<Arc<TokenManager>>,
+    tmpfs: Tmpfs,
+}
+
+impl Volumes {
+    /// Volumes of a node; without `objects` and `tokens` one that has no API server.
+    pub fn new(
+        fs: FsPool,
+        objects: Option<Arc<dyn ObjectReader>>,
+        tokens: Option<Arc<TokenManager>>,
+    ) -> Self {
+        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount }
+    }
+
+    /// Makes volumes in memory in another way.
+    #[must_use]
+    pub fn with_tmpfs(mut self, tmpfs: Tmpfs) -> Self {
+        self.tmpfs = tmpfs;
+        self
+    }
+
+    /// Makes every volume of the pod ready and up to date, all of them together; idempotent, writes only what changed.
+    ///
+    /// # Errors
+    /// Every volume that is not there. One that was there before and cannot be brought up to date is none of them:
+    /// see [`MountedVolumes::behind`].
+    pub async fn set_up(
+        &self,
+        pod: &Pod,
+        pod_dir: &Path,
+        facts: &VolumeFacts,
+    ) -> Result<MountedVolumes, VolumeErrors> {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        let all = join_all(volumes.iter().map(|volume| self.set_up_one(volume, pod, pod_dir, facts))).await;
+        let mut mounted = MountedVolumes { paths: VolumePaths::new(), refresh_at: None, behind: Vec::new() };
+        let mut errors = Vec::new();
+        for (volume, outcome) in volumes.iter().zip(all) {
+            if let Some(at) = outcome.refresh_at {
+                mounted.refresh_at = Some(mounted.refresh_at.map_or(at, |earliest| earliest.min(at)));
+            }
+            if let Some(ready) = outcome.ready {
+                mounted.paths.insert(volume.name.clone(), ready);
+                mounted.behind.extend(outcome.problem);
+            } else {
+                errors.extend(outcome.problem);
+            }
+        }
+        if errors.is_empty() { Ok(mounted) } else { Err(VolumeErrors(errors)) }
+    }
+
+    async fn set_up_one(&self, volume: &Volume, pod: &Pod, pod_dir: &Path, facts: &VolumeFacts) -> Outcome {
+        let (gathered, refresh_at) = match FilesSource::of(volume) {
+            Some(source) => self.gather(volume, source, pod, pod_dir, facts.now).await,
+            None => (Gathered::default(), None),
+        };
+        let plan_facts = PlanFacts { pod, pod_dir, gathered: &gathered, downward: &facts.downward };
+        let done = match VolumePlan::of(volume, &plan_facts) {
+            Ok(plan) => self.execute(plan, facts.now).await,
+            Err(problem) => Err(problem),
+        };
+        match done {
+            Ok(ready) => Outcome { ready: Some(ready), problem: None, refresh_at },
+            Err(problem) => {
+                let ready = self.present(volume, pod_dir).await;
+                let soon = facts.now.checked_add(SignedDuration::from_secs(TOKEN_RETRY_SECONDS)).ok();
+                Outcome {
+                    ready,
+                    problem: Some(VolumeError { volume: volume.name.clone(), problem }),
+                    refresh_at: [refresh_at, soon].into_iter().flatten().min(),
+                }
+            }
+        }
+    }
+
+    async fn execute(&self, plan: VolumePlan, now: Timestamp) -> Result<ReadyVolume, Problem> {
+        let (ready, what, tmpfs) = (plan.ready(), plan.describe(), self.tmpfs);
+        self.fs.run(what, move || plan.set_up(tmpfs, now)).await??;
+        Ok(ready)
+    }
+
+    /// The volume as it was made before, if it was.
+    async fn present(&self, volume: &Volume, pod_dir: &Path) -> Option<ReadyVolume> {
+        let (home, path) = files_home(volume, pod_dir)?;
+        let (looked_at, tmpfs) = (path.clone(), self.tmpfs);
+        let what = format!("look at volume {}", path.display());
+        let there = self.fs.run(what, move || is_set_up(home, &looked_at, tmpfs)).await;
+        there.is_ok_and(|there| there).then_some(ReadyVolume { path, ours: true, read_only: true })
+    }
+
+    /// Reads what a volume's files are made of, and says when a token is due next.
+    async fn gather(
+        &self,
+        volume: &Volume,
+        source: FilesSource<'_>,
+        pod: &Pod,
+        pod_dir: &Path,
+        now: Timestamp,
+    ) -> (Gathered, Option<Timestamp>) {
+        let Needs { objects, tokens } = needs(source, pod);
+        let mut gathered = Gathered::default();
+        if let Some(reader) = &self.objects {
+            let reads = objects.iter().map(|object| async {
+                match object.kind {
+                    ObjectKind::ConfigMap => {
+                        Read::ConfigMap(reader.config_map(&object.namespace, &object.name).await)
+                    }
+                    ObjectKind::Secret => Read::Secret(reader.secret(&object.namespace, &object.name).await),
+                }
+            });
+            for (object, read) in objects.iter().zip(join_all(reads).await) {
+                match read {
+                    Read::ConfigMap(read) => {
+                        gathered.config_maps.insert(object.name.clone(), read);
+                    }
+                    Read::Secret(read) => {
+                        gathered.secrets.insert(object.name.clone(), read);
+                    }
+                }
+            }
+        }
+        let mut refresh_at = None;
+        if let Some(manager) = &self.tokens {
+            self.adopt_tokens(manager, volume, source, pod, pod_dir, now).await;
+            let answers = join_all(tokens.iter().map(|key| manager.token(key, now))).await;
+            for (key, answer) in tokens.into_iter().zip(answers) {
+                let answer = answer.map(|current| {
+                    let at = current.refresh_at;
+                    refresh_at = Some(refresh_at.map_or(at, |earliest: Timestamp| earliest.min(at)));
+                    current.token
+                });
+                gathered.tokens.insert(key, answer.map_err(|error| error.to_string()));
+            }
+        }
+        (gathered, refresh_at)
+    }
+
+    /// Takes over tokens that an earlier run of the agent left in the volume, so that a restart of the agent does not
+    /// ask the API server for all of them at once.
+    async fn adopt_tokens(
+        &self,
+        manager: &TokenManager,
+        volume: &Volume,
+        source: FilesSource<'_>,
+        pod: &Pod,
+        pod_dir: &Path,
+        now: Timestamp,
+    ) {
+        let (FilesSource::Projected(projected), Some((_, path))) = (source, files_home(volume, pod_dir))
+        else {
+            return;
+        };
+        for token in
+            projected.sources.iter().flatten().filter_map(|source| source.service_account_token.as_ref())
+        {
+            let key = TokenKey::of(pod, token);
+            let Ok(file) = clean_path(&token.path) else { continue };
+            if manager.knows(&key) {
+                continue;
+            }
+            let root = path.clone();
+            let read = move || match rubelet_linux::beneath::read_file(
+                &root,
+                &Path::new(DATA).join(file),
+                TOKEN_LIMIT,
+            ) {
+                Ok(bytes) => Ok(Some(bytes)),
+                // None there is the common case: the pod is new.
+                Err(_) => Ok(None),
+            };
+            let read = self.fs.run(format!("read a token in {}", path.display()), read).await;
+            if let Ok(Some(bytes)) = read
+                && let Some(issued) = adopted_token(&key, &bytes, now)
+            {
+                manager.adopt(key, issued);
+            }
+        }
+    }
+
+    /// Unmounts and removes every volume that was made for a pod, in this run of the agent or an earlier one, and
+    /// forgets its tokens; idempotent, needs no spec. hostPaths are never touched.
+    ///
+    /// # Errors
+    /// When something cannot be removed, a foreign mount below a volume for one: nothing below it is deleted.
+    pub async fn tear_down(&self, proof: &ContainersStopped, pod_dir: &Path) -> Result<(), FsError> {
+        if let Some(tokens) = &self.tokens {
+            tokens.forget(proof.uid());
+        }
+        let dir = pod_dir.to_owned();
+        self.fs.run(format!("remove the volumes of pod {}", proof.uid()), move || tear_down(&dir)).await
+    }
+}
+
+/// What came of one volume.
+struct Outcome {
+    /// The volume, as it is now or still is.
+    ready: Option<ReadyVolume>,
+    problem: Option<VolumeError>,
+    refresh_at: Option<Timestamp>,
+}
+
+enum Read {
+    ConfigMap(Result<Arc<k8s_openapi::api::core::v1::ConfigMap>, Missing>),
+    Secret(Result<Arc<k8s_openapi::api::core::v1::Secret>, Missing>),
+}
+
+#[cfg(test)]
+mod tests;
