@@ -152,7 +152,10 @@ mod tests {
     use super::*;
 
     /// Gives these answers one after another, then none ever.
-    struct Scripted(Mutex<VecDeque<Result<(&'static str, i64, i64), &'static str>>>);
+    struct Scripted(Mutex<VecDeque<Answer>>);
+
+    /// Token, end and life, or what is wrong.
+    type Answer = Result<(&'static str, i64, i64), &'static str>;
 
     impl TokenSource for Scripted {
         fn mint<'a>(&'a self, _: &'a TokenKey) -> BoxFuture<'a, Result<IssuedToken, String>> {
@@ -169,9 +172,7 @@ mod tests {
         }
     }
 
-    type Answers<'a> = &'a [Result<(&'static str, i64, i64), &'static str>];
-
-    fn manager(answers: Answers<'_>) -> TokenManager {
+    fn manager(answers: &[Answer]) -> TokenManager {
         TokenManager::new(Arc::new(Scripted(Mutex::new(answers.iter().copied().collect()))))
     }
 

@@ -23,7 +23,9 @@
 
 pub mod api_pods;
 pub mod clock;
+pub mod control_plane;
 pub mod desired;
+pub mod event_sink;
 pub mod events;
 mod exit_watch;
 pub mod fs_pool;
@@ -33,13 +35,16 @@ pub mod images;
 pub mod journal;
 mod kubelet;
 pub mod logging;
+pub mod mirror;
 mod node_view;
 pub mod notify;
 pub mod pleg;
 mod pod_dirs;
 pub mod runtime_monitor;
+pub mod service_account_tokens;
 pub mod services;
 mod sources;
+pub mod status_writer;
 mod sweep;
 mod sync_loop;
 pub mod table;
