@@ -1,12 +1,13 @@
-//! Events: what a user would see in `kubectl describe pod`. Until the control plane is connected they go to
-//! the log and to a bounded ring that the read side and the tests look at. Repeated events of one pod are
-//! counted instead of logged again, so that a pod cannot flood the log.
+//! Events: what a user sees in `kubectl describe pod`. They go to the log, to a bounded ring that the read side
+//! and the tests look at, and to one subscriber, the event sink, which sends them to the API. Repeated events of
+//! one pod are counted instead of logged again, so that a pod cannot flood the log. Recording never blocks.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
-use rubelet_core::ids::PodUid;
+use rubelet_core::Pod;
+use rubelet_core::ids::{PodKey, PodUid, pod_uid};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -25,6 +26,16 @@ pub enum EventType {
     Warning,
 }
 
+impl EventType {
+    /// The API's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
 /// Who an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventSubject {
@@ -34,6 +45,18 @@ pub struct EventSubject {
     pub name: String,
     /// Container name, if it is about one.
     pub container: Option<String>,
+}
+
+impl EventSubject {
+    /// A pod as a whole.
+    pub fn pod(pod: &Pod) -> Self {
+        Self { uid: pod_uid(pod), name: PodKey::of(pod).to_string(), container: None }
+    }
+
+    /// The node.
+    pub fn node(name: &str) -> Self {
+        Self { uid: PodUid::from(""), name: name.to_owned(), container: None }
+    }
 }
 
 /// One event with its count.
@@ -55,17 +78,27 @@ pub struct Event {
     pub count: u32,
 }
 
+/// Hears every event, each with a count of one.
+type Subscriber = Box<dyn Fn(&Event) + Send + Sync>;
+
 /// Records events; cheap to clone.
 #[derive(Clone)]
 pub struct EventRecorder {
     clock: Clock,
     ring: Arc<Mutex<VecDeque<Event>>>,
+    subscriber: Arc<OnceLock<Subscriber>>,
 }
 
 impl EventRecorder {
     /// An empty recorder.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, ring: Arc::default() }
+        Self { clock, ring: Arc::default(), subscriber: Arc::default() }
+    }
+
+    /// From now on tells `subscriber` of every event, repeated ones too, in the caller's thread: it must neither
+    /// block nor record events. There can be one; says whether this one was taken.
+    pub fn subscribe(&self, subscriber: impl Fn(&Event) + Send + Sync + 'static) -> bool {
+        self.subscriber.set(Box::new(subscriber)).is_ok()
     }
 
     /// Records a Normal event.
@@ -80,27 +113,7 @@ impl EventRecorder {
 
     fn record(&self, kind: EventType, subject: &EventSubject, reason: &str, message: String) {
         let now = self.clock.now();
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let repeated = ring.iter_mut().rev().find(|event| {
-            event.subject == *subject
-                && event.reason == reason
-                && event.message == message
-                && now.as_second() - event.last.as_second() < REPEAT_SECONDS
-        });
-        if let Some(event) = repeated {
-            event.count += 1;
-            event.last = now;
-            return;
-        }
-        let container = subject.container.as_deref().unwrap_or_default();
-        match kind {
-            EventType::Normal => info!(object = subject.name, container, reason, "{message}"),
-            EventType::Warning => warn!(object = subject.name, container, reason, "{message}"),
-        }
-        if ring.len() == RING {
-            ring.pop_front();
-        }
-        ring.push_back(Event {
+        let event = Event {
             kind,
             reason: reason.to_owned(),
             message,
@@ -108,7 +121,31 @@ impl EventRecorder {
             first: now,
             last: now,
             count: 1,
+        };
+        if let Some(subscriber) = self.subscriber.get() {
+            subscriber(&event);
+        }
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeated = ring.iter_mut().rev().find(|known| {
+            known.subject == event.subject
+                && known.reason == event.reason
+                && known.message == event.message
+                && now.as_second() - known.last.as_second() < REPEAT_SECONDS
         });
+        if let Some(known) = repeated {
+            known.count += 1;
+            known.last = now;
+            return;
+        }
+        let (container, message) = (subject.container.as_deref().unwrap_or_default(), &event.message);
+        match kind {
+            EventType::Normal => info!(object = subject.name, container, reason, "{message}"),
+            EventType::Warning => warn!(object = subject.name, container, reason, "{message}"),
+        }
+        if ring.len() == RING {
+            ring.pop_front();
+        }
+        ring.push_back(event);
     }
 
     /// The events kept, oldest first.

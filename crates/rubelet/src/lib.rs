@@ -21,6 +21,7 @@
 //! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
 //! - `http`: the table → clients
 
+pub mod api_objects;
 pub mod api_pods;
 pub mod clock;
 pub mod control_plane;
