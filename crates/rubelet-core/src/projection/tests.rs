@@ -1,3 +1,5 @@
+//! Tables: sources in, files or messages out; references, paths and the life of tokens.
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};

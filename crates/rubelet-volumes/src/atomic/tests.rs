@@ -1,3 +1,5 @@
+//! The writer on real directories: layout, changes, planted links, a cut at every step, readers beside it.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

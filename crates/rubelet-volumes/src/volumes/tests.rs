@@ -1,3 +1,5 @@
+//! Whole pods against a scripted API: what lies where, what is refreshed, told, adopted and removed.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
