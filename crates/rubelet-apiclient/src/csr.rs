@@ -17,6 +17,8 @@ mod key;
 mod obtain;
 #[cfg(test)]
 pub(crate) mod test_ca;
+#[cfg(test)]
+pub(crate) mod test_log;
 
 pub(crate) use key::encode_pem;
 pub use key::{KeyError, PrivateKey};

@@ -126,7 +126,10 @@ fn generate(access: &ClusterAccess, pair: &Path) -> Result<String, WriteKubeconf
             user: User { client_certificate: pair.clone(), client_key: pair },
         }],
     };
-    serde_saphyr::to_string(&file).map_err(|error| WriteKubeconfigError::Yaml(error.to_string().into()))
+    // Long text on one line, as upstream writes it and scripts that cut lines expect it.
+    let one_line = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(&file, one_line)
+        .map_err(|error| WriteKubeconfigError::Yaml(error.to_string().into()))
 }
 
 /// A URL without the slash that stands for an empty path.

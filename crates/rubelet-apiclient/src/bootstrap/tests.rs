@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::csr::test_ca::{FakeCsrApi, Fault, Policy, test_clock};
+use crate::csr::test_log::TestLog;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Policy = Policy::Sign { after: Duration::from_secs(3), life: HOUR };
@@ -115,6 +116,8 @@ async fn authority_data_and_the_way_to_the_server_are_kept() {
     );
     fs::write(&node.params.bootstrap_kubeconfig, text).unwrap();
     bootstrap(&node.params).await.unwrap();
+    let written = fs::read_to_string(&node.params.kubeconfig).unwrap();
+    assert!(written.contains(&format!("    certificate-authority-data: {data}\n")), "{written}");
     let (first, own) = (
         ClusterAccess::load(&node.params.bootstrap_kubeconfig).unwrap(),
         ClusterAccess::load(&node.params.kubeconfig).unwrap(),
@@ -250,4 +253,18 @@ fn a_kubeconfig_that_will_not_do_is_told_why() {
     check(&named, "cannot read");
     fs::write(&pair, "").unwrap();
     check(&named, "no private key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_an_hour_is_told_in_a_few_clear_lines() {
+    let (log, _guard) = TestLog::listen();
+    let node = node(SOON);
+    node.api.fail_always(Some(Fault::Unreachable));
+    assert!(node.run_for(HOUR).await.is_none());
+    let lines = log.lines();
+    assert!((4..=7).contains(&lines.len()), "{lines:#?}");
+    let expected = "no certificate for this node yet, goes on trying: the API server https://10.0.0.1:6443/ is not \
+                    reachable";
+    assert!(lines.iter().all(|line| line.starts_with(expected)), "{lines:#?}");
+    assert!(lines[0].ends_with("connection refused"), "{lines:#?}");
 }

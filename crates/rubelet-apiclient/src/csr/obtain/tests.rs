@@ -7,6 +7,7 @@ use rubelet_core::certificates::{CertificatePurpose, WantedCertificate};
 use super::*;
 use crate::csr::generate_csr;
 use crate::csr::test_ca::{FakeCsrApi, Fault, Policy, test_clock};
+use crate::csr::test_log::TestLog;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Policy = Policy::Sign { after: Duration::from_secs(3), life: HOUR };
@@ -164,4 +165,19 @@ async fn a_foreign_request_of_the_same_name_is_not_taken() {
     let mut serving = this.request.clone();
     serving.spec.signer_name = CertificatePurpose::Serving.signer_name().to_owned();
     check(serving, "exists and is for another signer").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_approval_is_awaited_is_said_once_and_then_rarely() {
+    let (log, _guard) = TestLog::listen();
+    start(SOON).obtain().await.unwrap();
+    assert_eq!(log.lines().len(), 0, "an automatic approval needs no word");
+    let this = start(Policy::Leave);
+    this.error().await;
+    let name = this.api.wait_for_request().await;
+    let expected = format!(
+        "the certificate signing request {name} waits for approval: kubectl certificate approve {name}"
+    );
+    // In one hour: after ten seconds, then every ten minutes.
+    assert_eq!(log.lines(), vec![expected; 6]);
 }
