@@ -322,3 +322,46 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_file_is_read_at_most_once_a_minute() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let sources = CredentialSources { token_file: Some(path.clone()), ..CredentialSources::default() };
+        let credentials =
+            Credentials::new(sources, serde_json::Value::Null, Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
+        let header = async || {
+            let (used, _) = credentials.authorization().await?;
+            Ok::<_, CredentialError>(used.header.unwrap().to_str().unwrap().to_owned())
+        };
+        assert!(header().await.unwrap_err().to_string().contains("cannot be read"));
+        std::fs::write(&path, " one\n").unwrap();
+        assert_eq!(header().await.unwrap(), "Bearer one");
+        std::fs::write(&path, "two").unwrap();
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(header().await.unwrap(), "Bearer one");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(header().await.unwrap(), "Bearer two");
+        // A file that is gone for a moment takes nothing away.
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(header().await.unwrap(), "Bearer two");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificate_files_are_looked_at_every_30_seconds_at_most() {
+        let file = |name: &str| PemSource::File(name.into());
+        let pair = Some((file("c"), file("k")));
+        let sources = CredentialSources { client_certificate: pair, ..CredentialSources::default() };
+        let credentials =
+            Credentials::new(sources, serde_json::Value::Null, Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
+        assert!(credentials.look_is_due());
+        assert!(!credentials.look_is_due());
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(credentials.look_is_due());
+    }
+}

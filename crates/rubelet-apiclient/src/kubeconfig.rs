@@ -4,12 +4,16 @@
 //! are named are opened later, by `credentials` and `connection`, because they change. Called by the shell at start
 //! and by the TLS bootstrap.
 
+mod file;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use serde::Deserialize;
 
+use self::file::{Cluster, Extension, File, Named, User};
 use crate::exec_plugin::{ExecConfig, ExecConfigError};
 use crate::identity::{ClientIdentity, IdentityError, parse_certificates};
 
@@ -173,73 +177,6 @@ pub enum KubeconfigError {
         /// Why.
         source: ExecConfigError,
     },
-}
-
-#[derive(Deserialize, Default)]
-struct File {
-    #[serde(default)]
-    clusters: Option<Vec<Named>>,
-    #[serde(default)]
-    contexts: Option<Vec<Named>>,
-    #[serde(default)]
-    users: Option<Vec<Named>>,
-    #[serde(rename = "current-context", default)]
-    current_context: Option<String>,
-}
-
-/// An entry of the three lists; each list uses one of the bodies.
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-    #[serde(default)]
-    cluster: Option<Cluster>,
-    #[serde(default)]
-    context: Option<Context>,
-    #[serde(default)]
-    user: Option<User>,
-}
-
-#[derive(Deserialize, Default, Clone)]
-#[serde(rename_all = "kebab-case", default)]
-struct Cluster {
-    server: Option<String>,
-    tls_server_name: Option<String>,
-    insecure_skip_tls_verify: Option<bool>,
-    certificate_authority: Option<String>,
-    certificate_authority_data: Option<String>,
-    proxy_url: Option<String>,
-    extensions: Option<Vec<Extension>>,
-}
-
-#[derive(Deserialize, Clone)]
-struct Extension {
-    name: String,
-    #[serde(default)]
-    extension: serde_json::Value,
-}
-
-#[derive(Deserialize, Default, Clone)]
-#[serde(default)]
-struct Context {
-    cluster: Option<String>,
-    user: Option<String>,
-    namespace: Option<String>,
-}
-
-#[derive(Deserialize, Default, Clone)]
-#[serde(rename_all = "kebab-case", default)]
-struct User {
-    client_certificate: Option<String>,
-    client_certificate_data: Option<String>,
-    client_key: Option<String>,
-    client_key_data: Option<String>,
-    token: Option<String>,
-    #[serde(rename = "tokenFile")]
-    token_file: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    exec: Option<serde_json::Value>,
-    auth_provider: Option<serde_json::Value>,
 }
 
 /// The name under which a cluster's extensions hold what an exec plugin wants to know.
