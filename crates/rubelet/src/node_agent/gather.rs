@@ -1,0 +1,346 @@
+//! Gathers what is known of the node at one moment, asking no more often than it pays: images every 30 s, the name
+//! service every 5 minutes, the place of images once.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use rubelet_core::admission::NodePressure;
+use rubelet_core::node::addresses::AddressFacts;
+use rubelet_core::node::capacity::CapacityFacts;
+use rubelet_core::node::conditions::{NetworkState, RUNTIME_GRACE, Readiness, RuntimeHealth, Unmet};
+use rubelet_core::node::info::{HandlerReport, ImageReport, RuntimeReport, declared_features};
+use rubelet_core::node::pressure::{Observations, PressureState, Pressures, Signal, observe};
+use rubelet_core::node::{NodeObservation, reconcile};
+use rubelet_cri::{CriError, ImageService, v1};
+use rubelet_linux::node_facts::NodeMachine;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::probe::{NodeProbe, Usage};
+use super::settings::NodeAgentSettings;
+use crate::clock::Clock;
+use crate::fs_pool::FsPool;
+use crate::runtime_monitor::RuntimeState;
+
+/// How long a list of images is good.
+const IMAGES_FRESH: Duration = Duration::from_secs(30);
+/// How long a status waits for a list of images; a later answer is in the next one.
+const IMAGES_WAIT: Duration = Duration::from_millis(300);
+/// How long the answer of the name service is good while interfaces stay as they are.
+const LOOKUP_FRESH: Duration = Duration::from_secs(300);
+/// How long one question to the image service may take before it counts as unanswered.
+const IMAGE_FS_LIMIT: Duration = Duration::from_secs(1);
+
+/// Everything a status is computed from, at one moment.
+pub(super) struct Facts {
+    capacity: CapacityFacts,
+    addresses: AddressFacts,
+    runtime: Option<RuntimeReport>,
+    images: Option<Arc<[ImageReport]>>,
+    declared: Vec<String>,
+    pressures: Pressures,
+    readiness: Readiness,
+}
+
+impl Facts {
+    pub(super) fn observation<'a>(&'a self, machine: &'a NodeMachine) -> NodeObservation<'a> {
+        NodeObservation {
+            machine: &machine.identity,
+            capacity: &self.capacity,
+            addresses: &self.addresses,
+            runtime: self.runtime.as_ref(),
+            images: self.images.as_deref(),
+            declared_features: &self.declared,
+            pressures: self.pressures,
+            readiness: self.readiness.clone(),
+        }
+    }
+
+    /// What admission needs of the pressures.
+    pub(super) fn pressure(&self) -> NodePressure {
+        let Pressures { memory, disk, pid } = self.pressures;
+        NodePressure { memory, disk, pids: pid }
+    }
+}
+
+/// Gathers facts and remembers what lasts between two looks.
+pub(super) struct Gatherer {
+    settings: NodeAgentSettings,
+    machine: NodeMachine,
+    probe: Arc<dyn NodeProbe>,
+    fs: FsPool,
+    image_service: Arc<dyn ImageService>,
+    runtime_state: watch::Receiver<RuntimeState>,
+    clock: Clock,
+    started: Instant,
+    /// Whether the runtime was ready at the last look, and when it last was.
+    was_ready: bool,
+    last_ready: Option<Instant>,
+    images: Option<Arc<[ImageReport]>>,
+    images_at: Option<Instant>,
+    images_asked: Option<JoinHandle<Result<v1::ListImagesResponse, CriError>>>,
+    image_dir: Option<PathBuf>,
+    looked_up: Vec<IpAddr>,
+    looked_up_at: Option<(Instant, Vec<IpAddr>)>,
+    ephemeral_storage_bytes: Option<u64>,
+    pressure: PressureState,
+}
+
+impl Gatherer {
+    #[expect(clippy::too_many_arguments, reason = "the parts of the agent's parameters that looking needs")]
+    pub(super) fn new(
+        settings: NodeAgentSettings,
+        machine: NodeMachine,
+        probe: Arc<dyn NodeProbe>,
+        fs: FsPool,
+        image_service: Arc<dyn ImageService>,
+        runtime_state: watch::Receiver<RuntimeState>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            settings,
+            machine,
+            probe,
+            fs,
+            image_service,
+            runtime_state,
+            clock,
+            started: Instant::now(),
+            was_ready: false,
+            last_ready: None,
+            images: None,
+            images_at: None,
+            images_asked: None,
+            image_dir: None,
+            looked_up: vec![],
+            looked_up_at: None,
+            ephemeral_storage_bytes: None,
+            pressure: PressureState::default(),
+        }
+    }
+
+    pub(super) fn machine(&self) -> &NodeMachine {
+        &self.machine
+    }
+
+    /// Looks at everything. `existing` is the Node as the API has it.
+    pub(super) async fn gather(&mut self, existing: Option<&Node>) -> Facts {
+        let state = self.runtime_state.borrow().clone();
+        let has_addresses = existing
+            .and_then(|node| node.status.as_ref()?.addresses.as_ref())
+            .is_some_and(|addresses| !addresses.is_empty());
+        let addresses = self.addresses(has_addresses).await;
+        let pressures = self.pressures(&state).await;
+        self.refresh_images(&state).await;
+        let readiness = self.readiness(&state, existing);
+        let runtime = state.info.as_ref().map(report);
+        let gates = &self.settings.gates;
+        let declared = declared_features(|name| gates.contains(&name), runtime.as_ref());
+        Facts {
+            capacity: self.settings.capacity(&self.machine, self.ephemeral_storage_bytes),
+            addresses,
+            runtime,
+            images: self.images.clone(),
+            declared,
+            pressures,
+            readiness,
+        }
+    }
+
+    /// When the node's readiness changes although nobody says anything: the runtime's silence becomes too long.
+    pub(super) fn next_change(&self) -> Option<Instant> {
+        let silent_since = if self.was_ready { return None } else { self.last_ready.unwrap_or(self.started) };
+        Some(silent_since + RUNTIME_GRACE).filter(|at| *at > Instant::now())
+    }
+
+    fn readiness(&mut self, state: &RuntimeState, existing: Option<&Node>) -> Readiness {
+        let now = Instant::now();
+        let is_ready = state.info.is_some() && state.runtime_problem.is_none();
+        if is_ready || self.was_ready {
+            self.last_ready = Some(now);
+        }
+        self.was_ready = is_ready;
+        let health = health(state, self.last_ready.map(|at| now.duration_since(at)));
+        // A restart is no reason for Ready to turn False: until the runtime has been heard, or has had the time
+        // that a silent runtime gets, what the last run said stays.
+        let unheard = state.info.is_none() && now.duration_since(self.started) < RUNTIME_GRACE;
+        if unheard && existing.is_some_and(|node| reconcile::may_keep_ready(node, &self.machine.identity)) {
+            return Readiness::Keep;
+        }
+        Readiness::Problems(health.problems())
+    }
+
+    async fn addresses(&mut self, has_addresses: bool) -> AddressFacts {
+        let interfaces = self.probe.interface_ips();
+        let config = &self.settings.node.addresses;
+        if !config.needs_lookup(has_addresses) {
+            return AddressFacts { interfaces, ..Default::default() };
+        }
+        let fresh = self
+            .looked_up_at
+            .as_ref()
+            .is_some_and(|(at, seen)| at.elapsed() < LOOKUP_FRESH && *seen == interfaces);
+        if !fresh {
+            if let Some(found) = self.probe.lookup(config.node_name.clone()).await {
+                self.looked_up = found;
+            }
+            self.looked_up_at = Some((Instant::now(), interfaces.clone()));
+        }
+        let default_route = self.probe.default_route_ip(config.prefers_v4());
+        AddressFacts { interfaces, looked_up: self.looked_up.clone(), default_route }
+    }
+
+    async fn pressures(&mut self, state: &RuntimeState) -> Pressures {
+        let watches_images = self.settings.thresholds.iter().any(|threshold| threshold.signal.is_image_fs());
+        if watches_images && self.image_dir.is_none() && state.info.is_some() {
+            self.image_dir = self.find_image_dir().await;
+        }
+        let (probe, root_dir, image_dir) =
+            (self.probe.clone(), self.settings.root_dir.clone(), self.image_dir.clone());
+        let usage = self
+            .fs
+            .run("measure the node", move || Ok(probe.usage(&root_dir, image_dir.as_deref())))
+            .await
+            .unwrap_or_else(|error| {
+                debug!("the node cannot be measured: {error}");
+                Usage::default()
+            });
+        if let Some(fs) = usage.node_fs {
+            self.ephemeral_storage_bytes = u64::try_from(fs.bytes.capacity).ok();
+        }
+        let (next, pressures) = observe(
+            &self.settings.thresholds,
+            &observations(&usage),
+            &self.pressure,
+            self.settings.transition_period,
+            self.clock.now(),
+        );
+        self.pressure = next;
+        pressures
+    }
+
+    async fn find_image_dir(&self) -> Option<PathBuf> {
+        let question = self.image_service.image_fs_info(v1::ImageFsInfoRequest {});
+        let answer = tokio::time::timeout(IMAGE_FS_LIMIT, question).await.ok()?.ok()?;
+        let place = answer.image_filesystems.into_iter().find_map(|fs| fs.fs_id)?;
+        Some(PathBuf::from(place.mountpoint)).filter(|dir| dir.is_absolute())
+    }
+
+    /// Asks for images when the last list is old, and waits a moment for the answer. The question outlives the wait.
+    async fn refresh_images(&mut self, state: &RuntimeState) {
+        let old = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_FRESH);
+        let usable = state.info.is_some() && state.runtime_problem.is_none();
+        if self.images_asked.is_none() && old && usable && self.settings.node.max_images != 0 {
+            let question = self.image_service.list_images(v1::ListImagesRequest::default());
+            self.images_asked = Some(tokio::spawn(question));
+        }
+        let Some(asked) = &mut self.images_asked else { return };
+        let Ok(answer) = tokio::time::timeout(IMAGES_WAIT, asked).await else { return };
+        self.images_asked = None;
+        match answer {
+            Ok(Ok(list)) => {
+                self.images_at = Some(Instant::now());
+                self.images = Some(list.images.into_iter().map(image).collect());
+            }
+            Ok(Err(error)) => debug!("images cannot be listed: {error}"),
+            Err(error) => debug!("listing images was given up: {error}"),
+        }
+    }
+}
+
+impl Drop for Gatherer {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.images_asked {
+            asked.abort();
+        }
+    }
+}
+
+fn observations(usage: &Usage) -> Observations {
+    let mut seen = Observations::new();
+    let mut add = |signal, observation| {
+        if let Some(observation) = observation {
+            seen.insert(signal, observation);
+        }
+    };
+    add(Signal::MemoryAvailable, usage.memory);
+    add(Signal::PidAvailable, usage.pids);
+    add(Signal::NodeFsAvailable, usage.node_fs.map(|fs| fs.bytes));
+    add(Signal::NodeFsInodesFree, usage.node_fs.and_then(|fs| fs.inodes));
+    add(Signal::ImageFsAvailable, usage.image_fs.map(|fs| fs.bytes));
+    add(Signal::ImageFsInodesFree, usage.image_fs.and_then(|fs| fs.inodes));
+    seen
+}
+
+fn image(image: v1::Image) -> ImageReport {
+    ImageReport { digests: image.repo_digests, tags: image.repo_tags, bytes: image.size }
+}
+
+fn report(info: &rubelet_cri::connect::RuntimeInfo) -> RuntimeReport {
+    RuntimeReport {
+        name: info.name.clone(),
+        version: info.version.clone(),
+        handlers: info
+            .handlers
+            .iter()
+            .map(|handler| HandlerReport {
+                name: handler.name.clone(),
+                recursive_read_only_mounts: handler.recursive_read_only_mounts,
+                user_namespaces: handler.user_namespaces,
+            })
+            .collect(),
+        supplemental_groups_policy: info.supplemental_groups_policy,
+        user_namespaces_host_network: info.user_namespaces_host_network,
+    }
+}
+
+/// The runtime's health as its monitor tells it.
+fn health(state: &RuntimeState, ready_ago: Option<Duration>) -> RuntimeHealth {
+    let Some(info) = &state.info else {
+        return RuntimeHealth { ready_ago, runtime: None, network: NetworkState::Unknown };
+    };
+    // A problem that is not the one in the last answer is that there was no answer; then silence is measured.
+    let answered = state.runtime_problem == info.conditions.runtime_problem;
+    RuntimeHealth {
+        ready_ago,
+        runtime: state.runtime_problem.as_deref().filter(|_| answered).map(unmet),
+        network: state
+            .network_problem
+            .as_deref()
+            .map_or(NetworkState::Ready, |text| NetworkState::NotReady(unmet(text))),
+    }
+}
+
+/// Takes the text of an unfulfilled condition apart again: `Reason: message`, either of which may be missing.
+fn unmet(text: &str) -> Unmet {
+    if text.ends_with("Ready is false") {
+        return Unmet::default();
+    }
+    match text.split_once(": ") {
+        Some((reason, message)) if !reason.contains(char::is_whitespace) => {
+            Unmet { reason: reason.to_owned(), message: message.to_owned() }
+        }
+        _ => Unmet { reason: String::new(), message: text.to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_taken_apart() {
+        let check = |text: &str, reason: &str, message: &str| {
+            assert_eq!(unmet(text), Unmet { reason: reason.into(), message: message.into() });
+        };
+        check("NetworkPluginNotReady: cni: not initialized", "NetworkPluginNotReady", "cni: not initialized");
+        check("RuntimeReady is false", "", "");
+        check("the runtime does not report NetworkReady", "", "the runtime does not report NetworkReady");
+        check("no reason: only text", "", "no reason: only text");
+    }
+}
