@@ -175,15 +175,17 @@ pub async fn bootstrap(params: &BootstrapParams) -> Result<(), BootstrapError> {
     }
 }
 
-/// `reuse_current` says that the key of the certificate in use may be used again, as upstream does.
+/// `reuse_current` says that the key of a certificate that is still good may be used again, as upstream does: when
+/// only the kubeconfig was lost, the request of that time is found and answers at once.
 async fn attempt(
     params: &BootstrapParams,
     store: &CertStore,
     reuse_current: bool,
 ) -> Result<(), AttemptError> {
     let (client, access) = (params.connect)().await.map_err(AttemptError::Connect)?;
+    let now = (params.now)();
     let key = store.blocking(move |store| match store.load() {
-        Ok(pair) if reuse_current => Ok(pair.key().clone()),
+        Ok(pair) if reuse_current && !pair.facts().validity.is_expired(now) => Ok(pair.key().clone()),
         _ => store.pending_key(),
     });
     let key = key.await.map_err(BootstrapError::Store)?;

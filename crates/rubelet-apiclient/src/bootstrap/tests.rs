@@ -220,7 +220,7 @@ async fn an_expired_certificate_is_replaced() {
     sleep(2 * HOUR).await;
     let reason = node.needed().unwrap();
     assert_eq!(reason, "the client certificate of the kubeconfig expired at 2026-01-01T01:00:03Z");
-    // The old request is still there and holds the old certificate: it takes a new key.
+    // The old request is still there and holds the old certificate: the node asks with a new key.
     bootstrap(&node.params).await.unwrap();
     assert_eq!((node.needed(), node.api.names().len()), (None, 2));
 }
