@@ -43,8 +43,9 @@ struct Name {
     under_way: bool,
     failures: u32,
     retry_at: Option<Instant>,
-    /// The last failure was that the server could not be reached.
-    blameless: bool,
+    /// The last failure was that the server could not be reached: a sign of life ends the pause, though not before
+    /// this.
+    hopes_from: Option<Instant>,
     /// What was last told of its failures.
     told: Option<String>,
     /// The static pod that was last tried: another one is not made to wait for its failures.
@@ -166,7 +167,8 @@ impl MirrorTask {
             let name = self.names.entry(key.clone()).or_default();
             let tried = pod_uid(subject(act));
             if name.tried.as_ref() != Some(&tried) {
-                (name.tried, name.failures, name.retry_at, name.told) = (Some(tried), 0, None, None);
+                (name.tried, name.failures, name.retry_at) = (Some(tried), 0, None);
+                (name.told, name.hopes_from) = (None, None);
             }
             let due = name.retry_at.is_none_or(|at| at <= now);
             if name.under_way || !due || self.requests.len() >= WIDEST {
@@ -201,8 +203,10 @@ impl MirrorTask {
 
     /// The watch works: who waited because the server was away need not any more.
     fn forgive(&mut self) {
-        for name in self.names.values_mut().filter(|name| name.blameless) {
-            (name.blameless, name.retry_at) = (false, None);
+        for name in self.names.values_mut() {
+            if let Some(from) = name.hopes_from {
+                name.retry_at = name.retry_at.map(|at| at.min(from));
+            }
         }
     }
 
@@ -239,9 +243,14 @@ impl MirrorTask {
 impl Name {
     fn fail(&mut self, key: &PodKey, asked: &Asked, trouble: &Trouble) {
         self.failures = self.failures.saturating_add(1);
-        self.blameless = matches!(trouble, Trouble::Unavailable { .. });
-        let pause = pause(RETRY_FIRST, RETRY_MAX, self.failures, &key.to_string());
-        self.retry_at = Some(Instant::now() + pause);
+        let now = Instant::now();
+        self.hopes_from = match trouble {
+            Trouble::Unavailable { retry_after, .. } => {
+                Some(now + RETRY_FIRST.max(retry_after.unwrap_or_default()))
+            }
+            _ => None,
+        };
+        self.retry_at = Some(now + pause(RETRY_FIRST, RETRY_MAX, self.failures, &key.to_string()));
         let message = match (asked, trouble) {
             // Most often the watch is late; only what stays is worth a word.
             (Asked::Create, Trouble::Conflict(_)) if self.failures < 3 => return,
@@ -297,3 +306,6 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

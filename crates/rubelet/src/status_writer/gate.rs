@@ -35,15 +35,23 @@ pub(super) struct Gate {
     failures: u32,
     /// While closed, when the next one may try.
     again: Option<Instant>,
-    /// The server asked for the pause: hints do not end it.
-    asked: bool,
+    /// A hint does not make it earlier than this: the first pause, or the one that the server asked for.
+    earliest: Option<Instant>,
     /// The pod whose request failed by itself last; two of them are everyone's problem.
     suspect: Option<PodUid>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { window: WIDEST, under_way: 0, epoch: 0, failures: 0, again: None, asked: false, suspect: None }
+        Self {
+            window: WIDEST,
+            under_way: 0,
+            epoch: 0,
+            failures: 0,
+            again: None,
+            earliest: None,
+            suspect: None,
+        }
     }
 }
 
@@ -88,7 +96,7 @@ impl Gate {
         self.under_way = 0;
         self.window = 1;
         self.failures = self.failures.saturating_add(1);
-        self.asked = retry_after.is_some();
+        self.earliest = Some(now + FIRST.max(retry_after.unwrap_or_default()));
         let pause = pause(FIRST, LONGEST, self.failures, "everyone");
         self.again = Some(now + pause.max(retry_after.unwrap_or_default()));
     }
@@ -105,11 +113,10 @@ impl Gate {
         everyone
     }
 
-    /// Something else shows that the server is there again: the next one may try at once.
+    /// Something else shows that the server is there again: the next one may try, unless one just did.
     pub(super) fn hint(&mut self, now: Instant) {
-        if let Some(again) = self.again.as_mut().filter(|_| !self.asked) {
-            *again = (*again).min(now);
-        }
+        let earliest = self.earliest.map_or(now, |earliest| earliest.max(now));
+        self.again = self.again.map(|again| again.min(earliest));
     }
 
     fn give_back(&mut self, ticket: Ticket) {
@@ -148,8 +155,9 @@ mod tests {
         let later = later + Duration::from_secs(60);
         let probe = gate.ticket(later).unwrap();
         gate.failed(probe, later, None);
-        assert!(gate.ticket(later).is_none());
         gate.hint(later);
+        assert!(gate.ticket(later).is_none());
+        let later = later + Duration::from_secs(1);
         let probe = gate.ticket(later).unwrap();
         assert!(gate.answered(probe));
         // Two, then four, then eight.

@@ -79,9 +79,10 @@ pub struct StatusWriter {
 }
 
 impl StatusWriter {
-    /// A writer that has not begun. It is the table's only reader of changes.
+    /// A writer that has not begun. It is the table's only reader of changes, from here on: what is removed before
+    /// is never heard of, so that it has to be made before workers are.
     pub fn new(table: PodTable, api: ApiPods, client: Client, clock: Clock) -> Self {
-        Self {
+        let mut writer = Self {
             table,
             api,
             client,
@@ -92,7 +93,9 @@ impl StatusWriter {
             flights: BTreeMap::new(),
             durations: Arc::default(),
             pending: watch::Sender::new(0),
-        }
+        };
+        writer.take_rows();
+        writer
     }
 
     /// How long statuses took to reach the API.
@@ -267,12 +270,13 @@ impl StatusWriter {
         let Some(entry) = self.entries.get_mut(&flight.uid) else { return };
         entry.under_way = false;
         entry.look = true;
-        entry.failures = 0;
-        entry.blameless = false;
         entry.retry_at = None;
+        if flight.request != Request::Read {
+            // Only that what failed was done ends the doubling.
+            (entry.failures, entry.blameless, entry.told) = (0, false, None);
+        }
         match (flight.request, answer) {
             (Request::Patch(_), Answer::Pod(copy)) => {
-                entry.told = None;
                 entry.written(flight.sent, copy, now, wall);
                 if let Some(since) = flight.since {
                     self.durations.observe(now.duration_since(since));
