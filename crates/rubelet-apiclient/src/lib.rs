@@ -18,7 +18,9 @@ pub mod csr;
 pub mod exec_plugin;
 pub mod identity;
 pub mod kubeconfig;
+pub mod objects;
 pub mod rate_limit;
+pub mod reflector;
 pub mod rotation;
 pub mod watch;
 

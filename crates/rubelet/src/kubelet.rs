@@ -16,21 +16,28 @@ use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_core::static_pod::NodeIdentity;
 use rubelet_cri::{CriClient, Deadlines, EndpointError, ImageService, RuntimeService};
 use rubelet_linux::facts::MachineFacts;
+use rubelet_linux::node_facts::NodeMachine;
+use rubelet_volumes::{ObjectReader, Tmpfs, TokenManager, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::control_plane::{AccessError, ApiServer, ControlPlane, Parts};
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{Event, EventRecorder};
 use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
+use crate::node_agent::{
+    MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe,
+};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::runtime_monitor::{self, RuntimeState};
+use crate::service_account_tokens::ApiTokens;
 use crate::services::{NodeSettings, Services};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
@@ -58,6 +65,9 @@ pub enum StartError {
     /// The root directory cannot be used.
     #[error("the root directory cannot be used")]
     RootDir(#[source] crate::fs_pool::FsError),
+    /// The way to the API server.
+    #[error(transparent)]
+    ApiServer(#[from] AccessError),
     /// A port cannot be served.
     #[error("{0}")]
     Port(String),
@@ -77,6 +87,10 @@ pub struct KubeletBuilder {
     clock: Option<Clock>,
     embedded: bool,
     machine: Option<MachineFacts>,
+    api: Option<ApiServer>,
+    node_flags: NodeFlags,
+    node_probe: Arc<dyn NodeProbe>,
+    node_machine: Option<NodeMachine>,
 }
 
 impl KubeletBuilder {
@@ -115,6 +129,21 @@ impl KubeletBuilder {
         self.machine = Some(facts);
         self
     }
+    /// The API server whose node this is; without one the agent is on its own.
+    pub fn api_server(mut self, server: ApiServer) -> Self {
+        self.api = Some(server);
+        self
+    }
+    /// What flags say about the Node object.
+    pub fn node_flags(mut self, flags: NodeFlags) -> Self {
+        self.node_flags = flags;
+        self
+    }
+    /// What the Node object says of the machine, and eyes of the caller's to look at it with.
+    pub fn node_machine(mut self, machine: NodeMachine, probe: Arc<dyn NodeProbe>) -> Self {
+        (self.node_machine, self.node_probe) = (Some(machine), probe);
+        self
+    }
     /// The caller gives pods through [`KubeletHandle::set_pods`]. Nothing is removed before it did so once.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -148,6 +177,10 @@ impl KubeletBuilder {
             ));
         }
         let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
+        let control_plane = match self.api {
+            Some(server) => Some(ControlPlane::prepare(server, &config, &name, &clock).await?),
+            None => None,
+        };
         let node =
             node_settings(&config, &machine, &name, self.node_ips, self.root_dir, self.container_logs_dir)?;
         let (runtime, images): RuntimeServices = match self.runtime {
@@ -167,6 +200,7 @@ impl KubeletBuilder {
             (!config.static_pod_path.is_empty()).then_some(SourceKind::File),
             (!config.static_pod_url.is_empty()).then_some(SourceKind::Http),
             self.embedded.then_some(SourceKind::Embedder),
+            control_plane.is_some().then_some(SourceKind::Api),
         ]
         .into_iter()
         .flatten()
@@ -178,6 +212,13 @@ impl KubeletBuilder {
         }
         let pods = PodConfig::new(sources);
         let table = PodTable::default();
+        let objects = control_plane.as_ref().map(ControlPlane::objects);
+        let reader = objects.clone().map(|objects| Arc::new(objects) as Arc<dyn ObjectReader>);
+        let tokens = control_plane.as_ref().map(|control| {
+            Arc::new(TokenManager::new(Arc::new(ApiTokens::new(control.connections().urgent))))
+        });
+        let tmpfs = if clock.is_simulated() { Tmpfs::PlainDirectory } else { Tmpfs::Mount };
+        let image_service = images.clone();
         let services = Arc::new(Services {
             clock: clock.clone(),
             runtime: runtime.clone(),
@@ -190,18 +231,47 @@ impl KubeletBuilder {
                 config.user_namespaces.as_ref().and_then(|u| u.ids_per_pod),
             ),
             fs: fs.clone(),
+            volumes: Volumes::new(fs.clone(), reader, tokens).with_tmpfs(tmpfs),
+            api: objects,
             table: table.clone(),
-            runtime_state,
+            runtime_state: runtime_state.clone(),
             node,
         });
         let (beat, heartbeat) = watch::channel(Instant::now());
         let health =
             Health { heartbeat, limit: (config.sync_frequency.to_std() * 2).max(Duration::from_secs(300)) };
+        let (own_node, own_node_view) = watch::channel(None);
+        let node_agent = match &control_plane {
+            None => None,
+            Some(control) => {
+                let settings =
+                    NodeAgentSettings::new(&config, &self.node_flags, &name, services.node.root_dir.clone())
+                        .map_err(|problem| StartError::Setting(crate::logging::chain(&problem)))?;
+                Some(NodeAgent::new(NodeAgentParams {
+                    settings,
+                    machine: self.node_machine.unwrap_or_else(rubelet_linux::node_facts::machine),
+                    probe: self.node_probe,
+                    fs: fs.clone(),
+                    client: control.connections().heartbeats,
+                    close_connections: control.close_connections(),
+                    watched: own_node_view,
+                    runtime_state,
+                    runtime: runtime.clone(),
+                    images: image_service,
+                    clock: clock.clone(),
+                    events: events.clone(),
+                }))
+            }
+        };
+        let (node_agent, node_view) = match node_agent {
+            Some((agent, view)) => (Some(agent), view),
+            None => (None, NodeView::default()),
+        };
         let sync_loop = SyncLoop::new(
             services.clone(),
             pods.watch(),
             admission_facts(&config, &machine, &services.node),
-            NodeView::default(),
+            node_view.clone(),
             loaded.records,
             beat,
         );
@@ -209,7 +279,7 @@ impl KubeletBuilder {
         let mut kubelet = Kubelet {
             handle: KubeletHandle {
                 table: table.clone(),
-                events,
+                events: events.clone(),
                 pods: pods.clone(),
                 node_name: name.clone(),
             },
@@ -235,10 +305,25 @@ impl KubeletBuilder {
                 config.static_pod_url_header.0.clone(),
                 config.http_check_frequency.to_std(),
                 identity,
-                clock,
-                pods,
+                clock.clone(),
+                pods.clone(),
             );
             kubelet.tasks.spawn(source.run());
+        }
+        if let (Some(control), Some(node_agent)) = (control_plane, node_agent) {
+            let desired = pods.watch();
+            let parts = Parts {
+                config,
+                pods,
+                desired,
+                table,
+                events,
+                clock,
+                node_agent,
+                node_view,
+                own_node,
+            };
+            kubelet.tasks.spawn(control.run(parts));
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), state_writer));
         kubelet.tasks.spawn(async move { pleg.run().await });
@@ -276,6 +361,10 @@ impl Kubelet {
             clock: None,
             embedded: false,
             machine: None,
+            api: None,
+            node_flags: NodeFlags::default(),
+            node_probe: Arc::new(MachineProbe),
+            node_machine: None,
         }
     }
 

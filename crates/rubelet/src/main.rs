@@ -2,12 +2,15 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rubelet::control_plane::{ApiFiles, ApiServer};
 use rubelet::logging::{self, LogFormat, chain};
+use rubelet::node_agent::NodeFlags;
 use rubelet::{Kubelet, notify};
-use rubelet_config::{KUBERNETES_VERSION, Loaded, Outcome};
+use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -81,6 +84,10 @@ async fn run(loaded: Loaded) -> ExitCode {
     }
     let ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     let ips = if ips.is_empty() { rubelet_linux::facts::default_route_ips() } else { ips };
+    builder = builder.node_flags(NodeFlags::from(&flags));
+    if let Some(server) = api_server(&flags) {
+        builder = builder.api_server(server);
+    }
     let kubelet = match builder.node_ips(ips).build().await {
         Ok(kubelet) => kubelet,
         Err(problem) => {
@@ -108,6 +115,17 @@ async fn run(loaded: Loaded) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The way to the API server, if the flags name one.
+fn api_server(flags: &KubeletFlags) -> Option<ApiServer> {
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let files = ApiFiles {
+        kubeconfig: path(&flags.kubeconfig)?,
+        bootstrap_kubeconfig: path(&flags.bootstrap_kubeconfig),
+        cert_dir: PathBuf::from(&flags.cert_dir),
+    };
+    Some(ApiServer::Files(files))
 }
 
 /// Gives memory that is not used any more back from time to time; never ends.

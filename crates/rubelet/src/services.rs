@@ -11,8 +11,10 @@ use rubelet_core::backoff::BackoffPolicy;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupRoot, ResourceFacts};
 use rubelet_cri::RuntimeService;
+use rubelet_volumes::Volumes;
 use tokio::sync::watch;
 
+use crate::api_objects::ApiObjects;
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
@@ -76,6 +78,10 @@ pub struct Services {
     pub journal: Journal,
     /// File system work.
     pub fs: FsPool,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// Objects of the API; `None` on a node without one.
+    pub api: Option<ApiObjects>,
     /// ID ranges of pods with user namespaces.
     pub user_namespaces: UserNamespaces,
     /// What is published.

@@ -3,9 +3,10 @@
 //! mounted is left alone and named.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rubelet_core::ids::PodUid;
+use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use tracing::{info, warn};
 
 use crate::pod_dirs;
@@ -42,6 +43,10 @@ fn is_known(services: &Services, known: &BTreeSet<PodUid>, uid: &PodUid) -> bool
 
 async fn remove_pod(services: &Services, uid: &PodUid) {
     let dir = services.node.root_dir.join("pods").join(uid.as_str());
+    if let Err(problem) = remove_volumes(services, uid, &dir).await {
+        warn!(%uid, "the volumes of a pod that is gone stay: {problem}");
+        return;
+    }
     let volumes = dir.join("volumes");
     let foreign = services
         .fs
@@ -58,11 +63,28 @@ async fn remove_pod(services: &Services, uid: &PodUid) {
     }
 }
 
-/// Volumes of other kinds than emptyDir.
-fn foreign_volumes(volumes: &std::path::Path) -> Vec<PathBuf> {
+/// Takes away volumes this agent made, on proof that nothing of the pod runs: the runtime is asked again.
+async fn remove_volumes(services: &Services, uid: &PodUid, dir: &Path) -> Result<(), String> {
+    let observed = services.pleg.observe(uid).await.map_err(|error| crate::logging::chain(&error))?;
+    services.pleg.forget(uid);
+    let ended = PodState::Terminated { cause: TerminationCause::Orphan };
+    let (_, effects) = step(&ended, Input::Observed(&observed), services.clock.now());
+    let proof = effects.into_iter().find_map(|effect| match effect {
+        Effect::CleanUp(proof) => Some(proof),
+        _ => None,
+    });
+    match proof {
+        Some(proof) => {
+            services.volumes.tear_down(&proof, dir).await.map_err(|error| crate::logging::chain(&error))
+        }
+        None => Err("something of it runs".to_owned()),
+    }
+}
+
+/// Volumes that something else made.
+fn foreign_volumes(volumes: &Path) -> Vec<PathBuf> {
     let plugins = std::fs::read_dir(volumes).into_iter().flatten().flatten();
     plugins
-        .filter(|plugin| plugin.file_name() != "kubernetes.io~empty-dir")
         .filter(|plugin| std::fs::read_dir(plugin.path()).is_ok_and(|mut entries| entries.next().is_some()))
         .map(|plugin| plugin.path())
         .collect()

@@ -93,7 +93,15 @@ impl ApiSource {
                 self.take_bad(object);
                 self.publish_desired();
             }
-            Update::Problem(problem) => warn!("pods cannot be watched, what runs goes on: {problem}"),
+            Update::BadDeleted(object) => {
+                self.bad.remove(&object.uid);
+                let uid = PodUid::from(object.uid);
+                self.held.remove(&uid);
+                self.desired.remove(&uid);
+                self.publish_desired();
+                self.publish_view();
+            }
+            Update::Problem(problem) => warn!("{problem}; what runs goes on"),
             Update::Recovered => info!("pods are watched again"),
         }
     }
@@ -183,7 +191,7 @@ mod tests {
             namespace: "default".into(),
             name: uid.into(),
             uid: uid.into(),
-            resource_version: "9".into(),
+            resource_version: Some("9".into()),
             error: "spec.containers: expected a list".into(),
         }
     }

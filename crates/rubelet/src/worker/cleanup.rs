@@ -13,7 +13,7 @@ use rubelet_cri::v1;
 use tracing::warn;
 
 use super::{Pause, PodWorker, kill};
-use crate::{pod_dirs, volumes};
+use crate::pod_dirs;
 
 impl PodWorker {
     pub(super) async fn clean_up(&mut self) -> Pause {
@@ -52,7 +52,7 @@ impl PodWorker {
         // Names that are no path never got a directory of ours.
         let paths = self.paths().ok();
         if let Some(paths) = &paths
-            && let Err(error) = volumes::tear_down(&self.services.fs, &proof, &paths.dir).await
+            && let Err(error) = self.services.volumes.tear_down(&proof, &paths.dir).await
         {
             let chain = crate::logging::chain(&error);
             self.services.events.warning(
@@ -61,6 +61,9 @@ impl PodWorker {
                 format!("Pod waits for its volumes: {chain}"),
             );
             return self.pause_after_failure();
+        }
+        if let Some(api) = &self.services.api {
+            api.release(&self.uid);
         }
         self.remove_cgroup().await;
         if let Some(pod) = self.pod.clone()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use rubelet_core::admission::is_static_pod;
 use rubelet_core::dns::{self, DnsFacts, DnsSettings};
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::env::{self, EnvError, EnvObjects, Missing};
@@ -29,7 +30,7 @@ use super::sync::host_network;
 use crate::images::PresentImage;
 use crate::pod_dirs;
 use crate::services::Services;
-use crate::volumes::VolumePaths;
+use rubelet_volumes::VolumePaths;
 
 /// Longest environment file.
 const ENV_FILE_BYTES: u64 = 1024 * 1024;
@@ -84,7 +85,7 @@ impl PodWorker {
         attempt: u32,
     ) -> Result<(v1::PodSandboxConfig, String), String> {
         let services = &self.services;
-        let handler = runtime_handler(pod)?;
+        let handler = self.runtime_handler(pod).await?;
         let dns = self.dns(pod).await?;
         let paths = self.paths().map_err(|error| error.to_string())?;
         let security = self.security_facts(pod, &handler).await?;
@@ -114,7 +115,7 @@ impl PodWorker {
     ) -> Result<(v1::ContainerConfig, v1::PodSandboxConfig), StartError> {
         let services = &self.services;
         let sandbox_config = instance.sandbox_config.clone();
-        let handler = runtime_handler(pod).map_err(|problem| failed(TranslateError::REASON, problem))?;
+        let handler = self.runtime_handler(pod).await.map_err(|p| failed(TranslateError::REASON, p))?;
         let node_ips: Vec<String> = services.node.ips.iter().map(ToString::to_string).collect();
         let pod_ips = if host_network(pod) { node_ips.clone() } else { instance.sandbox.ips.clone() };
         let downward = DownwardFacts {
@@ -122,8 +123,9 @@ impl PodWorker {
             pod_ips: pod_ips.clone(),
             node_allocatable: services.node.allocatable.clone(),
         };
-        let objects = self.env_objects(container, instance.volumes).await;
-        let env = env::make_env(pod, container, &objects, &BTreeMap::new(), &downward)
+        let objects = self.env_objects(pod, container, instance.volumes).await;
+        let services_env = self.service_env(pod).await?;
+        let env = env::make_env(pod, container, &objects, &services_env, &downward)
             .map_err(|error| failed(EnvError::REASON, crate::logging::chain(&error)))?;
         let features = services.runtime_state.borrow().handler(&handler).cloned();
         let recursive = features.is_some_and(|features| features.recursive_read_only_mounts);
@@ -132,7 +134,7 @@ impl PodWorker {
             .iter()
             .map(|(name, volume)| {
                 let source =
-                    MountSource { path: volume.path.clone(), read_only: false, relabel: volume.ours };
+                    MountSource { path: volume.path.clone(), read_only: volume.read_only, relabel: volume.ours };
                 (name.clone(), source)
             })
             .collect();
@@ -175,11 +177,17 @@ impl PodWorker {
         Ok((config, sandbox_config))
     }
 
-    /// Reads the files that the environment refers to. ConfigMaps and Secrets live in the API, which this version
-    /// is not connected to.
-    async fn env_objects(&self, container: &Container, volumes: &VolumePaths) -> EnvObjects {
-        let mut objects = EnvObjects::default();
-        for (volume, path) in env::env_references(container).files {
+    /// Reads the objects and files that the environment refers to.
+    async fn env_objects(&self, pod: &Pod, container: &Container, volumes: &VolumePaths) -> EnvObjects {
+        let wanted = env::env_references(container);
+        let mut objects = match &self.services.api {
+            Some(api) => {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                api.env_objects(namespace, &wanted).await
+            }
+            None => EnvObjects::default(),
+        };
+        for (volume, path) in wanted.files {
             let Some(root) = volumes.get(&volume).map(|ready| ready.path.clone()) else { continue };
             let relative = PathBuf::from(&path);
             let read = self.services.fs.run(format!("read {path} of volume {volume}"), move || {
@@ -194,6 +202,26 @@ impl PodWorker {
             objects.files.insert((volume, path), text);
         }
         objects
+    }
+
+    /// The variables that tell of Services. Pods that do not come from the API need not wait for it: they are told
+    /// of what is known.
+    async fn service_env(&self, pod: &Pod) -> Result<BTreeMap<String, String>, StartError> {
+        match &self.services.api {
+            Some(api) if !is_static_pod(pod) => {
+                api.service_env(pod).await.map_err(|error| failed(EnvError::REASON, error.to_string()))
+            }
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// The runtime handler of a pod.
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        if let Some(api) = self.services.api.as_ref().filter(|_| !is_static_pod(pod)) {
+            return api.runtime_handler(pod).await.map_err(|error| error.to_string());
+        }
+        // Without an API the class's name is taken for the handler's, which is what most classes say.
+        Ok(pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default())
     }
 
     /// The mounts the agent adds: hosts file and termination message, each unless the container has its own.
@@ -293,20 +321,6 @@ async fn node_dns(services: &Services) -> Result<Option<DnsSettings>, String> {
     match dns::parse_resolv_conf(&text) {
         Ok(settings) => Ok(Some(settings)),
         Err(error) => Err(format!("{path}: {error}")),
-    }
-}
-
-/// The runtime handler of a pod. RuntimeClass objects live in the API, which this version is not connected to.
-fn runtime_handler(pod: &Pod) -> Result<String, String> {
-    match pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.runtime_class_name.as_deref())
-        .filter(|name| !name.is_empty())
-    {
-        None => Ok(String::new()),
-        // Without an API the class's name is taken for the handler's, which is what most classes say.
-        Some(name) => Ok(name.to_owned()),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Inputs {
     pub predecessor_gone: bool,
     /// Something may have changed in the runtime.
     pub poked: bool,
+    /// An object that the pod refers to has changed.
+    pub refresh: bool,
 }
 
 /// A wish to end the pod.
@@ -58,6 +60,11 @@ impl Mailbox {
     /// Look at the pod now.
     pub fn poke(&self) {
         self.put(|inputs| inputs.poked = true);
+    }
+
+    /// An object that the pod refers to has changed: what was made from it is made anew.
+    pub fn refresh(&self) {
+        self.put(|inputs| inputs.refresh = true);
     }
 
     /// The predecessor with the same namespace and name has finished.
@@ -104,7 +111,11 @@ impl Mailbox {
     /// Whether nothing waits to be taken.
     pub fn is_empty(&self) -> bool {
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.pod.is_none() && slot.terminate.is_none() && !slot.predecessor_gone && !slot.poked
+        slot.pod.is_none()
+            && slot.terminate.is_none()
+            && !slot.predecessor_gone
+            && !slot.poked
+            && !slot.refresh
     }
 
     /// Whether a wish with a shorter grace than this one waits to be taken.

@@ -96,6 +96,10 @@ pub struct PodWorker {
     /// When the runtime was last read, if nothing was to be done then and nothing but a hint or an input changes
     /// that.
     at_rest: Option<Instant>,
+    /// The volumes are to be made ready again although nothing is to be started: something they show may have changed.
+    volumes_due: bool,
+    /// When they are to be looked at again at the latest: a token is due, or one of them is behind.
+    volumes_at: Option<jiff::Timestamp>,
     /// The plan that was carried out last, while there is something to do.
     last_plan: Option<PodPlan>,
     kill_memory: KillMemory,
@@ -125,6 +129,8 @@ impl PodWorker {
             prefetched: BTreeMap::new(),
             sandbox_config: None,
             at_rest: None,
+            volumes_due: false,
+            volumes_at: None,
             last_plan: None,
             kill_memory: KillMemory::default(),
             retry: RETRY_FIRST,
@@ -136,6 +142,7 @@ impl PodWorker {
     /// Works until the pod is finished. Dropping the future at any await leaves containers as they are.
     pub async fn run(mut self) -> WorkerExit {
         self.publish_row();
+        self.hold_objects();
         loop {
             self.absorb();
             let pause = match &self.state {
@@ -204,9 +211,13 @@ impl PodWorker {
         if inputs.poked {
             self.fresh = None;
         }
+        self.volumes_due |= inputs.refresh;
         if let Some(pod) = inputs.pod {
             self.pod = Some(pod);
             self.publish_row();
+            self.hold_objects();
+            // Labels and annotations are shown by downward API volumes.
+            self.volumes_due = true;
         }
         if inputs.predecessor_gone {
             self.apply(Input::PredecessorGone);
@@ -214,6 +225,13 @@ impl PodWorker {
         if let Some(wish) = inputs.terminate {
             let grace = wish.grace.unwrap_or_else(|| self.own_grace());
             self.apply(Input::Terminate { cause: wish.cause, grace });
+        }
+    }
+
+    /// Has what the pod refers to in the API kept at hand.
+    fn hold_objects(&self) {
+        if let (Some(api), Some(pod)) = (&self.services.api, &self.pod) {
+            api.hold(&self.uid, pod);
         }
     }
 

@@ -22,7 +22,7 @@ use super::sync::{Stop, container_of};
 use super::{PodWorker, kill};
 use crate::images::{Background, Found, PresentImage, PullAnswer};
 use crate::pod_dirs;
-use crate::volumes::VolumePaths;
+use rubelet_volumes::VolumePaths;
 
 /// How long what was found early may wait to be used.
 const PREFETCH_FRESH: Duration = Duration::from_secs(60);

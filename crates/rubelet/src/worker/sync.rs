@@ -8,6 +8,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
+use rubelet_core::downward::DownwardFacts;
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
 use rubelet_core::lifecycle::Input;
 use rubelet_core::observed::ObservedPod;
@@ -15,12 +16,15 @@ use rubelet_core::phase::Phase;
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
 use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
+use rubelet_volumes::{VolumeError, VolumeFacts, VolumePaths};
 use tokio::time::Instant;
 
 use super::start::Started;
 use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
-use crate::volumes::VolumePaths;
-use crate::{pod_dirs, volumes};
+use crate::pod_dirs;
+
+/// Pause before volumes that could not be brought up to date are tried again.
+const VOLUMES_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Why a sync stopped before its plan was carried out.
 pub(super) enum Stop {
@@ -39,6 +43,7 @@ impl PodWorker {
         let Some(pod) = self.pod.clone() else { return Pause::UntilInput };
         // The regular look at a pod at rest costs nothing while full lists show that nothing has changed.
         if let Some(at_rest) = self.at_rest
+            && !self.volumes_are_due()
             && self.services.pleg.confirms(&self.uid, at_rest)
         {
             return self.until_next(&PodPlan::default());
@@ -74,6 +79,9 @@ impl PodWorker {
         if plan.pod_done || Phase::of(&generated).is_some_and(Phase::is_terminal) {
             self.apply(Input::PodDone { grace: self.own_grace() });
             return Pause::No;
+        }
+        if plan.create_sandbox.is_none() && plan.start.is_empty() && self.volumes_are_due() {
+            self.refresh_volumes(&pod, &observed).await;
         }
         if plan.is_empty() {
             self.retry = RETRY_FIRST;
@@ -132,8 +140,9 @@ impl PodWorker {
             self.uid.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let resync = self.services.node.sync_frequency.mul_f64(1.0 + f64::from(spread % 512) / 1024.0);
         let deadline = self.deadline().map(|at| clock.until(at));
+        let volumes = self.volumes_at.map(|at| clock.until(at));
         let back_offs = plan.backing_off.iter().map(|waiting| clock.until(waiting.until));
-        let next = back_offs.chain(deadline).chain([resync]).min().unwrap_or(resync);
+        let next = back_offs.chain(deadline).chain(volumes).chain([resync]).min().unwrap_or(resync);
         // A timer that fires a hair early would find the time not come and spin; a millisecond is enough.
         Pause::For(next + Duration::from_millis(1))
     }
@@ -300,17 +309,47 @@ impl PodWorker {
             );
             return Err(Stop::Failed);
         }
-        match volumes::set_up(&self.services.fs, pod, &dir).await {
-            Ok(paths) => Ok(paths),
-            Err(error) => {
-                let chain = crate::logging::chain(&error);
-                self.services.events.warning(
-                    &self.subject,
-                    "FailedMount",
-                    format!("MountVolume.SetUp failed: {chain}"),
-                );
+        let now = self.services.clock.now();
+        let downward = DownwardFacts {
+            host_ips: self.services.node.ips.iter().map(ToString::to_string).collect(),
+            pod_ips: vec![],
+            node_allocatable: self.services.node.allocatable.clone(),
+        };
+        // What changes from here on is news again.
+        self.volumes_due = false;
+        match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, now }).await {
+            Ok(mounted) => {
+                self.volumes_at = mounted.refresh_at;
+                self.tell_volumes(&mounted.behind);
+                Ok(mounted.paths)
+            }
+            Err(errors) => {
+                self.tell_volumes(&errors.0);
                 Err(Stop::Failed)
             }
+        }
+    }
+
+    fn tell_volumes(&self, problems: &[VolumeError]) {
+        for problem in problems {
+            self.services.events.warning(&self.subject, "FailedMount", problem.event_message());
+        }
+    }
+
+    /// Whether what volumes show may be out of date.
+    fn volumes_are_due(&self) -> bool {
+        self.volumes_due || self.volumes_at.is_some_and(|at| at <= self.services.clock.now())
+    }
+
+    /// Brings the volumes of running containers up to date; what fails is told and tried again.
+    async fn refresh_volumes(&mut self, pod: &Pod, observed: &ObservedPod) {
+        self.volumes_due = false;
+        if !observed.may_run() {
+            return;
+        }
+        if self.prepare_volumes(pod).await.is_err() {
+            let again = self.services.clock.now().checked_add(VOLUMES_RETRY);
+            self.volumes_at = again.ok();
         }
     }
 
