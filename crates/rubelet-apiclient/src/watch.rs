@@ -15,6 +15,8 @@ mod machine;
 mod transport;
 
 #[cfg(test)]
+mod convergence_tests;
+#[cfg(test)]
 mod script_tests;
 
 use std::convert::Infallible;
