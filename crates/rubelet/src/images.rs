@@ -1,14 +1,15 @@
-//! Images: says whether one is there and pulls it. Pulls of one image are one pull however many pods wait,
-//! they run in parallel behind a limiter, and they outlive the pod that asked, as upstream's do. Whether to
-//! pull is decided by `rubelet_core::image`; back-off is kept by the pod's worker.
+//! Images: says whether one is there and pulls it. Pulls of one image with the same credentials are one pull
+//! however many pods wait, they run in parallel behind a limiter, and they outlive the pod that asked, as
+//! upstream's do. Whether to pull is decided by `rubelet_core::image`; credentials come from
+//! `PullCredentials`; back-off is kept by the pod's worker.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use rubelet_cri::{CriError, ImageService, v1};
+use rubelet_cri::{CriError, CriErrorKind, ImageService, v1};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +26,35 @@ pub struct PullLimits {
     pub qps: f64,
     /// Pulls at once on top of `qps` (`registryBurst`).
     pub burst: u32,
+}
+
+/// Looks credentials up, when it is certain that they are needed.
+pub type CredentialLookup = BoxFuture<'static, Vec<v1::AuthConfig>>;
+
+/// What to pull, for whom and with what.
+#[derive(Default)]
+pub struct PullRequest {
+    /// The image, with its default tag.
+    pub image: String,
+    /// Annotations of the pod: runtimes may look at them.
+    pub annotations: BTreeMap<String, String>,
+    /// The sandbox the image is for. Where pulls are merged it is the first one's.
+    pub sandbox: Option<v1::PodSandboxConfig>,
+    /// Credentials, tried one after the other until one works. None at all: pulled without.
+    pub credentials: Option<CredentialLookup>,
+}
+
+impl From<&String> for PullRequest {
+    fn from(image: &String) -> Self {
+        Self::from(image.as_str())
+    }
+}
+
+impl From<&str> for PullRequest {
+    /// A pull without credentials.
+    fn from(image: &str) -> Self {
+        Self { image: image.to_owned(), ..Self::default() }
+    }
 }
 
 /// An image that is there.
@@ -61,7 +91,7 @@ impl PullAnswer {
     /// What the runtime said.
     pub async fn get(self) -> Result<Pulled, CriError> {
         self.0.await.unwrap_or_else(|_| {
-            Err(CriError::new("PullImage", rubelet_cri::CriErrorKind::Canceled, "the agent is stopping"))
+            Err(CriError::new("PullImage", CriErrorKind::Canceled, "the agent is stopping"))
         })
     }
 }
@@ -85,6 +115,9 @@ impl Background {
     }
 }
 
+/// In the order to try.
+type Credentials = Arc<[v1::AuthConfig]>;
+
 type Pull = Shared<BoxFuture<'static, Result<Pulled, CriError>>>;
 
 /// Handle; cheap to clone. Dropping the last one gives up the pulls under way.
@@ -97,7 +130,8 @@ struct Inner {
     service: Arc<dyn ImageService>,
     places: Arc<Semaphore>,
     rate: Mutex<Rate>,
-    under_way: Mutex<BTreeMap<String, Pull>>,
+    /// By image; those with other credentials are other pulls.
+    under_way: Mutex<BTreeMap<String, Vec<(Credentials, Pull)>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -154,86 +188,180 @@ impl ImageManager {
     }
 
     /// Pulls an image, or joins the pull of it that is under way. The answer may be dropped: the pull goes on.
-    pub fn pull(&self, image: &str) -> PullAnswer {
-        let pull = self.join_pull(image);
+    pub fn pull(&self, request: impl Into<PullRequest>) -> PullAnswer {
+        let request = request.into();
         let (done, answer) = oneshot::channel();
-        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        let weak = Arc::downgrade(&self.inner);
+        let asked = Instant::now();
+        // Without credentials to look up, a pull that is under way is joined at once.
+        let begun = request.credentials.is_none().then(|| self.join_pull(&request, Vec::new(), asked));
+        self.spawn(async move {
+            let pull = match begun {
+                Some(pull) => pull,
+                None => match join_with_credentials(&weak, request, asked).await {
+                    Some(pull) => pull,
+                    None => return,
+                },
+            };
             let _ = done.send(pull.await);
         });
         PullAnswer(answer)
     }
 
     /// Looks an image up in the background and pulls it if it is missing; `on_pull` is called before a pull begins
-    /// and may forbid it. The answer may be dropped.
-    pub fn find_or_pull(&self, image: &str, on_pull: impl FnOnce() -> bool + Send + 'static) -> Background {
+    /// and may forbid it. Credentials are looked up only for a pull. The answer may be dropped.
+    pub fn find_or_pull(
+        &self,
+        request: impl Into<PullRequest>,
+        on_pull: impl FnOnce() -> bool + Send + 'static,
+    ) -> Background {
+        let request = request.into();
         let (done, answer) = oneshot::channel();
-        let (weak, name) = (Arc::downgrade(&self.inner), image.to_owned());
+        let weak = Arc::downgrade(&self.inner);
         let service = self.inner.service.clone();
-        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            let found = match find(&*service, &name).await {
+        self.spawn(async move {
+            let found = match find(&*service, &request.image).await {
                 Ok(Some(image)) => Some(Found::Present(image)),
                 // Whoever needs it asks again and hears the error.
                 Err(_) => None,
-                Ok(None) => match weak.upgrade().filter(|_| on_pull()) {
-                    Some(inner) => {
-                        let pull = Self { inner }.join_pull(&name);
-                        Some(Found::Pulled(pull.await))
-                    }
+                Ok(None) if on_pull() => match join_with_credentials(&weak, request, Instant::now()).await {
+                    Some(pull) => Some(Found::Pulled(pull.await)),
                     None => None,
                 },
+                Ok(None) => None,
             };
             let _ = done.send(found);
         });
         Background(answer)
     }
 
-    fn join_pull(&self, image: &str) -> Pull {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn join_pull(&self, request: &PullRequest, credentials: Vec<v1::AuthConfig>, asked: Instant) -> Pull {
         let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pull) = under_way.get(image) {
+        let same_image = under_way.entry(request.image.clone()).or_default();
+        if let Some((_, pull)) = same_image.iter().find(|(with, _)| **with == *credentials) {
             return pull.clone();
         }
+        let credentials: Credentials = credentials.into();
         let inner = Arc::downgrade(&self.inner);
         let (service, places) = (self.inner.service.clone(), self.inner.places.clone());
-        let name = image.to_owned();
+        let image = v1::ImageSpec {
+            image: request.image.clone(),
+            annotations: request.annotations.clone(),
+            ..Default::default()
+        };
+        let (with, sandbox) = (credentials.clone(), request.sandbox.clone());
         let pull = async move {
-            let asked = Instant::now();
             let place = places.acquire_owned().await;
             let began = Instant::now();
-            let result = pull_and_find(&*service, &name).await;
+            let name = image.image.clone();
+            let result = pull_and_find(&*service, image, &with, sandbox).await;
             drop(place);
             if let Some(inner) = inner.upgrade() {
-                inner.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                inner.forget(&name, &with);
             }
             result.map(|image| Pulled { image, took: began.elapsed(), waited: asked.elapsed() })
         }
         .boxed()
         .shared();
-        under_way.insert(image.to_owned(), pull.clone());
+        same_image.push((credentials, pull.clone()));
         pull
     }
 }
 
-async fn pull_and_find(service: &dyn ImageService, image: &str) -> Result<PresentImage, CriError> {
-    let request = v1::PullImageRequest {
-        image: Some(v1::ImageSpec { image: image.to_owned(), ..Default::default() }),
-        ..Default::default()
+impl Inner {
+    /// The pull of an image with these credentials has ended.
+    fn forget(&self, image: &str, credentials: &Credentials) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same_image) = under_way.get_mut(image) {
+            same_image.retain(|(with, _)| with != credentials);
+            if same_image.is_empty() {
+                under_way.remove(image);
+            }
+        }
+    }
+}
+
+/// Looks the credentials up, then pulls or joins; `None` when the manager is gone by then.
+async fn join_with_credentials(
+    manager: &Weak<Inner>,
+    mut request: PullRequest,
+    asked: Instant,
+) -> Option<Pull> {
+    let credentials = match request.credentials.take() {
+        Some(lookup) => lookup.await,
+        None => Vec::new(),
     };
-    let answer = service.pull_image(request, PULL_LIMIT).await?;
-    match find(service, image).await? {
+    let inner = manager.upgrade()?;
+    Some(ImageManager { inner }.join_pull(&request, credentials, asked))
+}
+
+async fn pull_and_find(
+    service: &dyn ImageService,
+    image: v1::ImageSpec,
+    credentials: &[v1::AuthConfig],
+    sandbox: Option<v1::PodSandboxConfig>,
+) -> Result<PresentImage, CriError> {
+    let name = image.image.clone();
+    let reference = pull_with(service, image, credentials, sandbox).await?;
+    match find(service, &name).await? {
         Some(found) => Ok(found),
         // The name may have moved on since: the pulled reference itself still names the image.
-        None => find(service, &answer.image_ref).await?.ok_or_else(|| {
+        None => find(service, &reference).await?.ok_or_else(|| {
             CriError::new(
                 "PullImage",
-                rubelet_cri::CriErrorKind::Unknown,
-                format!("the image was pulled as {} and is not there", answer.image_ref),
+                CriErrorKind::Unknown,
+                format!("the image was pulled as {reference} and is not there"),
             )
         }),
     }
+}
+
+/// Tries one credential after the other until one works; the reference of what was pulled.
+async fn pull_with(
+    service: &dyn ImageService,
+    image: v1::ImageSpec,
+    credentials: &[v1::AuthConfig],
+    sandbox: Option<v1::PodSandboxConfig>,
+) -> Result<String, CriError> {
+    let mut request = v1::PullImageRequest { image: Some(image), auth: None, sandbox_config: sandbox };
+    if credentials.is_empty() {
+        return Ok(service.pull_image(request, PULL_LIMIT).await?.image_ref);
+    }
+    let mut errors: Vec<CriError> = Vec::new();
+    for auth in credentials {
+        request.auth = Some(auth.clone());
+        match service.pull_image(request.clone(), PULL_LIMIT).await {
+            Ok(answer) => return Ok(answer.image_ref),
+            // Other credentials do not bring the runtime back.
+            Err(error) if error.kind == CriErrorKind::Unreachable => return Err(error),
+            Err(error) => errors.push(error),
+        }
+    }
+    Err(all_of(errors))
+}
+
+/// One error for several, each message once, in brackets as upstream's aggregates are.
+fn all_of(errors: Vec<CriError>) -> CriError {
+    let mut messages: Vec<&str> = Vec::new();
+    for error in &errors {
+        if !messages.contains(&error.message.as_str()) {
+            messages.push(&error.message);
+        }
+    }
+    let joined = (messages.len() > 1).then(|| format!("[{}]", messages.join(", ")));
+    let last = errors.into_iter().next_back();
+    let mut error = last
+        .unwrap_or_else(|| CriError::new("PullImage", CriErrorKind::Unknown, "no credentials were tried"));
+    if let Some(joined) = joined {
+        error.message = joined;
+    }
+    error
 }
 
 async fn find(service: &dyn ImageService, image: &str) -> Result<Option<PresentImage>, CriError> {
@@ -249,3 +377,6 @@ async fn find(service: &dyn ImageService, image: &str) -> Result<Option<PresentI
         size: image.size,
     }))
 }
+
+#[cfg(test)]
+mod tests;
