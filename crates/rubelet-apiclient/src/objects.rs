@@ -9,6 +9,8 @@
 //! - `keeper`: the task that watches one object while a pod needs it
 //! - `fetch`: one GET, for what no watch can answer now
 
+#[cfg(test)]
+mod convergence_tests;
 mod entry;
 mod fetch;
 mod keeper;

@@ -15,7 +15,7 @@ mod machine;
 mod transport;
 
 #[cfg(test)]
-mod convergence_tests;
+pub(crate) mod convergence_tests;
 #[cfg(test)]
 mod script_tests;
 

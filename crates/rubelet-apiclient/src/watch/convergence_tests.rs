@@ -14,9 +14,9 @@ use tokio::sync::watch as level;
 
 use super::*;
 
-/// One thing that happens to the server.
+/// One thing that happens to the server and its six ConfigMaps.
 #[derive(Clone, Debug)]
-enum Happening {
+pub(crate) enum Happening {
     Put(u8, u8),
     /// An object that cannot be decoded.
     PutBad(u8),
@@ -29,12 +29,12 @@ enum Happening {
     Silence,
     Outage(bool),
     Recover,
-    /// The next requests of this verb meet this.
+    /// The next lists (or watches) meet this.
     Fault(bool, Failure, usize),
     Pass(u64),
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+pub(crate) fn happening() -> impl Strategy<Value = Happening> {
     let failure = prop_oneof![
         Just(Failure::Status(401, None)),
         Just(Failure::Status(403, None)),
@@ -70,10 +70,10 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 /// A ConfigMap as the server holds it, decodable or not.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
-struct Loose {
-    metadata: ObjectMeta,
+pub(crate) struct Loose {
+    pub(crate) metadata: ObjectMeta,
     #[serde(default)]
-    data: serde_json::Value,
+    pub(crate) data: serde_json::Value,
 }
 
 impl k8s_openapi::Resource for Loose {
@@ -95,7 +95,7 @@ impl k8s_openapi::Metadata for Loose {
     }
 }
 
-fn name(number: u8) -> String {
+pub(crate) fn name(number: u8) -> String {
     format!("c{number}")
 }
 
@@ -108,7 +108,7 @@ fn put(api: &FakeApi, number: u8, data: &serde_json::Value) {
     }));
 }
 
-async fn happen(api: &FakeApi, what: &Happening) {
+pub(crate) async fn happen(api: &FakeApi, what: &Happening) {
     match what {
         Happening::Put(number, value) => put(api, *number, &json!({"value": value.to_string()})),
         Happening::PutBad(number) => put(api, *number, &json!(7)),
