@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use k8s_openapi::{Metadata, NamespaceResourceScope, Resource};
+use k8s_openapi::{Metadata, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use super::handle::Call;
 use super::request::{ApiRequest, User};
 use super::resources::{self, ResourceRef};
 use super::store::{Key, WatchItem};
-use super::{FakeApi, RecordedRequest, State, Violation, meta, verbs, watch};
+use super::{FakeApi, RecordedRequest, Signing, State, Violation, csr, meta, subresources, verbs, watch};
 
 /// An object the admin side handles: any k8s-openapi type with metadata.
 pub trait Object: Resource + Serialize + DeserializeOwned + Clone {}
@@ -209,17 +209,12 @@ impl FakeApi {
     }
 
     /// Binds a pod to a node, as the scheduler does.
-    pub fn bind<T>(&self, namespace: &str, pod: &str, node: &str)
-    where
-        T: Object<Scope = NamespaceResourceScope>,
-    {
-        let resource = resource_of::<T>();
+    pub fn bind(&self, namespace: &str, pod: &str, node: &str) {
+        let resource = resources::named("pods");
         let key = Key::new(resource, namespace, pod);
-        let mut state = self.inner.state();
-        let mut object =
-            state.store.get(&key).map(|o| Value::clone(o)).unwrap_or_else(|| panic!("no pod {pod}"));
-        object["spec"]["nodeName"] = json!(node);
-        state.store.commit(resource, &key, Some(object));
+        let now = (self.inner.options.now)();
+        let bound = subresources::assign(&mut self.inner.state(), now, resource, &key, node);
+        bound.unwrap_or_else(|e| panic!("admin bind: {}", e.message));
     }
 
     /// The resource version of the latest change, to wait on.
@@ -255,8 +250,14 @@ impl FakeApi {
         state.outage = outage;
         match outage {
             Outage::None => {}
-            Outage::Refuse => tell_watches(&state, "", &WatchItem::Reset),
-            Outage::Hang => watch::silence(&mut state, |_| true),
+            Outage::Refuse => {
+                tell_watches(&state, "", &WatchItem::Reset);
+                self.inner.gate.cut();
+            }
+            Outage::Hang => {
+                watch::silence(&mut state, |_| true);
+                self.inner.gate.freeze();
+            }
         }
     }
 
@@ -329,6 +330,28 @@ impl FakeApi {
     /// What was refused by authorization or NodeRestriction so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.inner.state().violations.clone()
+    }
+
+    /// What happens to certificate requests from now on, and the longest a certificate lasts.
+    pub fn signing(&self, mode: Signing, lifetime: Duration) {
+        let mut state = self.inner.state();
+        state.signer.mode = mode;
+        state.signer.lifetime = lifetime;
+    }
+
+    /// Approves a certificate request, which is then signed.
+    pub fn approve(&self, name: &str) {
+        csr::approve(&mut self.inner.state(), (self.inner.options.now)(), name);
+    }
+
+    /// Denies a certificate request.
+    pub fn deny(&self, name: &str, why: &str) {
+        csr::deny(&mut self.inner.state(), (self.inner.options.now)(), name, why);
+    }
+
+    /// The cluster's certificate authority, in PEM.
+    pub fn ca_pem(&self) -> String {
+        self.inner.state().signer.ca((self.inner.options.now)()).pem.clone()
     }
 
     /// Makes sure a namespace is there.

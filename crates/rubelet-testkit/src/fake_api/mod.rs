@@ -8,27 +8,38 @@
 //! `strategic` change them; `admin` is the tests' side.
 
 mod admin;
+mod authenticate;
 mod authorizer;
 mod body;
+mod csr;
 mod delete;
 mod discovery;
 mod fault;
+mod gate;
 mod handle;
 mod kinds;
 mod meta;
 mod patch;
+mod pki;
+mod pod_defaults;
+mod pod_rules;
+mod references;
 mod request;
 mod resources;
 mod restriction;
 mod selector;
+mod serve;
 mod status;
 mod store;
 mod strategic;
+mod subresources;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod verbs;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +48,13 @@ use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 
 pub use body::{Disconnected, ResponseBody};
+pub use csr::Signing;
 pub use fault::{Failure, Fault, FaultHandle, Outage};
+use gate::Gate;
+pub use pki::Identity;
 pub use request::{ApiRequest, User};
+pub use serve::Served;
+pub use tokens::API_AUDIENCE;
 
 /// Tells the server's time.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -80,6 +96,14 @@ impl Default for Options {
             service_accounts: false,
             log_limit: 10_000,
         }
+    }
+}
+
+impl Options {
+    /// Strict in everything, on the machine's clock: for servers that are met over TLS, where both sides look at it.
+    #[expect(clippy::disallowed_methods, reason = "certificates are checked against the machine's clock")]
+    pub fn wall_clock() -> Self {
+        Self { now: Arc::new(Timestamp::now), ..Self::default() }
     }
 }
 
@@ -126,6 +150,7 @@ pub struct FakeApi {
 pub(crate) struct Inner {
     options: Options,
     state: Mutex<State>,
+    gate: Gate,
 }
 
 /// Everything under the lock.
@@ -133,6 +158,8 @@ pub(crate) struct State {
     store: store::Store,
     requests: Vec<RecordedRequest>,
     violations: Vec<Violation>,
+    signer: csr::Signer,
+    bootstrap_tokens: BTreeSet<String>,
     faults: fault::Faults,
     outage: Outage,
     latency: Duration,
@@ -163,11 +190,14 @@ impl FakeApi {
             store: store::Store::new(options.log_limit),
             requests: Vec::new(),
             violations: Vec::new(),
+            signer: csr::Signer::default(),
+            bootstrap_tokens: BTreeSet::new(),
             faults: fault::Faults::default(),
             outage: Outage::None,
             latency: Duration::ZERO,
         };
-        let api = Self { inner: Arc::new(Inner { options, state: Mutex::new(state) }) };
+        let api =
+            Self { inner: Arc::new(Inner { options, state: Mutex::new(state), gate: Gate::default() }) };
         for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             api.ensure_namespace(namespace);
         }

@@ -187,7 +187,12 @@ pub(crate) fn store_new(
         return Err(ApiError::new(500, "InternalError", why));
     }
     admit_to_namespace(state, resource, &namespace)?;
-    kinds::prepare_create(state, call, resource, &mut object)?;
+    if let Err(error) = kinds::prepare_create(state, call, resource, &mut object) {
+        if error.code == 403 && call.user.node().is_some() {
+            state.violate(call, &error);
+        }
+        return Err(error);
+    }
     if call.options.restrict {
         let verdict = restriction::admit_create(state, call, resource, &object);
         verdict.inspect_err(|error| state.violate(call, error))?;

@@ -7,16 +7,8 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
+use super::{object, pod};
 use crate::fake_api::FakeApi;
-
-fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
-    serde_json::from_value(value).unwrap()
-}
-
-fn pod(name: &str, node: &str) -> Pod {
-    object(json!({"metadata": {"name": name, "namespace": "default"},
-                  "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}}))
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_kind_goes_in_and_comes_out() {
@@ -46,7 +38,7 @@ async fn every_kind_goes_in_and_comes_out() {
     let event: Event = events
         .create(
             &PostParams::default(),
-            &object(json!({"metadata": {"generateName": "e-"}, "involvedObject": {}, "reason": "R"})),
+            &object(json!({"metadata": {"generateName": "e-"}, "involvedObject": {"namespace": "default"}, "reason": "R"})),
         )
         .await
         .unwrap();
@@ -69,7 +61,7 @@ async fn a_watch_sees_what_its_selector_selects() {
     let mut watch = pods.watch(&params, &list.metadata.resource_version.unwrap()).await.unwrap().boxed();
     api.create(&pod("other", "m"));
     api.create(&pod("mine", ""));
-    api.bind::<Pod>("default", "mine", "n");
+    api.bind("default", "mine", "n");
     api.modify::<Pod>("default", "mine", |p| p.metadata.labels = Some([("a".into(), "b".into())].into()));
     api.delete_with_grace::<Pod>("default", "mine", 0);
     let mut seen = Vec::new();
