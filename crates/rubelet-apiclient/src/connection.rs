@@ -3,7 +3,7 @@
 //!
 //! `connect` gives the clients and an `IdentityHandle` that changes the identity and ends connections. Files:
 //! - `tls`: what TLS checks and presents; the authority's file is read again at each new connection
-//! - `dial`: from a name to a stream that HTTP can run on: DNS, TCP, proxy, TLS
+//! - `dial`, `proxy`: from a name to a stream that HTTP can run on: DNS, TCP, proxy, TLS
 //! - `pool`: which connection a request goes over, and the switch that ends them all
 //! - `service`: one request: pace, credentials, retries, deadline, counts
 //! - `body`: an answer's body, which keeps its place on the connection until it is read
@@ -16,6 +16,7 @@ mod dial;
 mod error;
 mod explain;
 mod pool;
+mod proxy;
 mod service;
 mod tls;
 
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 
 pub use error::{ConnectFailure, TransportError};
 pub use explain::{Facts, explain};
+pub use proxy::ProxyError;
 pub use service::Urgent;
 
 use crate::credentials::{CredentialError, Credentials};
@@ -54,6 +56,8 @@ pub struct ConnectOptions {
     pub keep_alive_interval: Duration,
     /// How long it may take to answer that.
     pub keep_alive_timeout: Duration,
+    /// Looks up `HTTPS_PROXY` and its like, for a kubeconfig without proxy-url; as the upstream agent does.
+    pub environment: fn(&str) -> Option<String>,
     /// The wall clock, for certificates and plugins.
     pub now: Now,
 }
@@ -78,6 +82,7 @@ impl ConnectOptions {
             connect_timeout: Duration::from_secs(10),
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(5),
+            environment: |name| std::env::var(name).ok(),
             now,
         }
     }
@@ -90,7 +95,7 @@ pub enum ConnectError {
     #[error("no credentials for {server}")]
     Credentials {
         /// The server's URL.
-        server: http::Uri,
+        server: String,
         /// Why.
         source: CredentialError,
     },
@@ -98,9 +103,17 @@ pub enum ConnectError {
     #[error("no connection to {server} can be made")]
     Tls {
         /// The server's URL.
-        server: http::Uri,
+        server: String,
         /// Why.
         source: ConnectFailure,
+    },
+    /// The environment names a proxy that cannot be used.
+    #[error("no connection to {server} can be made")]
+    Proxy {
+        /// The server's URL.
+        server: String,
+        /// Why.
+        source: ProxyError,
     },
     /// The User-Agent has characters that cannot be sent.
     #[error("the user agent {0:?} cannot be sent in a header")]
@@ -146,17 +159,19 @@ pub async fn connect(
         cluster_info(&access).await,
         options.now.clone(),
     ));
-    let no_credentials = |source| ConnectError::Credentials { server: access.server.clone(), source };
+    let no_credentials = |source| ConnectError::Credentials { server: access.server_url(), source };
     credentials.prepare().await.map_err(no_credentials)?;
     credentials.authorization().await.map_err(no_credentials)?;
     let tls = if access.is_tls() {
         let tls = tls::Tls::new(&access, credentials.clone(), options.now.clone());
-        tls.config().await.map_err(|source| ConnectError::Tls { server: access.server.clone(), source })?;
+        tls.config().await.map_err(|source| ConnectError::Tls { server: access.server_url(), source })?;
         Some(tls)
     } else {
         None
     };
-    let dialer = Arc::new(dial::Dialer::new(&access, tls, credentials.clone(), &options));
+    let proxy = proxy::Proxy::find(&access, options.environment)
+        .map_err(|source| ConnectError::Proxy { server: access.server_url(), source })?;
+    let dialer = Arc::new(dial::Dialer::new(&access, tls, proxy, credentials.clone(), &options));
     let pools = [pool::Pool::new(dialer.clone()), pool::Pool::new(dialer)];
     let [requests_pool, heartbeats_pool] = pools.clone();
     let namespace = access.namespace.clone().unwrap_or_else(|| "default".to_owned());
@@ -278,7 +293,7 @@ impl Hub {
 /// What an exec plugin may learn of the cluster, with the field names of `ExecCredential.spec.cluster`.
 async fn cluster_info(access: &ClusterAccess) -> serde_json::Value {
     use base64::Engine as _;
-    let mut info = serde_json::json!({ "server": access.server.to_string() });
+    let mut info = serde_json::json!({ "server": access.server_url() });
     if let Some(name) = &access.tls_server_name {
         info["tls-server-name"] = name.as_str().into();
     }

@@ -203,6 +203,11 @@ impl ClusterAccess {
         Reader { path, directory: path.parent().unwrap_or(Path::new("")) }.read(file)
     }
 
+    /// The server's URL as one writes it, without a slash at the end.
+    pub fn server_url(&self) -> String {
+        self.server.to_string().trim_end_matches('/').to_owned()
+    }
+
     /// The host of the server, without brackets.
     pub fn host(&self) -> &str {
         let host = self.server.host().unwrap_or_default();
@@ -297,7 +302,7 @@ impl Reader<'_> {
         let field = |key: &str| format!("cluster {name:?}: {key}");
         let server = text(cluster.server)
             .ok_or_else(|| self.field(&field("server"), "is missing; give the API server's URL"))?;
-        let server = self.server_url(&field("server"), &server)?;
+        let server = self.parse_server(&field("server"), &server)?;
         let data = self.data(&field("certificate-authority-data"), cluster.certificate_authority_data)?;
         let ca = match (data, text(cluster.certificate_authority)) {
             (Some(data), _) => {
@@ -320,7 +325,7 @@ impl Reader<'_> {
         }
         let proxy_url = match text(cluster.proxy_url) {
             None => None,
-            Some(url) => Some(self.proxy_url(&field("proxy-url"), &url)?),
+            Some(url) => Some(self.parse_proxy(&field("proxy-url"), &url)?),
         };
         let access = ClusterAccess {
             kubeconfig: self.path.to_owned(),
@@ -336,7 +341,7 @@ impl Reader<'_> {
     }
 
     /// A server may be given without a scheme; client-go then takes http for it, which no API server speaks.
-    fn server_url(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
+    fn parse_server(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
         let wrong = || self.field(field, &format!("is not a URL such as https://192.0.2.1:6443: {url:?}"));
         let uri: http::Uri = url.parse().map_err(|_| wrong())?;
         match uri.scheme_str() {
@@ -345,7 +350,7 @@ impl Reader<'_> {
         }
     }
 
-    fn proxy_url(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
+    fn parse_proxy(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
         let uri: http::Uri = url.parse().map_err(|_| {
             self.field(field, &format!("is not a URL such as http://192.0.2.1:3128: {url:?}"))
         })?;

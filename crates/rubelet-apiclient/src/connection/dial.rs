@@ -4,21 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::ConnectOptions;
 use super::error::ConnectFailure;
+use super::proxy::Proxy;
 use super::tls::Tls;
 use crate::credentials::Credentials;
 use crate::kubeconfig::ClusterAccess;
 
 /// How long data may be on the way without an acknowledgement before the kernel gives the connection up.
 const USER_TIMEOUT_MS: u32 = 30_000;
-/// A proxy's answer to CONNECT is never longer.
-const PROXY_ANSWER: usize = 16 * 1024;
 
 /// A stream to the server.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -42,24 +40,18 @@ pub(super) struct Dialer {
     pub(super) keep_alive_timeout: Duration,
 }
 
-struct Proxy {
-    host: String,
-    port: u16,
-    /// The value of Proxy-Authorization.
-    authorization: Option<String>,
-}
-
 impl Dialer {
     pub(super) fn new(
         access: &ClusterAccess,
         tls: Option<Tls>,
+        proxy: Option<Proxy>,
         credentials: Arc<Credentials>,
         options: &ConnectOptions,
     ) -> Self {
         Self {
             host: access.host().to_owned(),
             port: access.port(),
-            proxy: access.proxy_url.as_ref().map(Proxy::new),
+            proxy,
             tls,
             credentials,
             timeout: options.connect_timeout,
@@ -131,83 +123,7 @@ fn tune(stream: &TcpStream) {
     let _ = sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS);
 }
 
-impl Proxy {
-    fn new(url: &http::Uri) -> Self {
-        let host = url.host().unwrap_or_default();
-        let user =
-            url.authority().and_then(|authority| authority.as_str().rsplit_once('@')).map(|(user, _)| user);
-        Self {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: url.port_u16().unwrap_or(80),
-            authorization: user.map(|user| {
-                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(percent_decode(user)))
-            }),
-        }
-    }
-
-    async fn tunnel(&self, tcp: &mut TcpStream, address: &str) -> Result<(), ConnectFailure> {
-        let refused = |answer: String| ConnectFailure::Proxy {
-            proxy: join(&self.host, self.port),
-            address: address.to_owned(),
-            answer,
-        };
-        let authorization = self
-            .authorization
-            .as_ref()
-            .map_or_else(String::new, |value| format!("Proxy-Authorization: {value}\r\n"));
-        let request = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n{authorization}\r\n");
-        tcp.write_all(request.as_bytes()).await.map_err(|error| refused(error.to_string()))?;
-        let mut answer = Vec::new();
-        // Byte by byte: what follows the empty line belongs to the server.
-        while !answer.ends_with(b"\r\n\r\n") {
-            match tcp.read_u8().await {
-                Ok(byte) if answer.len() < PROXY_ANSWER => answer.push(byte),
-                Ok(_) => return Err(refused("an endless answer".to_owned())),
-                Err(error) => return Err(refused(error.to_string())),
-            }
-        }
-        let text = String::from_utf8_lossy(&answer);
-        let line = text.lines().next().unwrap_or_default();
-        match line.split(' ').nth(1) {
-            Some(code) if code.starts_with('2') => Ok(()),
-            _ => Err(refused(line.to_owned())),
-        }
-    }
-}
-
-fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let hex = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match (*byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    out
-}
-
-fn join(host: &str, port: u16) -> String {
+/// Host and port as one text.
+pub(super) fn join(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxy_credentials_are_unescaped() {
-        let proxy = Proxy::new(&"http://user:p%40ss%3A@127.0.0.1:3128".parse().unwrap());
-        assert_eq!((proxy.host.as_str(), proxy.port), ("127.0.0.1", 3128));
-        let expected = base64::engine::general_purpose::STANDARD.encode("user:p@ss:");
-        assert_eq!(proxy.authorization, Some(format!("Basic {expected}")));
-    }
 }

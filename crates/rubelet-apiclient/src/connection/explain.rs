@@ -30,11 +30,11 @@ pub fn explain(error: &kube::Error, access: &ClusterAccess, facts: &Facts<'_>) -
         kube::Error::SerdeError(source) => {
             format!(
                 "the answer of {} is not what was asked for: {source}; is this a Kubernetes API server?",
-                access.server
+                access.server_url()
             )
         }
         other => {
-            let server = &access.server;
+            let server = access.server_url();
             transport(other, access, facts)
                 .unwrap_or_else(|| format!("request to {server} failed: {}", chain(other)))
         }
@@ -42,7 +42,7 @@ pub fn explain(error: &kube::Error, access: &ClusterAccess, facts: &Facts<'_>) -
 }
 
 fn answer(code: u16, message: &str, access: &ClusterAccess, facts: &Facts<'_>) -> String {
-    let server = &access.server;
+    let server = access.server_url();
     match code {
         401 => format!(
             "{server} does not know who this is (401 Unauthorized): {}",
@@ -115,7 +115,7 @@ fn origin(access: &ClusterAccess, facts: &Facts<'_>) -> String {
 }
 
 fn transport(error: &(dyn Error + 'static), access: &ClusterAccess, facts: &Facts<'_>) -> Option<String> {
-    let server = &access.server;
+    let server = access.server_url();
     let links = links(error);
     if let Some(tls) = links.iter().find_map(|link| find_tls(*link)) {
         return Some(explain_tls(&tls, access, facts));
@@ -146,7 +146,7 @@ fn transport(error: &(dyn Error + 'static), access: &ClusterAccess, facts: &Fact
 }
 
 fn unreachable(failure: &ConnectFailure, access: &ClusterAccess) -> String {
-    let (server, kubeconfig) = (&access.server, access.kubeconfig.display());
+    let (server, kubeconfig) = (access.server_url(), access.kubeconfig.display());
     match failure {
         ConnectFailure::Dns { host, source } => format!(
             "the API server's name {host} cannot be resolved ({source}); check server in {kubeconfig} and this \
@@ -190,7 +190,7 @@ fn find_tls(link: &(dyn Error + 'static)) -> Option<rustls::Error> {
 }
 
 fn explain_tls(error: &rustls::Error, access: &ClusterAccess, facts: &Facts<'_>) -> String {
-    let (server, now) = (&access.server, facts.now);
+    let (server, now) = (access.server_url(), facts.now);
     match error {
         rustls::Error::InvalidCertificate(problem) => server_certificate(problem, access, now),
         rustls::Error::AlertReceived(alert) => {
@@ -231,7 +231,7 @@ fn explain_tls(error: &rustls::Error, access: &ClusterAccess, facts: &Facts<'_>)
 }
 
 fn server_certificate(problem: &CertificateError, access: &ClusterAccess, now: Timestamp) -> String {
-    let server = &access.server;
+    let server = access.server_url();
     match problem {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
             "the certificate of {server} is signed by another authority than those in {}; this is not the API server \

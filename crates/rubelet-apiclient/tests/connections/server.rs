@@ -54,6 +54,8 @@ pub struct Options {
     pub client_ca: Option<String>,
     pub require: bool,
     pub max_streams: Option<u32>,
+    /// Tells HTTP/2 connections to take no more requests (GOAWAY), what is open goes on.
+    pub go_away: Arc<tokio::sync::Notify>,
 }
 
 pub fn text(code: u16, body: &str) -> Response<Body> {
@@ -191,7 +193,13 @@ async fn serve(
         if let Some(most) = options.max_streams {
             http2.max_concurrent_streams(most);
         }
-        let _ = http2.serve_connection(TokioIo::new(stream), service(client)).await;
+        let mut connection = std::pin::pin!(http2.serve_connection(TokioIo::new(stream), service(client)));
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = options.go_away.notified() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     } else {
         let _ = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service(client))

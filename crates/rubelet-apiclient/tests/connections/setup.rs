@@ -31,6 +31,7 @@ pub fn options_at(now: &str) -> ConnectOptions {
     let now: jiff::Timestamp = now.parse().unwrap();
     let mut options = ConnectOptions::new("0.1.0", "v1.36.2", Arc::new(move || now));
     options.qps = 0.0;
+    options.environment = |_| None;
     options.request_timeout = Duration::from_secs(20);
     options
 }

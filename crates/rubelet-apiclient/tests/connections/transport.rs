@@ -66,6 +66,57 @@ async fn close_all_ends_watches_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_goaway_keeps_its_watches_and_gets_the_rest_elsewhere() {
+    let go_away = Arc::new(tokio::sync::Notify::new());
+    let (sender, response) = stream();
+    let first = std::sync::Mutex::new(Some(response));
+    let told = go_away.clone();
+    let setup = Setup::with(
+        |options| options.go_away = told,
+        move |seen| {
+            let watch = if seen.uri.contains("watch") { first.lock().unwrap().take() } else { None };
+            async move { watch.unwrap_or_else(|| text(200, "ok")) }
+        },
+    )
+    .await;
+    let (connections, _) = setup.connect("token: t").await;
+    sender.send("hello").unwrap();
+    let mut watch = open_watch(&connections.requests).await;
+    go_away.notify_waiters();
+    // Some of these may still find the old connection; none may fail.
+    while setup.server.last().connection == 1 {
+        let post = Request::post("/").body(b"data".to_vec()).unwrap();
+        assert_eq!(connections.requests.request_text(post).await.unwrap(), "ok");
+    }
+    sender.send("still here").unwrap();
+    assert_eq!(watch.frame().await.unwrap().unwrap().into_data().unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn reads_under_way_survive_close_all() {
+    let setup = Setup::new(|_| async {
+        tokio::task::yield_now().await;
+        text(200, "ok")
+    })
+    .await;
+    let (connections, identity) = setup.connect("token: t").await;
+    let reads = (0..200).map(|_| get(&connections.requests, "/"));
+    let close = async {
+        for _ in 0..3 {
+            while setup.server.seen().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            identity.close_all();
+            tokio::task::yield_now().await;
+        }
+    };
+    let (answers, ()) = tokio::join!(futures::future::join_all(reads), close);
+    for answer in answers {
+        assert_eq!(answer.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
 async fn a_full_connection_is_not_waited_for() {
     let setup = with_watches(Some(2)).await;
     let (connections, _) = setup.connect("token: t").await;
