@@ -298,7 +298,7 @@ fn deprecated_flags_and_old_gates_are_named_once() {
 #[test]
 fn what_is_not_acted_on_is_listed_with_its_place() {
     let result = loaded(
-        "--config=k.yaml --event-qps=5 --kubeconfig=/k --containerd=x --port=1",
+        "--config=k.yaml --volume-stats-agg-period=5m --lock-file=/k --kubeconfig=/c --containerd=x --port=1",
         &[(
             "+k.yaml",
             "clusterDomain: a\nauthentication:\n  webhook: {enabled: true}\nmaxPods: 5\nport: 0\n",
@@ -308,9 +308,9 @@ fn what_is_not_acted_on_is_listed_with_its_place() {
         not_acted_on(&result),
         [
             "authentication (k.yaml:5:3)",
-            "eventRecordQPS (flag --event-qps)",
             "port (flag --port)",
-            "--kubeconfig",
+            "volumeStatsAggPeriod (flag --volume-stats-agg-period)",
+            "--lock-file",
         ]
     );
     assert!(not_acted_on(&loaded("", &[])).is_empty());
