@@ -45,6 +45,9 @@ pub(super) struct Facts {
     declared: Vec<String>,
     pressures: Pressures,
     readiness: Readiness,
+    /// Device plugins were here before (upstream: there is a checkpoint of them); what they offered stays until they
+    /// are back.
+    pub(super) knows_devices: bool,
 }
 
 impl Facts {
@@ -88,11 +91,11 @@ pub(super) struct Gatherer {
     looked_up: Vec<IpAddr>,
     looked_up_at: Option<(Instant, Vec<IpAddr>)>,
     ephemeral_storage_bytes: Option<u64>,
+    knows_devices: bool,
     pressure: PressureState,
 }
 
 impl Gatherer {
-    #[expect(clippy::too_many_arguments, reason = "the parts of the agent's parameters that looking needs")]
     pub(super) fn new(
         settings: NodeAgentSettings,
         machine: NodeMachine,
@@ -120,8 +123,14 @@ impl Gatherer {
             looked_up: vec![],
             looked_up_at: None,
             ephemeral_storage_bytes: None,
+            knows_devices: false,
             pressure: PressureState::default(),
         }
+    }
+
+    /// The agent runs from now on: the time from which a silent runtime is measured.
+    pub(super) fn begin(&mut self) {
+        self.started = Instant::now();
     }
 
     pub(super) fn machine(&self) -> &NodeMachine {
@@ -149,6 +158,7 @@ impl Gatherer {
             declared,
             pressures,
             readiness,
+            knows_devices: self.knows_devices,
         }
     }
 
@@ -202,14 +212,15 @@ impl Gatherer {
         }
         let (probe, root_dir, image_dir) =
             (self.probe.clone(), self.settings.root_dir.clone(), self.image_dir.clone());
-        let usage = self
-            .fs
-            .run("measure the node", move || Ok(probe.usage(&root_dir, image_dir.as_deref())))
-            .await
-            .unwrap_or_else(|error| {
-                debug!("the node cannot be measured: {error}");
-                Usage::default()
-            });
+        let look = move || {
+            let knows_devices = root_dir.join("device-plugins/kubelet_internal_checkpoint").exists();
+            Ok((probe.usage(&root_dir, image_dir.as_deref()), knows_devices))
+        };
+        let (usage, knows_devices) = self.fs.run("measure the node", look).await.unwrap_or_else(|error| {
+            debug!("the node cannot be measured: {error}");
+            (Usage::default(), self.knows_devices)
+        });
+        self.knows_devices = knows_devices;
         if let Some(fs) = usage.node_fs {
             self.ephemeral_storage_bytes = u64::try_from(fs.bytes.capacity).ok();
         }

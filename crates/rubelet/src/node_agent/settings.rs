@@ -164,14 +164,16 @@ mod tests {
 
     #[test]
     fn configuration_and_flags_become_settings() {
-        let mut config = KubeletConfiguration::default();
-        config.eviction_hard = [("memory.available".to_owned(), "100Mi".to_owned())].into();
-        config.eviction_soft = [("nodefs.available".to_owned(), "20%".to_owned())].into();
-        config.register_with_taints = vec![rubelet_config::Taint {
-            key: "a".into(),
-            effect: "NoSchedule".into(),
+        let config = KubeletConfiguration {
+            eviction_hard: [("memory.available".to_owned(), "100Mi".to_owned())].into(),
+            eviction_soft: [("nodefs.available".to_owned(), "20%".to_owned())].into(),
+            register_with_taints: vec![rubelet_config::Taint {
+                key: "a".into(),
+                effect: "NoSchedule".into(),
+                ..Default::default()
+            }],
             ..Default::default()
-        }];
+        };
         let mut flags = NodeFlags { node_ip: "192.0.2.1,nonsense".into(), ..Default::default() };
         let settings = NodeAgentSettings::new(&config, &flags, "node-1", "/var/lib/kubelet").unwrap();
         assert_eq!(settings.thresholds.len(), 2);

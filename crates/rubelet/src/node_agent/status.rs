@@ -114,6 +114,7 @@ impl StatusTask {
     }
 
     pub(super) async fn run(mut self) {
+        self.gatherer.begin();
         self.record(&NodeEvent {
             warning: false,
             reason: "Starting",
@@ -195,13 +196,16 @@ impl StatusTask {
 
     /// Somebody wants to see the Node as it is now; gets an answer in any case.
     async fn refresh(&mut self) {
-        match ask(self.settings.request_limit(), self.nodes.get(self.name())).await {
-            Ok(node) => {
-                self.take(Arc::new(node));
+        let is_news = match ask(self.settings.request_limit(), self.nodes.get(self.name())).await {
+            Ok(node) => self.take(Arc::new(node)),
+            Err(error) => {
+                self.complain(&error);
+                false
             }
-            Err(error) => self.complain(&error),
+        };
+        if !is_news {
+            self.published.send_modify(|_| {});
         }
-        self.published.send_modify(|_| {});
     }
 
     async fn look(&mut self, existing: Option<&Node>) -> Facts {
@@ -332,7 +336,7 @@ impl StatusTask {
         let mut new = Node::clone(&old);
         if self.reconcile {
             let (initial, _) = self.new_node(&facts);
-            reconcile::existing_node(&mut new, &initial, !self.knows_devices());
+            reconcile::existing_node(&mut new, &initial, !facts.knows_devices);
         }
         let events = self.observe(&facts, &mut new);
         let changed = patch::has_changed(&old, &new);
@@ -358,11 +362,6 @@ impl StatusTask {
         }
     }
 
-    /// Upstream's sign that device plugins were here before; their resources then stay until they are back.
-    fn knows_devices(&self) -> bool {
-        self.settings.root_dir.join("device-plugins/kubelet_internal_checkpoint").exists()
-    }
-
     fn report_is_due(&self) -> bool {
         self.last_report.is_none_or(|at| at.elapsed() >= self.report_shift)
     }
@@ -382,10 +381,10 @@ impl StatusTask {
         self.take(node);
     }
 
-    /// Takes in the Node as an answer or the watch shows it, unless a newer one is known.
-    fn take(&mut self, node: Arc<Node>) {
+    /// Takes in the Node as an answer or the watch shows it. Returns whether it is news.
+    fn take(&mut self, node: Arc<Node>) -> bool {
         if self.known.as_ref().is_some_and(|known| !is_newer(&node, known)) {
-            return;
+            return false;
         }
         let mut node = node;
         if node.metadata.managed_fields.is_some() {
@@ -398,6 +397,7 @@ impl StatusTask {
         }
         self.known = Some(node.clone());
         self.published.send_replace(Some(node));
+        true
     }
 
     fn record(&self, event: &NodeEvent) {

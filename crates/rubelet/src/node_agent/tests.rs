@@ -64,6 +64,7 @@ struct Setup {
     boot_id: &'static str,
     system_uuid: &'static str,
     clock: Clock,
+    memory_left: i64,
 }
 
 impl Setup {
@@ -78,6 +79,7 @@ impl Setup {
             boot_id: "b-1",
             system_uuid: "u-1",
             clock,
+            memory_left: 1 << 29,
         }
     }
 
@@ -93,7 +95,7 @@ impl Setup {
         let space = Observation { available: 1 << 38, capacity: 1 << 40 };
         let probe = FixedProbe {
             usage: Usage {
-                memory: Some(Observation { available: 1 << 29, capacity: 1 << 30 }),
+                memory: Some(Observation { available: self.memory_left, capacity: 1 << 30 }),
                 node_fs: Some(FileSystem { bytes: space, inodes: None }),
                 ..Default::default()
             },
@@ -507,6 +509,7 @@ async fn a_refresh_is_always_answered() {
         node.metadata.labels.get_or_insert_default().insert("team".into(), "b".into());
     });
     let mut view = rig.view.clone();
+    view.changed().await;
     assert!(view.refresh());
     view.changed().await;
     assert_eq!(view.get().unwrap().metadata.labels.as_ref().unwrap()["team"], "b");
@@ -514,6 +517,16 @@ async fn a_refresh_is_always_answered() {
     assert!(view.refresh());
     view.changed().await;
     assert_eq!(view.get().unwrap().metadata.managed_fields, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pressure_is_in_the_conditions_and_in_the_view() {
+    let rig = Setup { memory_left: 1 << 20, ..Setup::new() }.start();
+    rig.registered().await;
+    let conditions = rig.node().unwrap().status.unwrap().conditions.unwrap();
+    assert_eq!((conditions[0].type_.as_str(), conditions[0].status.as_str()), ("MemoryPressure", "True"));
+    assert!(rig.view.pressure().memory && !rig.view.pressure().disk);
+    assert_eq!(rig.ready().0, "True");
 }
 
 #[test]
