@@ -231,6 +231,18 @@ async fn a_plugin_that_vanished_is_named() {
     );
 }
 
+/// The clock is paused: with nothing else to do it jumps to the end of the minute.
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_hangs_is_given_up_after_a_minute() {
+    let node = Node::new();
+    node.plugin("p", "exec sleep 3600");
+    node.write("config/p.yaml", &format!("{HEAD}{}", provider("p", "")));
+    let begun = tokio::time::Instant::now();
+    let found = node.load().lookup(&pod(""), "r.example.com/a", &[]).await;
+    assert_eq!(found.problems, ["credential provider p: no answer within 60 s"]);
+    assert_eq!(begun.elapsed().as_secs(), 60);
+}
+
 #[tokio::test]
 async fn arguments_and_variables_reach_the_plugin() {
     let node = Node::new();
