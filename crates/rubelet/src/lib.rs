@@ -40,7 +40,6 @@ pub mod mirror;
 pub mod node_agent;
 mod node_view;
 pub mod notify;
-pub mod object_reader;
 pub mod pleg;
 mod pod_dirs;
 pub mod pull_credentials;
