@@ -44,7 +44,9 @@ pub fn status_patch(
     now: Timestamp,
 ) -> Result<Option<Value>, IllegalTransition> {
     let held = super::api_status(api);
-    let wanted = guarded(pod, api, held, status, now)?;
+    let mut wanted = guarded(pod, api, held, status, now)?;
+    // The server sets it and lets nobody change it.
+    wanted.qos_class = wanted.qos_class.or_else(|| held.qos_class.clone());
     let (held, wanted) = (plain(held), plain(&wanted));
     let mut patch = Object::new();
     let mut worth = false;
@@ -60,7 +62,9 @@ pub fn status_patch(
             _ => (merge_patch(old, new), true),
         };
         worth |= matters;
-        patch.insert(key.clone(), difference);
+        if difference.as_array().is_none_or(|list| !list.is_empty()) {
+            patch.insert(key.clone(), difference);
+        }
     }
     if !worth {
         return Ok(None);

@@ -219,7 +219,7 @@ impl Entry {
         let mut illegal = None;
         if !(refused && self.removed) {
             match status_patch(&self.row.pod, &base, &self.row.status, wall) {
-                Ok(Some(patch)) if self.ignored.as_ref() != Some(&patch["status"]) => {
+                Ok(Some(patch)) if !self.is_ignored(&patch["status"]) => {
                     return match self.correction(now) {
                         Some(at) => Step::Wait(at),
                         None => Step::Send(Request::Patch(patch)),
@@ -237,6 +237,21 @@ impl Entry {
             Some(error) => Step::Illegal(error),
             None => Step::Rest,
         }
+    }
+
+    /// Whether a patch holds nothing but what the server did not take before.
+    fn is_ignored(&self, patch: &Value) -> bool {
+        let Some(ignored) = &self.ignored else { return false };
+        patch.as_object().into_iter().flatten().all(|(field, change)| {
+            let known = &ignored[field];
+            match change.as_array().filter(|_| field == "conditions") {
+                Some(changes) => {
+                    let known = known.as_array().map(Vec::as_slice).unwrap_or_default();
+                    changes.iter().all(|entry| known.contains(entry))
+                }
+                None => ignored.get(field).is_some() && change == known,
+            }
+        })
     }
 
     /// If the API had this status already and someone wrote over it: when it may be corrected, if that is later

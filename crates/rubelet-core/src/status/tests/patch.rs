@@ -122,6 +122,16 @@ fn only_what_differs_is_sent() {
             {"type": "PodResizePending", "$patch": "delete"},
         ]}))
     );
+    // Their order is nobody's business.
+    let (a, b) =
+        (json!({"type": "Ready", "status": "True"}), json!({"type": "example.com/lb", "status": "True"}));
+    assert_eq!(
+        patch(
+            json!({"conditions": [a, b], "qosClass": "Burstable"}),
+            json!({"conditions": [a], "phase": "Running"})
+        ),
+        Some(json!({"phase": "Running"}))
+    );
     // Addresses keep their order: the first one is the main one.
     assert_eq!(
         patch(

@@ -199,7 +199,7 @@ async fn what_the_server_does_not_take_is_not_sent_again() {
         pod.status = serde_json::from_value(status).unwrap();
         Arc::new(pod)
     };
-    let wanted = Arc::new(serde_json::from_value(json!({"phase": "Running", "qosClass": "New"})).unwrap());
+    let wanted = Arc::new(serde_json::from_value(json!({"phase": "Running", "resize": "New"})).unwrap());
     let row = PodRow { pod: Arc::new(pod.clone()), status: wanted, state: PodState::Syncing };
     let (now, wall) = (tokio::time::Instant::now(), jiff::Timestamp::UNIX_EPOCH);
     let mut entry = Entry::new(row, false, now);
@@ -207,7 +207,8 @@ async fn what_the_server_does_not_take_is_not_sent_again() {
     let Step::Send(Request::Patch(_)) = entry.step(true, now, wall) else { panic!("nothing to send") };
     entry.written(entry.row.status.clone(), copy("6", json!({"phase": "Running"})), now, wall);
     assert_eq!(entry.step(true, now, wall), Step::Rest);
-    entry.observe(&ApiPodSet::of([copy("7", json!({"phase": "Running"}))]));
+    let lb = json!({"type": "example.com/lb", "status": "True"});
+    entry.observe(&ApiPodSet::of([copy("7", json!({"phase": "Running", "conditions": [lb]}))]));
     assert_eq!(entry.step(true, now, wall), Step::Rest);
     // Anything else that differs is.
     entry.observe(&ApiPodSet::of([copy("8", json!({"phase": "Pending"}))]));
