@@ -8,6 +8,7 @@
 //! - `connection`, `rate_limit`: HTTP/2 over TLS, one set of connections for requests and one for heartbeats
 //! - `bootstrap`, `rotation`, `cert_store`: a certificate of its own, from the first token to the next renewal
 //! - `watch`: list and watch as a machine that survives everything a server does
+//! - `reflector`: a watch with a store, for what is few and always needed
 //! - `objects`: ConfigMaps and Secrets that pods refer to, watched while a pod needs them
 
 pub mod bootstrap;

@@ -349,3 +349,6 @@ fn answered_with<K: Kept>(answer: &Result<Arc<K>, ObjectError>) -> Answered {
         Err(ObjectError::Failed(_)) => Answered::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests;
