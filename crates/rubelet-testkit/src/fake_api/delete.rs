@@ -89,17 +89,15 @@ pub(crate) fn remove(
     let old = state.store.get(key).cloned().ok_or_else(|| status::not_found(resource, &key.name))?;
     check_preconditions(resource, &old, options)?;
     let graceful = resource.plural == "pods";
-    if graceful {
-        if let Some(marked) = mark(&old, now, options) {
-            return Ok(match marked {
-                // A deletion is under way, and this one asks for nothing sooner.
-                Marked::AsItIs => Value::clone(&old),
-                Marked::Changed(object) => {
-                    let stored = state.store.commit(resource, key, Some(object));
-                    Value::clone(&stored)
-                }
-            });
-        }
+    if graceful && let Some(marked) = mark(&old, now, options) {
+        return Ok(match marked {
+            // A deletion is under way, and this one asks for nothing sooner.
+            Marked::AsItIs => Value::clone(&old),
+            Marked::Changed(object) => {
+                let stored = state.store.commit(resource, key, Some(object));
+                Value::clone(&stored)
+            }
+        });
     }
     if meta::has_finalizers(&old) || resource.plural == "namespaces" && occupied(state, &key.name) {
         let mut object = Value::clone(&old);

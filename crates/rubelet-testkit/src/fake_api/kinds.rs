@@ -212,10 +212,10 @@ fn furnish(state: &mut State, call: &Call<'_>, namespace: &str) {
     ];
     for (plural, object) in objects {
         let resource = resources::named(plural);
-        if state.store.get(&Key::new(resource, namespace, meta::name(&object))).is_none() {
-            if let Err(error) = verbs::store_new(state, call, resource, object) {
-                panic!("cannot furnish namespace {namespace}: {}", error.message);
-            }
+        if state.store.get(&Key::new(resource, namespace, meta::name(&object))).is_none()
+            && let Err(error) = verbs::store_new(state, call, resource, object)
+        {
+            panic!("cannot furnish namespace {namespace}: {}", error.message);
         }
     }
 }

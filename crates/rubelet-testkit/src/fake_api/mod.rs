@@ -5,7 +5,9 @@
 //!
 //! Files: `request` reads a request, `handle` leads it through faults, `authorizer`, `restriction` and `verbs`;
 //! `kinds` knows what differs between kinds; `store` holds the objects, `watch` and `selector` serve them; `patch` and
-//! `strategic` change them; `admin` is the tests' side.
+//! `strategic` change them, `normalize` writes them as Go would; `admin` is the tests' side.
+
+#![expect(clippy::panic, reason = "tests that ask for what cannot be are to fail where they ask")]
 
 mod admin;
 mod authenticate;
@@ -19,6 +21,7 @@ mod gate;
 mod handle;
 mod kinds;
 mod meta;
+mod normalize;
 mod patch;
 mod pki;
 mod pod_defaults;

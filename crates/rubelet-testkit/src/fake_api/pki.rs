@@ -38,9 +38,12 @@ fn valid(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
     params.not_after = epoch + since(until);
 }
 
-/// From a little before now until the end of the lifetime.
+/// From a little before now until the end of the lifetime; without one the certificate has just expired.
 fn lasting(params: &mut CertificateParams, now: Timestamp, lifetime: Duration) {
-    valid(params, now.checked_sub(BACKDATE).unwrap_or(now), after(now, lifetime));
+    let from = now.checked_sub(BACKDATE).unwrap_or(now);
+    let until =
+        if lifetime.is_zero() { now.checked_sub(EXPIRED).unwrap_or(now) } else { after(now, lifetime) };
+    valid(params, from, until);
 }
 
 fn after(at: Timestamp, duration: Duration) -> Timestamp {
@@ -49,6 +52,8 @@ fn after(at: Timestamp, duration: Duration) -> Timestamp {
 
 /// How long before now certificates become valid, against clocks that differ.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// How long ago a certificate ended that was to have no lifetime.
+const EXPIRED: Duration = Duration::from_secs(60);
 
 impl Ca {
     /// A new authority, valid for ten years around `now`.

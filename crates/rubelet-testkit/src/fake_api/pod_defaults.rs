@@ -239,10 +239,10 @@ fn service_account(
     if automount {
         mount_token(state, pod);
     }
-    if items(&pod["spec"], "imagePullSecrets").next().is_none() {
-        if let Some(secrets) = stored.get("imagePullSecrets") {
-            pod["spec"]["imagePullSecrets"] = secrets.clone();
-        }
+    if items(&pod["spec"], "imagePullSecrets").next().is_none()
+        && let Some(secrets) = stored.get("imagePullSecrets")
+    {
+        pod["spec"]["imagePullSecrets"] = secrets.clone();
     }
     Ok(())
 }

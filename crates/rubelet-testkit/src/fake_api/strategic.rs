@@ -194,7 +194,7 @@ fn merge_keyed(
 }
 
 /// Puts the items the client listed in its order, into the places such items hold; the others stay where they are.
-fn reorder(items: &mut Vec<Value>, key: &str, order: &[Value]) {
+fn reorder(items: &mut [Value], key: &str, order: &[Value]) {
     let rank = |item: &Value| order.iter().position(|o| o.get(key).is_some() && o.get(key) == item.get(key));
     let mut listed: Vec<Value> = items.iter().filter(|i| rank(i).is_some()).cloned().collect();
     listed.sort_by_key(|i| rank(i));

@@ -9,7 +9,7 @@ use super::resources::{self, ResourceRef};
 use super::selector::Selector;
 use super::status::{self, ApiError, bad_request};
 use super::store::Key;
-use super::{State, delete, kinds, meta, patch, restriction, watch};
+use super::{State, delete, kinds, meta, normalize, patch, restriction, watch};
 
 /// Carries out a request about a resource the fake serves.
 pub(crate) fn dispatch(state: &mut State, call: &Call<'_>, resource: ResourceRef) -> Result<Reply, ApiError> {
@@ -203,7 +203,7 @@ pub(crate) fn store_new(
         return Err(status::already_exists(resource, &name));
     }
     meta::manage(&mut object, &call.manager(), "", call.now);
-    meta::normalize(&mut object);
+    normalize::normalize(resource.kind, &mut object);
     let stored = state.store.commit(resource, &key, Some(object));
     kinds::after_create(state, call, resource, &stored);
     Ok(Value::clone(&stored))
@@ -300,7 +300,7 @@ pub(crate) fn replace(
         verdict.inspect_err(|error| state.violate(call, error))?;
     }
     kinds::validate_update(resource, sub, old, &new)?;
-    meta::normalize(&mut new);
+    normalize::normalize(resource.kind, &mut new);
     if new == *old {
         return Ok(new);
     }

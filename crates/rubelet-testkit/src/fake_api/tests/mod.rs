@@ -5,6 +5,7 @@ mod deletion;
 mod faults;
 mod identity;
 mod node_rules;
+mod normal_form;
 mod patches;
 mod pods;
 mod served;
