@@ -1,5 +1,6 @@
 //! The status writer against the fake API, on a paused clock: what is sent, when, and what is not.
 
+mod convergence;
 mod ending;
 mod trouble;
 mod writing;
