@@ -16,6 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::api_objects::ApiObjects;
 use crate::desired::{DesiredPod, DesiredPods, SourceKind};
 use crate::events::EventSubject;
 use crate::journal::PodRecord;
@@ -39,6 +40,8 @@ enum Event {
     Look,
     /// The node was seen anew.
     Node,
+    /// ConfigMaps or Secrets that these pods refer to changed.
+    Objects(BTreeSet<PodUid>),
     /// A worker ended.
     Exit(Result<(Id, WorkerExit), JoinError>),
     /// Leftovers on disk are to be looked for.
@@ -146,6 +149,7 @@ impl SyncLoop {
                 Ok(()) = self.listing.changed() => Event::Look,
                 Ok(()) = runtime_state.changed() => Event::Look,
                 () = self.node.changed() => Event::Node,
+                uids = changed_objects(self.services.api.as_ref()) => Event::Objects(uids),
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
@@ -160,6 +164,13 @@ impl SyncLoop {
                         }
                     }
                     self.reconcile();
+                }
+                Event::Objects(uids) => {
+                    for uid in uids {
+                        if let Some(worker) = self.workers.get(&uid) {
+                            worker.mailbox.refresh();
+                        }
+                    }
                 }
                 Event::Node => {
                     self.node_seen += 1;
@@ -583,6 +594,14 @@ fn has_ended(pod: &Pod) -> bool {
 /// Whether the API has marked a pod for deletion.
 fn is_deleted(wanted: &DesiredPod) -> bool {
     wanted.pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Waits for pods whose objects changed; for ever without an API. Cancel-safe.
+async fn changed_objects(api: Option<&ApiObjects>) -> BTreeSet<PodUid> {
+    match api {
+        Some(api) => api.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {
