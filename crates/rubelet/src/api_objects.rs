@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use rubelet_apiclient::objects::{ObjectCache, ObjectError, ObjectRef};
+use rubelet_apiclient::objects::{ChangeDetection, ObjectCache, ObjectError, ObjectRef};
 use rubelet_apiclient::reflector::Reflector;
 use rubelet_core::env::{EnvObjects, EnvReferences, Missing};
 use rubelet_core::ids::PodUid;
@@ -25,6 +25,7 @@ const FIRST_LIST: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct ApiObjects {
     cache: ObjectCache,
+    strategy: ChangeDetection,
     services: Reflector<Service>,
     runtime_classes: Reflector<RuntimeClass>,
 }
@@ -35,13 +36,24 @@ pub struct ApiObjects {
 pub struct ServicesUnknown;
 
 impl ApiObjects {
-    /// Objects from these caches.
+    /// Objects from these caches; `strategy` is the first one's.
     pub fn new(
         cache: ObjectCache,
+        strategy: ChangeDetection,
         services: Reflector<Service>,
         runtime_classes: Reflector<RuntimeClass>,
     ) -> Self {
-        Self { cache, services, runtime_classes }
+        Self { cache, strategy, services, runtime_classes }
+    }
+
+    /// Whether changes are found by looking again, not told.
+    pub fn is_polled(&self) -> bool {
+        self.strategy != ChangeDetection::Watch
+    }
+
+    /// How long answers count as fresh under the Cache strategy; `None` for the default of a minute.
+    pub fn set_ttl(&self, ttl: Option<Duration>) {
+        self.cache.set_ttl(ttl);
     }
 
     /// Keeps what the pod refers to at hand from now on.

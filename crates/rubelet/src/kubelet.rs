@@ -11,6 +11,7 @@ use rubelet_config::{Gate, KubeletConfiguration};
 use rubelet_core::Pod;
 use rubelet_core::admission;
 use rubelet_core::backoff::BackoffPolicy;
+use rubelet_core::node::capacity::node_allocatable;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_core::static_pod::NodeIdentity;
@@ -31,9 +32,7 @@ use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
-use crate::node_agent::{
-    MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe,
-};
+use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::runtime_monitor::{self, RuntimeState};
@@ -181,8 +180,23 @@ impl KubeletBuilder {
             Some(server) => Some(ControlPlane::prepare(server, &config, &name, &clock).await?),
             None => None,
         };
-        let node =
-            node_settings(&config, &machine, &name, self.node_ips, self.root_dir, self.container_logs_dir)?;
+        let settings = NodeAgentSettings::new(&config, &self.node_flags, &name, self.root_dir.clone())
+            .map_err(|problem| StartError::Setting(crate::logging::chain(&problem)))?;
+        let node_machine = self.node_machine.unwrap_or_else(|| NodeMachine {
+            cpus: machine.cpus,
+            memory_bytes: machine.memory,
+            ..rubelet_linux::node_facts::machine()
+        });
+        let allocatable =
+            node_allocatable(&settings.capacity(&node_machine, None), &settings.node.reservations);
+        let node = node_settings(
+            &config,
+            &machine,
+            &name,
+            self.node_ips,
+            (self.root_dir, self.container_logs_dir),
+            allocatable,
+        );
         let (runtime, images): RuntimeServices = match self.runtime {
             Some(given) => given,
             None => connect(&config)?,
@@ -219,6 +233,28 @@ impl KubeletBuilder {
         });
         let tmpfs = if clock.is_simulated() { Tmpfs::PlainDirectory } else { Tmpfs::Mount };
         let image_service = images.clone();
+        let (own_node, own_node_view) = watch::channel(None);
+        let node_agent = match &control_plane {
+            None => None,
+            Some(control) => Some(NodeAgent::new(NodeAgentParams {
+                settings,
+                machine: node_machine,
+                probe: self.node_probe,
+                fs: fs.clone(),
+                client: control.connections().heartbeats,
+                close_connections: control.close_connections(),
+                watched: own_node_view,
+                runtime_state: runtime_state.clone(),
+                runtime: runtime.clone(),
+                images: image_service,
+                clock: clock.clone(),
+                events: events.clone(),
+            })),
+        };
+        let (node_agent, node_view) = match node_agent {
+            Some((agent, view)) => (Some(agent), view),
+            None => (None, NodeView::default()),
+        };
         let services = Arc::new(Services {
             clock: clock.clone(),
             runtime: runtime.clone(),
@@ -234,39 +270,13 @@ impl KubeletBuilder {
             volumes: Volumes::new(fs.clone(), reader, tokens).with_tmpfs(tmpfs),
             api: objects,
             table: table.clone(),
-            runtime_state: runtime_state.clone(),
+            runtime_state,
+            own_node: node_view.clone(),
             node,
         });
         let (beat, heartbeat) = watch::channel(Instant::now());
         let health =
             Health { heartbeat, limit: (config.sync_frequency.to_std() * 2).max(Duration::from_secs(300)) };
-        let (own_node, own_node_view) = watch::channel(None);
-        let node_agent = match &control_plane {
-            None => None,
-            Some(control) => {
-                let settings =
-                    NodeAgentSettings::new(&config, &self.node_flags, &name, services.node.root_dir.clone())
-                        .map_err(|problem| StartError::Setting(crate::logging::chain(&problem)))?;
-                Some(NodeAgent::new(NodeAgentParams {
-                    settings,
-                    machine: self.node_machine.unwrap_or_else(rubelet_linux::node_facts::machine),
-                    probe: self.node_probe,
-                    fs: fs.clone(),
-                    client: control.connections().heartbeats,
-                    close_connections: control.close_connections(),
-                    watched: own_node_view,
-                    runtime_state,
-                    runtime: runtime.clone(),
-                    images: image_service,
-                    clock: clock.clone(),
-                    events: events.clone(),
-                }))
-            }
-        };
-        let (node_agent, node_view) = match node_agent {
-            Some((agent, view)) => (Some(agent), view),
-            None => (None, NodeView::default()),
-        };
         let sync_loop = SyncLoop::new(
             services.clone(),
             pods.watch(),
@@ -312,17 +322,8 @@ impl KubeletBuilder {
         }
         if let (Some(control), Some(node_agent)) = (control_plane, node_agent) {
             let desired = pods.watch();
-            let parts = Parts {
-                config,
-                pods,
-                desired,
-                table,
-                events,
-                clock,
-                node_agent,
-                node_view,
-                own_node,
-            };
+            let parts =
+                Parts { config, pods, desired, table, events, clock, node_agent, node_view, own_node };
             kubelet.tasks.spawn(control.run(parts));
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), state_writer));
@@ -481,14 +482,14 @@ fn node_settings(
     machine: &MachineFacts,
     name: &str,
     ips: Vec<IpAddr>,
-    root_dir: PathBuf,
-    container_logs_dir: PathBuf,
-) -> Result<NodeSettings, StartError> {
+    (root_dir, container_logs_dir): (PathBuf, PathBuf),
+    allocatable: BTreeMap<String, Amount>,
+) -> NodeSettings {
     let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
     let crash_loop_max = config.crash_loop_back_off.max_container_restart_period.map(|max| max.to_std());
     // What is no address is left out, as upstream does; the configuration has warned of it.
     let cluster_dns = config.cluster_dns.iter().filter_map(|server| server.parse().ok()).collect();
-    Ok(NodeSettings {
+    NodeSettings {
         name: name.to_owned(),
         ips,
         root_dir,
@@ -517,46 +518,13 @@ fn node_settings(
             single_process_oom_kill: config.single_process_oom_kill.unwrap_or(!machine.cgroup_v2),
             ..Default::default()
         },
-        allocatable: allocatable(config, machine),
+        allocatable,
         selinux: machine.selinux,
         thermal_throttle_paths: machine.thermal_throttle_paths.clone(),
         cluster_domain: config.cluster_domain.clone(),
         cluster_dns,
         resolv_conf: config.resolv_conf.clone(),
-    })
-}
-
-/// Allocatable resources: capacity without the reservations and the hard eviction threshold for memory.
-fn allocatable(config: &KubeletConfiguration, machine: &MachineFacts) -> BTreeMap<String, Amount> {
-    const ZERO: Amount = Amount::units(0, rubelet_core::quantity::Format::DecimalSi);
-    let amount = |text: &str| Amount::parse(text).unwrap_or(ZERO);
-    let reserved = |resource: &str| {
-        [&config.kube_reserved, &config.system_reserved]
-            .into_iter()
-            .filter_map(|reservation| reservation.get(resource))
-            .fold(ZERO, |sum, text| sum.plus(amount(text)))
-    };
-    let cpus = amount(&machine.cpus.to_string());
-    let memory = amount(&machine.memory.to_string());
-    let pods = match config.pods_per_core {
-        per_core if per_core > 0 => {
-            config.max_pods.min(per_core.saturating_mul(i32::try_from(machine.cpus).unwrap_or(i32::MAX)))
-        }
-        _ => config.max_pods,
-    };
-    let threshold = config.eviction_hard.get("memory.available").map(|text| match text.strip_suffix('%') {
-        Some(percent) => {
-            let share = percent.parse::<f64>().unwrap_or(0.0) / 100.0;
-            amount(&format!("{}", (machine.memory as f64 * share) as u64))
-        }
-        None => amount(text),
-    });
-    [
-        ("cpu".to_owned(), cpus.minus(reserved("cpu"))),
-        ("memory".to_owned(), memory.minus(reserved("memory")).minus(threshold.unwrap_or(ZERO))),
-        ("pods".to_owned(), amount(&pods.to_string())),
-    ]
-    .into()
+    }
 }
 
 /// What admission needs to know of the node.

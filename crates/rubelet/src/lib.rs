@@ -38,7 +38,7 @@ mod kubelet;
 pub mod logging;
 pub mod mirror;
 pub mod node_agent;
-mod node_view;
+pub mod node_view;
 pub mod notify;
 pub mod pleg;
 mod pod_dirs;

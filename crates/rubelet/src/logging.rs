@@ -40,8 +40,11 @@ pub fn init(format: LogFormat, verbosity: u32) {
         6..=7 => ("trace", "info"),
         _ => ("trace", "debug"),
     };
-    let filter =
-        format!("{theirs},rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours}");
+    // The API client's library logs whole answers that it cannot decode, Secrets among them.
+    let filter = format!(
+        "{theirs},kube_client=error,rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours},\
+         rubelet_apiclient={ours},rubelet_volumes={ours}"
+    );
     let builder =
         tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
     let _ = match format {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::backoff::BackoffPolicy;
+use rubelet_core::node::addresses::host_ips;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupRoot, ResourceFacts};
 use rubelet_cri::RuntimeService;
@@ -20,6 +21,7 @@ use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
 use crate::journal::Journal;
+use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::runtime_monitor::RuntimeState;
 use crate::table::PodTable;
@@ -30,7 +32,7 @@ use crate::user_namespaces::UserNamespaces;
 pub struct NodeSettings {
     /// Node name.
     pub name: String,
-    /// Node addresses, primary family first.
+    /// Addresses of the machine, primary family first; workers ask [`Services::node_ips`].
     pub ips: Vec<IpAddr>,
     /// `--root-dir`.
     pub root_dir: PathBuf,
@@ -88,6 +90,16 @@ pub struct Services {
     pub table: PodTable,
     /// The runtime's own state.
     pub runtime_state: watch::Receiver<RuntimeState>,
+    /// The node's object in the API, when there is one.
+    pub own_node: NodeView,
     /// The node.
     pub node: NodeSettings,
+}
+
+impl Services {
+    /// Addresses of the node, primary family first: what its object in the API says, else what the machine has.
+    pub fn node_ips(&self) -> Vec<IpAddr> {
+        let told = self.own_node.get().and_then(|node| Some(host_ips(node.status.as_ref()?)));
+        told.filter(|ips| !ips.is_empty()).unwrap_or_else(|| self.node.ips.clone())
+    }
 }

@@ -172,7 +172,10 @@ impl Access {
                 let (identity, current) = (identity.clone(), current.clone());
                 Box::pin(async move {
                     if let Err(problem) = adopt(&identity, &current).await {
-                        warn!("the new client certificate cannot be used: {}", crate::logging::chain(&*problem));
+                        warn!(
+                            "the new client certificate cannot be used: {}",
+                            crate::logging::chain(&*problem)
+                        );
                     }
                 })
             }),

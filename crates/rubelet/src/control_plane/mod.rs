@@ -45,6 +45,9 @@ use crate::table::PodTable;
 use access::Access;
 pub use access::AccessError;
 
+/// Seconds that a controller wants answers to count as fresh (`configMapAndSecretChangeDetectionStrategy: Cache`).
+const TTL_ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
+
 /// How the agent reaches its API server.
 pub enum ApiServer {
     /// Through files: `--kubeconfig` and what belongs to it.
@@ -79,7 +82,12 @@ enum State {
     /// Connections of the embedding program's.
     Given,
     /// By files, connected.
-    Connected { access: Access, connections: Connections, identity: IdentityHandle, connect: deferred::Connect },
+    Connected {
+        access: Access,
+        connections: Connections,
+        identity: IdentityHandle,
+        connect: deferred::Connect,
+    },
     /// By files, and the first certificate is still to come.
     Bootstrap { access: Access, connect: deferred::Connect },
 }
@@ -120,7 +128,9 @@ impl ControlPlane {
                 let access = Access::new(files, config.rotate_certificates, node_name, options, now);
                 let (deferred, connect) = deferred::connections();
                 let state = match access.connect_now().await? {
-                    Some((connections, identity)) => State::Connected { access, connections, identity, connect },
+                    Some((connections, identity)) => {
+                        State::Connected { access, connections, identity, connect }
+                    }
                     None => State::Bootstrap { access, connect },
                 };
                 (deferred, state)
@@ -134,6 +144,7 @@ impl ControlPlane {
         };
         let objects = ApiObjects::new(
             ObjectCache::new(connections.requests.clone(), strategy, seed),
+            strategy,
             Reflector::start(connections.requests.clone(), WatchSpec::all(seed).with_clean(trim_service)),
             Reflector::start(connections.requests.clone(), WatchSpec::all(seed)),
         );
@@ -184,22 +195,30 @@ impl ControlPlane {
         });
         let connections = self.connections;
         let mut tasks = JoinSet::new();
-        let mut source =
-            ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone());
+        let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone());
         let view = source.view();
         let spec = WatchSpec::<Pod>::all(self.seed).with_fields(format!("spec.nodeName={}", self.node_name));
         let client = connections.urgent.clone();
         tasks.spawn(async move {
             api_watch::run(client, spec, move |update| source.apply(update)).await;
         });
-        tasks.spawn(watch_own_node(connections.urgent.clone(), self.node_name.clone(), self.seed, parts.own_node));
+        tasks.spawn(watch_own_node(
+            connections.urgent.clone(),
+            self.node_name.clone(),
+            self.seed,
+            parts.own_node,
+        ));
         tasks.spawn(parts.node_agent.run());
         // Statuses are what users wait for: the server's own fairness paces them, not this agent's.
-        let writer =
-            StatusWriter::new(parts.table.clone(), view.clone(), connections.urgent.clone(), parts.clock.clone());
+        let writer = StatusWriter::new(
+            parts.table.clone(),
+            view.clone(),
+            connections.urgent.clone(),
+            parts.clock.clone(),
+        );
         tasks.spawn(writer.run());
         let (node_uid, uids) = watch::channel(None);
-        tasks.spawn(follow_node_uid(parts.node_view, node_uid));
+        tasks.spawn(follow_node(parts.node_view, node_uid, self.objects));
         let mirrors = MirrorTask::new(
             self.node_name.clone(),
             uids,
@@ -271,9 +290,15 @@ async fn watch_own_node(
     .await;
 }
 
-/// Mirror pods are owned by the Node: tells its UID as soon as it is known.
-async fn follow_node_uid(mut view: NodeView, uid: watch::Sender<Option<String>>) {
+/// Passes on what other parts need of the Node: its UID, by which it owns mirror pods, and how long answers count as
+/// fresh.
+async fn follow_node(mut view: NodeView, uid: watch::Sender<Option<String>>, objects: ApiObjects) {
     loop {
+        let ttl = view.get().and_then(|node| {
+            let annotations = node.metadata.annotations.as_ref()?;
+            annotations.get(TTL_ANNOTATION)?.parse().ok().map(Duration::from_secs)
+        });
+        objects.set_ttl(ttl);
         let known = view.get().and_then(|node| node.metadata.uid.clone());
         uid.send_if_modified(|current| {
             let changed = *current != known;

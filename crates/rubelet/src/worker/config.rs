@@ -116,7 +116,7 @@ impl PodWorker {
         let services = &self.services;
         let sandbox_config = instance.sandbox_config.clone();
         let handler = self.runtime_handler(pod).await.map_err(|p| failed(TranslateError::REASON, p))?;
-        let node_ips: Vec<String> = services.node.ips.iter().map(ToString::to_string).collect();
+        let node_ips: Vec<String> = services.node_ips().iter().map(ToString::to_string).collect();
         let pod_ips = if host_network(pod) { node_ips.clone() } else { instance.sandbox.ips.clone() };
         let downward = DownwardFacts {
             host_ips: node_ips,
@@ -133,8 +133,11 @@ impl PodWorker {
             .volumes
             .iter()
             .map(|(name, volume)| {
-                let source =
-                    MountSource { path: volume.path.clone(), read_only: volume.read_only, relabel: volume.ours };
+                let source = MountSource {
+                    path: volume.path.clone(),
+                    read_only: volume.read_only,
+                    relabel: volume.ours,
+                };
                 (name.clone(), source)
             })
             .collect();
@@ -277,7 +280,7 @@ impl PodWorker {
             cluster_dns: services.node.cluster_dns.clone(),
             cluster_domain: services.node.cluster_domain.clone(),
             node: node_dns(services).await?,
-            node_ips: services.node.ips.clone(),
+            node_ips: services.node_ips(),
         };
         let (settings, events) = dns::pod_dns(pod, &facts);
         for event in events {

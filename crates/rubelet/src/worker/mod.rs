@@ -298,7 +298,7 @@ impl PodWorker {
         let now = self.services.clock.now();
         let handler = observed.sandboxes.first().map(|s| s.runtime_handler.as_str()).unwrap_or_default();
         let node = NodeFacts {
-            ips: self.services.node.ips.clone(),
+            ips: self.services.node_ips(),
             runtime: self.services.pleg.runtime_name(),
             recursive_read_only: self
                 .services

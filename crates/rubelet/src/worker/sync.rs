@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::start::Started;
 use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
+use crate::api_objects::ApiObjects;
 use crate::pod_dirs;
 
 /// Pause before volumes that could not be brought up to date are tried again.
@@ -311,7 +312,7 @@ impl PodWorker {
         }
         let now = self.services.clock.now();
         let downward = DownwardFacts {
-            host_ips: self.services.node.ips.iter().map(ToString::to_string).collect(),
+            host_ips: self.services.node_ips().iter().map(ToString::to_string).collect(),
             pod_ips: vec![],
             node_allocatable: self.services.node.allocatable.clone(),
         };
@@ -319,7 +320,7 @@ impl PodWorker {
         self.volumes_due = false;
         match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, now }).await {
             Ok(mounted) => {
-                self.volumes_at = mounted.refresh_at;
+                self.volumes_at = mounted.refresh_at.into_iter().chain(self.next_look(pod)).min();
                 self.tell_volumes(&mounted.behind);
                 Ok(mounted.paths)
             }
@@ -328,6 +329,15 @@ impl PodWorker {
                 Err(Stop::Failed)
             }
         }
+    }
+
+    /// When objects that nobody tells changes of are looked at again.
+    fn next_look(&self, pod: &Pod) -> Option<jiff::Timestamp> {
+        let polled = self.services.api.as_ref().is_some_and(ApiObjects::is_polled);
+        if !polled || rubelet_core::projection::references(pod).is_empty() {
+            return None;
+        }
+        self.services.clock.now().checked_add(self.services.node.sync_frequency).ok()
     }
 
     fn tell_volumes(&self, problems: &[VolumeError]) {
