@@ -241,17 +241,7 @@ impl Entry {
 
     /// Whether a patch holds nothing but what the server did not take before.
     fn is_ignored(&self, patch: &Value) -> bool {
-        let Some(ignored) = &self.ignored else { return false };
-        patch.as_object().into_iter().flatten().all(|(field, change)| {
-            let known = &ignored[field];
-            match change.as_array().filter(|_| field == "conditions") {
-                Some(changes) => {
-                    let known = known.as_array().map(Vec::as_slice).unwrap_or_default();
-                    changes.iter().all(|entry| known.contains(entry))
-                }
-                None => ignored.get(field).is_some() && change == known,
-            }
-        })
+        self.ignored.as_ref().is_some_and(|ignored| without(patch, ignored).is_none())
     }
 
     /// If the API had this status already and someone wrote over it: when it may be corrected, if that is later
@@ -284,10 +274,21 @@ impl Entry {
         self.settled = Some(status);
     }
 
-    /// A PATCH that told `sent` was answered with this copy.
-    pub(super) fn written(&mut self, sent: Arc<PodStatus>, copy: Arc<Pod>, now: Instant, wall: Timestamp) {
+    /// A PATCH with `body` that told `sent` was answered with this copy.
+    pub(super) fn written(
+        &mut self,
+        sent: Arc<PodStatus>,
+        body: &Value,
+        copy: Arc<Pod>,
+        now: Instant,
+        wall: Timestamp,
+    ) {
+        // What is left although it was sent is not taken; the rest of what is left is someone else's doing.
         let left = status_patch(&self.row.pod, &copy, &sent, wall).ok().flatten();
-        self.ignored = left.map(|mut patch| patch["status"].take());
+        self.ignored = left.and_then(|left| match without(&left["status"], &body["status"]) {
+            None => Some(left["status"].clone()),
+            Some(news) => without(&left["status"], &news),
+        });
         self.last_write = Some(now);
         self.refused = None;
         self.settle(sent);
@@ -327,4 +328,23 @@ fn is_newer(copy: &Pod, than: &Pod) -> bool {
         (Some(copy), Some(than)) => u128::gt(&copy, &than),
         _ => copy.metadata.resource_version != than.metadata.resource_version,
     }
+}
+
+/// The part of one status patch that another does not hold: fields with another value, conditions that are not the
+/// same. `None` when nothing is left.
+fn without(patch: &Value, other: &Value) -> Option<Value> {
+    let mut left = serde_json::Map::new();
+    for (field, change) in patch.as_object().into_iter().flatten() {
+        let known = other.get(field);
+        if let (Some(changes), "conditions") = (change.as_array(), field.as_str()) {
+            let known = known.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let news: Vec<Value> = changes.iter().filter(|entry| !known.contains(entry)).cloned().collect();
+            if !news.is_empty() {
+                left.insert(field.clone(), Value::Array(news));
+            }
+        } else if known != Some(change) {
+            left.insert(field.clone(), change.clone());
+        }
+    }
+    (!left.is_empty()).then_some(Value::Object(left))
 }

@@ -276,8 +276,8 @@ impl StatusWriter {
             (entry.failures, entry.blameless, entry.told) = (0, false, None);
         }
         match (flight.request, answer) {
-            (Request::Patch(_), Answer::Pod(copy)) => {
-                entry.written(flight.sent, copy, now, wall);
+            (Request::Patch(body), Answer::Pod(copy)) => {
+                entry.written(flight.sent, &body, copy, now, wall);
                 if let Some(since) = flight.since {
                     self.durations.observe(now.duration_since(since));
                 }

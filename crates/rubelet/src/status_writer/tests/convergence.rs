@@ -126,3 +126,9 @@ proptest! {
         runtime.block_on(run(&acts))?;
     }
 }
+
+/// The answer to our write shows what someone else wrote before it; that is not ours to leave.
+#[tokio::test(start_paused = true)]
+async fn an_overwrite_that_the_watch_did_not_show_is_found_in_the_answer() {
+    run(&[Act::Overwrite(2, 3), Act::Publish(2, 0), Act::Pass(1)]).await.unwrap();
+}

@@ -204,8 +204,8 @@ async fn what_the_server_does_not_take_is_not_sent_again() {
     let (now, wall) = (tokio::time::Instant::now(), jiff::Timestamp::UNIX_EPOCH);
     let mut entry = Entry::new(row, false, now);
     entry.observe(&ApiPodSet::of([Arc::new(pod.clone())]));
-    let Step::Send(Request::Patch(_)) = entry.step(true, now, wall) else { panic!("nothing to send") };
-    entry.written(entry.row.status.clone(), copy("6", json!({"phase": "Running"})), now, wall);
+    let Step::Send(Request::Patch(body)) = entry.step(true, now, wall) else { panic!("nothing to send") };
+    entry.written(entry.row.status.clone(), &body, copy("6", json!({"phase": "Running"})), now, wall);
     assert_eq!(entry.step(true, now, wall), Step::Rest);
     let lb = json!({"type": "example.com/lb", "status": "True"});
     entry.observe(&ApiPodSet::of([copy("7", json!({"phase": "Running", "conditions": [lb]}))]));
