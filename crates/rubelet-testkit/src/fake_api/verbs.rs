@@ -218,10 +218,13 @@ fn admit_to_namespace(state: &State, resource: ResourceRef, namespace: &str) -> 
         .store
         .get(&Key::new(namespaces, "", namespace))
         .ok_or_else(|| status::not_found(namespaces, namespace))?;
-    if meta::is_deleted(found) && resource.plural != "events" {
+    if meta::is_deleted(found) {
         let why =
             format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(status::forbidden(resource, "", &why));
+        let mut error = status::forbidden(resource, "", &why);
+        error.details["causes"] = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace",
+            "message": format!("namespace {namespace} is being terminated")}]);
+        return Err(error);
     }
     Ok(())
 }

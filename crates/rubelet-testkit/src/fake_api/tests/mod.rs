@@ -1,6 +1,7 @@
 //! Tests of the fake itself: a fake that is wrong makes every test that uses it wrong.
 
 mod basics;
+mod convergence;
 mod deletion;
 mod faults;
 mod identity;
