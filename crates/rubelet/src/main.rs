@@ -82,10 +82,18 @@ async fn run(loaded: Loaded) -> ExitCode {
     if !flags.hostname_override.is_empty() {
         builder = builder.node_name(flags.hostname_override.trim().to_lowercase());
     }
-    let ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
-    let ips = if ips.is_empty() { rubelet_linux::facts::default_route_ips() } else { ips };
+    let mut ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
+    ips.retain(|ip| !ip.is_unspecified());
+    let server = api_server(&flags);
+    if ips.is_empty() {
+        ips = rubelet_linux::facts::default_route_ips();
+        if server.is_some() {
+            // A Node that was not given addresses says one: pods are told no other before it is known.
+            ips.truncate(1);
+        }
+    }
     builder = builder.node_flags(NodeFlags::from(&flags));
-    if let Some(server) = api_server(&flags) {
+    if let Some(server) = server {
         builder = builder.api_server(server);
     }
     let kubelet = match builder.node_ips(ips).build().await {

@@ -225,15 +225,14 @@ fn conditions_patch(old: &[Value], new: &[Value]) -> (Value, bool) {
     (Value::Array(patch), worth)
 }
 
-/// The list of addresses to send. Merging appends, and the first address is the pod's main one: from the first
-/// difference on the old ones are deleted and the new ones added again in their order.
+/// The list of addresses to send. The first address is the pod's main one, and what merging keeps comes after what
+/// is sent: the old ones are deleted and all the new ones sent in their order.
 fn addresses_patch(old: &[Value], new: &[Value]) -> Value {
     if new.is_empty() {
         return Value::Null;
     }
-    let same = old.iter().zip(new).take_while(|(old, new)| old["ip"] == new["ip"]).count();
-    let deleted = old.iter().skip(same).map(|entry| json!({ "$patch": "delete", "ip": entry["ip"] }));
-    Value::Array(deleted.chain(new.iter().skip(same).cloned()).collect())
+    let deleted = old.iter().map(|entry| json!({ "$patch": "delete", "ip": entry["ip"] }));
+    Value::Array(deleted.chain(new.iter().cloned()).collect())
 }
 
 /// Whether a condition of this type is this agent's alone.

@@ -12,6 +12,7 @@ mod sync;
 mod terminate;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -298,7 +299,7 @@ impl PodWorker {
         let now = self.services.clock.now();
         let handler = observed.sandboxes.first().map(|s| s.runtime_handler.as_str()).unwrap_or_default();
         let node = NodeFacts {
-            ips: self.services.node_ips(),
+            ips: self.node_ips(),
             runtime: self.services.pleg.runtime_name(),
             recursive_read_only: self
                 .services
@@ -328,6 +329,25 @@ impl PodWorker {
         let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
         self.publish_status(&pod, &generated, may_run).await;
         generated
+    }
+
+    /// Addresses of the node. Until its object is known, those that the pod's status has: an agent that has just
+    /// started tells nothing else.
+    fn node_ips(&self) -> Vec<IpAddr> {
+        if self.services.api.is_some() && self.services.own_node.get().is_none() {
+            let of_pod = || self.pod.as_deref()?.status.as_ref();
+            let status = self.record.status.as_deref().or_else(of_pod);
+            let known: Vec<IpAddr> = status
+                .and_then(|status| status.host_ips.as_ref())
+                .into_iter()
+                .flatten()
+                .filter_map(|host| host.ip.parse().ok())
+                .collect();
+            if !known.is_empty() {
+                return known;
+            }
+        }
+        self.services.node_ips()
     }
 
     /// Publishes a status unless it says nothing new or must not follow the one before. It is in the journal

@@ -143,6 +143,16 @@ fn only_what_differs_is_sent() {
             {"ip": "10.0.0.2"}, {"ip": "fd00::1"},
         ]}))
     );
+    // One more is sent with those there are: the server puts what it is not sent behind what it is sent.
+    assert_eq!(
+        patch(
+            json!({"hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}]}),
+            json!({"hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.1"}, {"ip": "fd00::1"}]}),
+        ),
+        Some(json!({"hostIPs": [
+            {"$patch": "delete", "ip": "192.0.2.1"}, {"ip": "192.0.2.1"}, {"ip": "fd00::1"},
+        ]}))
+    );
     assert_eq!(
         patch(json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}), json!({})),
         Some(json!({"podIP": null, "podIPs": null}))
