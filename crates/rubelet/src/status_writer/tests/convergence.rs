@@ -107,10 +107,10 @@ async fn run(acts: &[Act]) -> Result<(), TestCaseError> {
     bench.api.take_requests();
     pass(1000.0).await;
     prop_assert_eq!(bench.sent().len(), 0);
-    for pod in 0..3 {
-        bench.api.delete::<Pod>("default", &name(pod));
+    for (number, pod) in pods.iter().enumerate() {
+        bench.api.delete::<Pod>("default", &name(number));
         bench.sync();
-        bench.remove(&pods[pod], ended());
+        bench.remove(pod, ended());
     }
     pass(100.0).await;
     prop_assert!(bench.seen().by_uid.is_empty());
