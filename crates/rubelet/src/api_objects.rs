@@ -18,6 +18,8 @@ use rubelet_core::runtime_class::{RuntimeClassNotFound, runtime_handler};
 use rubelet_core::service_env::service_env;
 use rubelet_volumes::ObjectReader;
 
+use crate::pull_credentials::pull_secret_names;
+
 /// How long a pod waits for the first list of Services or RuntimeClasses before it says what it waits for.
 const FIRST_LIST: Duration = Duration::from_secs(5);
 
@@ -100,12 +102,11 @@ impl ApiObjects {
     /// The Secrets a pod pulls images with, and the names of those that are not there.
     pub async fn pull_secrets(&self, pod: &Pod) -> (Vec<Arc<Secret>>, Vec<String>) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let named = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
         let (mut found, mut lost) = (vec![], vec![]);
-        for reference in named.filter(|reference| !reference.name.is_empty()) {
-            match self.cache.get_secret(namespace, &reference.name).await {
+        for name in pull_secret_names(pod) {
+            match self.cache.get_secret(namespace, name).await {
                 Ok(secret) => found.push(secret),
-                Err(_) => lost.push(reference.name.clone()),
+                Err(_) => lost.push(name.to_owned()),
             }
         }
         (found, lost)

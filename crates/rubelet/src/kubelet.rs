@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::control_plane::{AccessError, ApiServer, ControlPlane, Parts};
+use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{Event, EventRecorder};
 use crate::fs_pool::FsPool;
@@ -35,8 +35,11 @@ use crate::journal::Journal;
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
+use crate::pull_credentials::{
+    ProviderConfigError, ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts,
+};
 use crate::runtime_monitor::{self, RuntimeState};
-use crate::service_account_tokens::ApiTokens;
+use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
 use crate::services::{NodeSettings, Services};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
@@ -64,6 +67,9 @@ pub enum StartError {
     /// The root directory cannot be used.
     #[error("the root directory cannot be used")]
     RootDir(#[source] crate::fs_pool::FsError),
+    /// The configuration of credential provider plugins.
+    #[error("--image-credential-provider-config cannot be used")]
+    CredentialProviders(#[from] ProviderConfigError),
     /// The way to the API server.
     #[error(transparent)]
     ApiServer(#[from] AccessError),
@@ -90,6 +96,8 @@ pub struct KubeletBuilder {
     node_flags: NodeFlags,
     node_probe: Arc<dyn NodeProbe>,
     node_machine: Option<NodeMachine>,
+    credential_providers: Option<ProviderFiles>,
+    home_dir: Option<PathBuf>,
 }
 
 impl KubeletBuilder {
@@ -136,6 +144,16 @@ impl KubeletBuilder {
     /// What flags say about the Node object.
     pub fn node_flags(mut self, flags: NodeFlags) -> Self {
         self.node_flags = flags;
+        self
+    }
+    /// Home directory whose Docker credentials are used for image pulls.
+    pub fn home_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.home_dir = Some(dir.into());
+        self
+    }
+    /// Credential provider plugins for image pulls.
+    pub fn credential_providers(mut self, files: ProviderFiles) -> Self {
+        self.credential_providers = Some(files);
         self
     }
     /// What the Node object says of the machine, and eyes of the caller's to look at it with.
@@ -207,6 +225,7 @@ impl KubeletBuilder {
             warn!("a damaged journal record: {problem}");
         }
 
+        let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
         let pleg = Pleg::new(runtime.clone(), fs.clone());
         let (state_writer, runtime_state) = watch::channel(RuntimeState::default());
         let events = EventRecorder::new(clock.clone());
@@ -226,11 +245,28 @@ impl KubeletBuilder {
         }
         let pods = PodConfig::new(sources);
         let table = PodTable::default();
+        let sink =
+            control_plane.as_ref().map(|_| control_plane::event_sink(&config, &name, &events, pods.watch()));
         let objects = control_plane.as_ref().map(ControlPlane::objects);
         let reader = objects.clone().map(|objects| Arc::new(objects) as Arc<dyn ObjectReader>);
         let tokens = control_plane.as_ref().map(|control| {
             Arc::new(TokenManager::new(Arc::new(ApiTokens::new(control.connections().urgent))))
         });
+        let accounts = control_plane.as_ref().zip(tokens.as_ref()).map(|(control, tokens)| {
+            let client = control.connections().urgent;
+            Arc::new(ApiServiceAccounts::new(client, tokens.clone(), clock.clone()))
+                as Arc<dyn ServiceAccounts>
+        });
+        let pull_credentials = PullCredentials::load(
+            PullCredentialSettings {
+                root_dir: node.root_dir.clone(),
+                home: self.home_dir,
+                providers: self.credential_providers,
+                service_account_tokens: gates.enabled(Gate::KubeletServiceAccountTokenForCredentialProviders),
+            },
+            accounts,
+            clock.clone(),
+        )?;
         let tmpfs = if clock.is_simulated() { Tmpfs::PlainDirectory } else { Tmpfs::Mount };
         let image_service = images.clone();
         let (own_node, own_node_view) = watch::channel(None);
@@ -259,6 +295,7 @@ impl KubeletBuilder {
             clock: clock.clone(),
             runtime: runtime.clone(),
             images: ImageManager::new(images, pull_limits(&config)),
+            pull_credentials,
             pleg: pleg.clone(),
             events: events.clone(),
             journal,
@@ -320,10 +357,9 @@ impl KubeletBuilder {
             );
             kubelet.tasks.spawn(source.run());
         }
-        if let (Some(control), Some(node_agent)) = (control_plane, node_agent) {
+        if let (Some(control), Some(node_agent), Some(sink)) = (control_plane, node_agent, sink) {
             let desired = pods.watch();
-            let parts =
-                Parts { config, pods, desired, table, events, clock, node_agent, node_view, own_node };
+            let parts = Parts { sink, pods, desired, table, events, clock, node_agent, node_view, own_node };
             kubelet.tasks.spawn(control.run(parts));
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), state_writer));
@@ -366,6 +402,8 @@ impl Kubelet {
             node_flags: NodeFlags::default(),
             node_probe: Arc::new(MachineProbe),
             node_machine: None,
+            credential_providers: None,
+            home_dir: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rubelet::control_plane::{ApiFiles, ApiServer};
 use rubelet::logging::{self, LogFormat, chain};
 use rubelet::node_agent::NodeFlags;
+use rubelet::pull_credentials::ProviderFiles;
 use rubelet::{Kubelet, notify};
 use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +94,17 @@ async fn run(loaded: Loaded) -> ExitCode {
         }
     }
     builder = builder.node_flags(NodeFlags::from(&flags));
+    if let Some(home) = std::env::home_dir() {
+        builder = builder.home_dir(home);
+    }
+    match credential_providers(&flags) {
+        Ok(Some(files)) => builder = builder.credential_providers(files),
+        Ok(None) => {}
+        Err(problem) => {
+            error!("cannot start: {problem}");
+            return ExitCode::FAILURE;
+        }
+    }
     if let Some(server) = server {
         builder = builder.api_server(server);
     }
@@ -122,6 +134,17 @@ async fn run(loaded: Loaded) -> ExitCode {
             error!("{problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The credential provider plugins, if the flags name any.
+fn credential_providers(flags: &KubeletFlags) -> Result<Option<ProviderFiles>, &'static str> {
+    match (flags.image_credential_provider_config.as_str(), flags.image_credential_provider_bin_dir.as_str()) {
+        ("", "") => Ok(None),
+        ("", _) | (_, "") => {
+            Err("--image-credential-provider-config and --image-credential-provider-bin-dir go together: set both or none")
+        }
+        (config, bin_dir) => Ok(Some(ProviderFiles { config: config.into(), bin_dir: bin_dir.into() })),
     }
 }
 

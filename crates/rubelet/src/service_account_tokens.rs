@@ -3,6 +3,8 @@
 //! Owns the one request and what its answer means; when to ask is the `TokenManager`'s affair (`rubelet-volumes`).
 //! The Node authorizer allows it for service accounts of pods on this node, with the audiences the pod names.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -10,7 +12,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use rubelet_core::projection::{IssuedToken, TokenKey};
-use rubelet_volumes::TokenSource;
+use rubelet_volumes::{TokenManager, TokenSource};
+
+use crate::clock::Clock;
+use crate::pull_credentials::{ServiceAccountFacts, ServiceAccounts, TokenWanted};
 
 /// The API server as a source of tokens.
 #[derive(Clone)]
@@ -64,6 +69,54 @@ fn issued(key: &TokenKey, answer: TokenRequest) -> Result<IssuedToken, String> {
     match (token, expires) {
         (Some(token), Some(expires)) => Ok(IssuedToken { token: token.into(), expires, life_seconds }),
         _ => Err("the API server's answer to the TokenRequest holds no token with an end".to_owned()),
+    }
+}
+
+/// Life of a token for a credential provider plugin, in seconds: what the API server gives when nothing is said.
+const PLUGIN_TOKEN_SECONDS: i64 = 3600;
+
+/// Service accounts and their tokens for credential provider plugins.
+#[derive(Clone)]
+pub struct ApiServiceAccounts {
+    client: Client,
+    tokens: Arc<TokenManager>,
+    clock: Clock,
+}
+
+impl ApiServiceAccounts {
+    /// Accounts from the server of this client; tokens are shared with the volumes' and end with their pod.
+    pub fn new(client: Client, tokens: Arc<TokenManager>, clock: Clock) -> Self {
+        Self { client, tokens, clock }
+    }
+}
+
+impl ServiceAccounts for ApiServiceAccounts {
+    fn get(&self, namespace: &str, name: &str) -> BoxFuture<'static, Result<ServiceAccountFacts, String>> {
+        let (accounts, name) =
+            (Api::<ServiceAccount>::namespaced(self.client.clone(), namespace), name.to_owned());
+        Box::pin(async move {
+            let account = accounts.get(&name).await.map_err(told)?;
+            Ok(ServiceAccountFacts {
+                uid: account.metadata.uid.unwrap_or_default(),
+                annotations: account.metadata.annotations.unwrap_or_default(),
+            })
+        })
+    }
+
+    fn token(&self, wanted: TokenWanted) -> BoxFuture<'static, Result<String, String>> {
+        let (tokens, now) = (self.tokens.clone(), self.clock.now());
+        Box::pin(async move {
+            let key = TokenKey {
+                pod_uid: wanted.pod_uid.into(),
+                pod_name: wanted.pod_name,
+                namespace: wanted.namespace,
+                service_account: wanted.service_account,
+                audience: wanted.audience,
+                expiration_seconds: PLUGIN_TOKEN_SECONDS,
+            };
+            let current = tokens.token(&key, now).await.map_err(|error| error.to_string())?;
+            Ok(current.token.to_string())
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use crate::images::ImageManager;
 use crate::journal::Journal;
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
+use crate::pull_credentials::PullCredentials;
 use crate::runtime_monitor::RuntimeState;
 use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
@@ -72,6 +73,8 @@ pub struct Services {
     pub runtime: Arc<dyn RuntimeService>,
     /// Images and pulls.
     pub images: ImageManager,
+    /// Credentials for pulls.
+    pub pull_credentials: PullCredentials,
     /// Observation.
     pub pleg: Pleg,
     /// Events.

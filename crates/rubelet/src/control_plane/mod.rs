@@ -26,6 +26,7 @@ use rubelet_apiclient::rotation::RotationStatus;
 use rubelet_apiclient::watch::{self as api_watch, Update, WatchSpec, seed_of};
 use rubelet_apiclient::{Connections, Now};
 use rubelet_config::{KUBERNETES_VERSION, KubeletConfiguration};
+use rubelet_core::ids::PodUid;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -94,12 +95,13 @@ enum State {
 
 /// The parts of the agent that the tasks here work with.
 pub(crate) struct Parts {
-    pub(crate) config: KubeletConfiguration,
     pub(crate) pods: PodConfig,
     pub(crate) desired: watch::Receiver<Arc<DesiredPods>>,
     pub(crate) table: PodTable,
     pub(crate) events: EventRecorder,
     pub(crate) clock: Clock,
+    /// Collects events since the agent was put together.
+    pub(crate) sink: EventSink,
     pub(crate) node_agent: NodeAgent,
     pub(crate) node_view: NodeView,
     /// Told of what the watch of the own node sees.
@@ -228,13 +230,8 @@ impl ControlPlane {
             connections.requests.clone(),
         );
         tasks.spawn(mirrors.run());
-        let sink_config = EventSinkConfig {
-            node_name: self.node_name,
-            qps: f64::from(parts.config.event_record_qps),
-            burst: u32::try_from(parts.config.event_burst).unwrap_or(0),
-        };
-        let sink = EventSink::subscribe_with_table(&parts.events, sink_config, &parts.table);
-        let client = connections.requests.clone();
+        // It keeps a pace of its own.
+        let (sink, client) = (parts.sink, connections.urgent.clone());
         tasks.spawn(async move {
             sink.run(client).await;
         });
@@ -258,6 +255,23 @@ fn connect_options(config: &KubeletConfiguration, now: Now) -> ConnectOptions {
         heartbeat_timeout: config.node_status_update_frequency.to_std().min(lease),
         ..ConnectOptions::new(env!("CARGO_PKG_VERSION"), KUBERNETES_VERSION, now)
     }
+}
+
+/// Collects a recorder's events for the API from now on. Pods are looked up among those that are desired: a rejected
+/// pod never gets further.
+pub(crate) fn event_sink(
+    config: &KubeletConfiguration,
+    node_name: &str,
+    events: &EventRecorder,
+    desired: watch::Receiver<Arc<DesiredPods>>,
+) -> EventSink {
+    let settings = EventSinkConfig {
+        node_name: node_name.to_owned(),
+        qps: f64::from(config.event_record_qps),
+        burst: u32::try_from(config.event_burst).unwrap_or(0),
+    };
+    let find = move |uid: &PodUid| desired.borrow().pods.get(uid).map(|wanted| wanted.pod.clone());
+    EventSink::subscribe(events, settings, Arc::new(find))
 }
 
 /// Tells of every change of the own node that others make.

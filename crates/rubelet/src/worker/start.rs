@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::backoff::BackoffKey;
 use rubelet_core::ids::ContainerId;
@@ -20,8 +21,10 @@ use super::config::Instance;
 use super::hooks::{self, HookTarget};
 use super::sync::{Stop, container_of};
 use super::{PodWorker, kill};
-use crate::images::{Background, Found, PresentImage, PullAnswer};
+use crate::events::EventSubject;
+use crate::images::{Background, Found, PresentImage, PullAnswer, PullRequest};
 use crate::pod_dirs;
+use crate::pull_credentials::report_missing_pull_secrets;
 use rubelet_volumes::VolumePaths;
 
 /// How long what was found early may wait to be used.
@@ -85,15 +88,16 @@ impl PodWorker {
             let (events, subject) = (self.services.events.clone(), self.container_subject(&container.name));
             let images = self.services.images.clone();
             let text = format!("Pulling image {name:?}");
+            let request = self.pull_request(&subject, &name);
             let answer = match policy {
                 PullPolicy::Always if images.may_pull_now() => {
                     events.normal(&subject, "Pulling", text);
-                    Early::Pull(images.pull(&name))
+                    Early::Pull(images.pull(request))
                 }
                 PullPolicy::Always => continue,
                 _ => {
                     let limit = images.clone();
-                    Early::Look(images.find_or_pull(&name, move || {
+                    Early::Look(images.find_or_pull(request, move || {
                         let allowed = limit.may_pull_now();
                         if allowed {
                             events.normal(&subject, "Pulling", text);
@@ -104,6 +108,31 @@ impl PodWorker {
             };
             self.prefetched
                 .insert(container.name.clone(), Prefetched { image: name, begun: Instant::now(), answer });
+        }
+    }
+
+    /// What to pull, with the credentials that are looked up once it is really pulled.
+    fn pull_request(&self, subject: &EventSubject, image: &str) -> PullRequest {
+        let services = self.services.clone();
+        let (pod, subject, name) = (self.identity(), subject.clone(), image.to_owned());
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        let credentials = async move {
+            let secrets = match &services.api {
+                Some(api) => {
+                    let (found, missing) = api.pull_secrets(&pod).await;
+                    report_missing_pull_secrets(&services.events, &subject, &missing);
+                    found
+                }
+                None => vec![],
+            };
+            let events = services.events.clone();
+            services.pull_credentials.for_pull(pod, &name, secrets, events, subject).await
+        };
+        PullRequest {
+            image: image.to_owned(),
+            annotations: annotations.into_iter().collect(),
+            sandbox: self.sandbox_config.as_ref().map(|(_, config)| config.clone()),
+            credentials: Some(credentials.boxed()),
         }
     }
 
@@ -375,7 +404,7 @@ impl PodWorker {
                     return Err(failed(ImageReason::ErrImagePull, "pull QPS exceeded"));
                 }
                 events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
-                self.services.images.pull(&name).get().await
+                self.services.images.pull(self.pull_request(&subject, &name)).get().await
             }
         };
         match result {
