@@ -10,7 +10,15 @@
 )]
 
 mod adoption;
+mod api_identity;
+mod api_mirror;
+mod api_node;
+mod api_objects;
+mod api_outage;
+mod api_pods;
+mod api_volumes;
 mod bad_input;
+mod cluster;
 mod ending;
 mod hooks;
 mod http_source;

@@ -31,6 +31,8 @@ pub struct Node {
     pub runtime: Containerd,
     dir: NodeDir,
     ports: (u16, u16),
+    /// More arguments of the agent's command line.
+    pub arguments: Vec<String>,
 }
 
 impl Node {
@@ -56,7 +58,8 @@ impl Node {
         }
         fs::set_permissions(dir.join("share"), fs::Permissions::from_mode(0o777)).unwrap();
         let runtime = Containerd::start(&dir.join("c"));
-        let node = Self { agent: None, runtime, ports: (free_port(), free_port()), dir };
+        let ports = (free_port(), free_port());
+        let node = Self { agent: None, runtime, dir, ports, arguments: vec![] };
         let config = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
              staticPodPath: {dir}/manifests\npodLogsDir: {dir}/logs\ncontainerRuntimeEndpoint: {endpoint}\n\
@@ -92,6 +95,7 @@ impl Node {
             .arg("--root-dir")
             .arg(self.root())
             .args(["--hostname-override", NAME, "-v", "4"])
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -118,6 +122,21 @@ impl Node {
         });
     }
 
+    /// Waits until the agent ends by itself, with a failure.
+    pub fn wait_agent_failed(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        wait::until("the agent to end", PATIENCE, || match agent.try_wait().unwrap() {
+            Some(status) if status.success() => panic!("the agent ended well"),
+            Some(_) => Ok(()),
+            None => Err("it runs".to_owned()),
+        });
+    }
+
+    /// Text with the workload image for `$IMAGE` and the shared folder for `$SHARE`.
+    pub fn filled_in(&self, text: &str) -> String {
+        text.replace("$IMAGE", IMAGE).replace("$SHARE", &self.share("").display().to_string())
+    }
+
     /// Puts a static pod in place, as a whole. `$IMAGE` is the workload image, `$SHARE` the shared folder.
     pub fn apply(&self, name: &str, spec: &str) {
         self.write_manifest(&format!("{name}.yaml"), manifest(name, spec).as_bytes());
@@ -126,10 +145,7 @@ impl Node {
     /// Puts a file of any content among the manifests.
     pub fn write_manifest(&self, file: &str, content: &[u8]) {
         let content = match std::str::from_utf8(content) {
-            Ok(text) => text
-                .replace("$IMAGE", IMAGE)
-                .replace("$SHARE", &self.share("").display().to_string())
-                .into_bytes(),
+            Ok(text) => self.filled_in(text).into_bytes(),
             Err(_) => content.to_owned(),
         };
         let part = self.dir.join("manifests").join(format!(".{file}"));
