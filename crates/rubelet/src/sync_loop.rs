@@ -297,6 +297,14 @@ impl SyncLoop {
                 grace,
                 cause: TerminationCause::Completed,
             }
+        } else if is_deleted(wanted) {
+            // It is never begun: a worker that syncs could make a sandbox before it hears of the end.
+            let grace = rubelet_core::kill::effective_grace(None, &wanted.pod, None);
+            PodState::Terminating {
+                since: self.services.clock.now(),
+                grace,
+                cause: TerminationCause::Deleted,
+            }
         } else if in_turn && queue.len() > 1 {
             info!(pod = %key, "waits until the pod that had this name before has ended");
             PodState::WaitingForPredecessor

@@ -16,7 +16,7 @@ use rubelet_core::node::reconcile::OtherMachine;
 use rubelet_core::node::{NodeEvent, initial_node, lease, observe_status, patch, reconcile};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::complaint::Complaint;
 use super::gather::{Facts, Gatherer};
@@ -427,11 +427,11 @@ fn is_newer(node: &Node, known: &Node) -> bool {
 /// Waits for news; for ever when there will be none.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
-        warn_ended();
+        tell_ended();
         std::future::pending::<()>().await;
     }
 }
 
-fn warn_ended() {
-    warn!("a task the node agent listens to has ended");
+fn tell_ended() {
+    debug!("a task the node agent listens to has ended");
 }

@@ -70,15 +70,17 @@ impl ApiSource {
                 for pod in items {
                     self.take(&pod);
                 }
-                self.publish_desired();
                 self.publish_view();
+                self.publish_desired();
             }
             Update::Applied(pod) => {
                 self.bad.remove(pod.metadata.uid.as_deref().unwrap_or_default());
-                if self.take(&pod) {
+                let news = self.take(&pod);
+                // The view first: what is told of a pod is compared with it.
+                self.publish_view();
+                if news {
                     self.publish_desired();
                 }
-                self.publish_view();
             }
             Update::Deleted { object } => {
                 let uid = pod_uid(&object);
