@@ -7,7 +7,7 @@
 //! - `pool`: which connection a request goes over, and the switch that ends them all
 //! - `service`: one request: pace, credentials, retries, deadline, counts
 //! - `body`: an answer's body, which keeps its place on the connection until it is read
-//! - `explain`: what to tell a person about an error
+//! - `explain`: what to tell a person about an error; `teller`: when to
 //!
 //! There is no timer and no task here while nothing is asked, except what HTTP/2 needs while a stream is open.
 
@@ -18,6 +18,7 @@ mod explain;
 mod pool;
 mod proxy;
 mod service;
+mod teller;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use teller::Trouble;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 pub use error::{ConnectFailure, TransportError};
 pub use explain::{Facts, explain};
@@ -143,6 +147,7 @@ pub(crate) struct Hub {
     credentials: Arc<Credentials>,
     pools: [pool::Pool; 2],
     counts: Mutex<BTreeMap<(http::Method, Option<u16>), u64>>,
+    teller: teller::Teller,
     now: Now,
 }
 
@@ -175,8 +180,14 @@ pub async fn connect(
     let pools = [pool::Pool::new(dialer.clone()), pool::Pool::new(dialer)];
     let [requests_pool, heartbeats_pool] = pools.clone();
     let namespace = access.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let hub =
-        Arc::new(Hub { access, credentials, pools, counts: Mutex::default(), now: options.now.clone() });
+    let hub = Arc::new(Hub {
+        access,
+        credentials,
+        pools,
+        counts: Mutex::default(),
+        teller: teller::Teller::default(),
+        now: options.now.clone(),
+    });
     let ordinary = service::Lane {
         pool: requests_pool,
         bucket: TokenBucket::new(options.qps, options.burst).map(Arc::new),
@@ -244,13 +255,7 @@ impl IdentityHandle {
 
     /// What an error means and what to do about it, in whole sentences.
     pub fn explain(&self, error: &kube::Error) -> String {
-        let identity = self.hub.credentials.identity();
-        let facts = Facts {
-            now: (self.hub.now)(),
-            identity: identity.as_deref(),
-            certificate: self.hub.credentials.describe_certificate(),
-        };
-        explain(error, &self.hub.access, &facts)
+        self.hub.with_facts(|access, facts| explain(error, access, facts))
     }
 
     /// How requests ended so far, in a stable order.
@@ -269,6 +274,39 @@ impl Hub {
     fn close_all(&self) {
         for pool in &self.pools {
             pool.close_all();
+        }
+    }
+
+    fn with_facts<T>(&self, look: impl FnOnce(&ClusterAccess, &Facts<'_>) -> T) -> T {
+        let identity = self.credentials.identity();
+        let facts = Facts {
+            now: (self.now)(),
+            identity: identity.as_deref(),
+            certificate: self.credentials.describe_certificate(),
+        };
+        look(&self.access, &facts)
+    }
+
+    /// Tells of a failure that every request has, if it is news.
+    fn tell_failure(&self, error: &TransportError) {
+        let trouble = Trouble::of(error, explain::is_tls(error));
+        if trouble.is_some_and(|trouble| self.teller.is_news(trouble, Instant::now())) {
+            self.with_facts(|access, facts| {
+                if let Some(text) = explain::transport(error, access, facts) {
+                    warn!("{text}");
+                }
+            });
+        }
+    }
+
+    /// The same of an answer.
+    fn tell_answer(&self, code: http::StatusCode) {
+        if code == http::StatusCode::UNAUTHORIZED {
+            if self.teller.is_news(Trouble::Unauthorized, Instant::now()) {
+                self.with_facts(|access, facts| warn!("{}", explain::unauthorized(access, facts)));
+            }
+        } else if self.teller.is_over() {
+            info!("{} answers again", self.access.server_url());
         }
     }
 

@@ -20,12 +20,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// An error with everything that caused it: `a: b: c`.
+/// What kube puts before the error of the connection below it; it tells a person nothing.
+const KUBE_LAYER: &str = "ServiceError: ";
+
+/// An error with everything that caused it: `a: b: c`. A cause that the error above repeats is said once.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
+    if let Some(rest) = text.strip_prefix(KUBE_LAYER) {
+        text = rest.to_owned();
+    }
     let mut source = error.source();
     while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            let _ = write!(text, ": {said}");
+        }
         source = cause.source();
     }
     text

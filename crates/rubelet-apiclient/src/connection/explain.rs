@@ -44,10 +44,7 @@ pub fn explain(error: &kube::Error, access: &ClusterAccess, facts: &Facts<'_>) -
 fn answer(code: u16, message: &str, access: &ClusterAccess, facts: &Facts<'_>) -> String {
     let server = access.server_url();
     match code {
-        401 => format!(
-            "{server} does not know who this is (401 Unauthorized): {}",
-            unknown_identity(access, facts)
-        ),
+        401 => unauthorized(access, facts),
         403 => {
             let who = facts.identity.map_or_else(String::new, |identity| {
                 format!(" This agent comes as {:?} of {:?}.", identity.common_name, identity.organizations)
@@ -61,6 +58,12 @@ fn answer(code: u16, message: &str, access: &ClusterAccess, facts: &Facts<'_>) -
         429 | 503 => format!("{server} has no time now ({code}): {message}; it will be asked again"),
         _ => format!("{server} answers {code}: {message}"),
     }
+}
+
+/// What a 401 means.
+pub(super) fn unauthorized(access: &ClusterAccess, facts: &Facts<'_>) -> String {
+    let server = access.server_url();
+    format!("{server} does not know who this is (401 Unauthorized): {}", unknown_identity(access, facts))
 }
 
 fn unknown_identity(access: &ClusterAccess, facts: &Facts<'_>) -> String {
@@ -114,7 +117,17 @@ fn origin(access: &ClusterAccess, facts: &Facts<'_>) -> String {
     facts.certificate.clone().unwrap_or_else(|| access.kubeconfig.display().to_string())
 }
 
-fn transport(error: &(dyn Error + 'static), access: &ClusterAccess, facts: &Facts<'_>) -> Option<String> {
+/// Whether TLS is the reason.
+pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    links(error).iter().any(|link| find_tls(*link).is_some())
+}
+
+/// What is wrong below HTTP, if that is where it is.
+pub(super) fn transport(
+    error: &(dyn Error + 'static),
+    access: &ClusterAccess,
+    facts: &Facts<'_>,
+) -> Option<String> {
     let server = access.server_url();
     let links = links(error);
     if let Some(tls) = links.iter().find_map(|link| find_tls(*link)) {

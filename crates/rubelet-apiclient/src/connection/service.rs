@@ -106,7 +106,14 @@ impl ApiService {
         let deadline = Instant::now() + self.lane.timeout;
         let template = Template { head, body, deadline, is_watch };
         match tokio::time::timeout_at(deadline, self.attempts(&template)).await {
-            Ok(outcome) => outcome,
+            Ok(Ok(answer)) => {
+                self.hub.tell_answer(answer.status());
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                self.hub.tell_failure(&error);
+                Err(error)
+            }
             Err(_) => {
                 self.hub.count(&method, None);
                 Err(TransportError::Deadline { method, path, after: self.lane.timeout })
