@@ -510,8 +510,7 @@ volumeStatsAggPeriod: 0s
     let line = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
                 --config=/var/lib/kubelet/config.yaml --node-ip=10.0.0.5 --hostname-override=n1";
     let not_yet = "these settings are accepted but not acted on yet: authentication (/var/lib/kubelet/config.yaml:3:3), \
-                   authorization (/var/lib/kubelet/config.yaml:11:3), rotateCertificates (/var/lib/kubelet/config.yaml:41:21), \
-                   --bootstrap-kubeconfig, --kubeconfig";
+                   authorization (/var/lib/kubelet/config.yaml:11:3)";
     let config = check_warnings(line, &[("/var/lib/kubelet/config.yaml", kubeadm)], &[not_yet]).config;
     assert_eq!(config.static_pod_path, "/etc/kubernetes/manifests");
     assert_eq!(config.logging.flush_frequency.duration, GoDuration::from_secs(5));

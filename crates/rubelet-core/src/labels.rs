@@ -19,14 +19,22 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 /// Label: name of the container.
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
-const HASH: &str = "io.kubernetes.container.hash";
-const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
-const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
-const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
-const PORTS: &str = "io.kubernetes.container.ports";
-const POD_DELETION_GRACE_PERIOD: &str = "io.kubernetes.pod.deletionGracePeriod";
-const POD_TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Annotation: hash of the container's spec, hexadecimal.
+pub const HASH: &str = "io.kubernetes.container.hash";
+/// Annotation: restart count of this instance.
+pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// Annotation: path of the termination message in the container.
+pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+/// Annotation: `File` or `FallbackToLogsOnError`.
+pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// Annotation: the preStop handler as JSON.
+pub const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
+/// Annotation: the container's ports as JSON.
+pub const PORTS: &str = "io.kubernetes.container.ports";
+/// Annotation: `deletionGracePeriodSeconds` of the pod.
+pub const POD_DELETION_GRACE_PERIOD: &str = "io.kubernetes.pod.deletionGracePeriod";
+/// Annotation: `terminationGracePeriodSeconds` of the pod.
+pub const POD_TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 type Map = BTreeMap<String, String>;
 

@@ -18,24 +18,11 @@ use crate::v1;
 
 /// Labels and annotations that `rubelet_core::labels` writes on what the agent creates.
 pub mod label {
-    pub use rubelet_core::labels::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID};
-
-    /// Annotation: hash of the container's spec, hexadecimal.
-    pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
-    /// Annotation: restart count of this instance.
-    pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-    /// Annotation: path of the termination message in the container.
-    pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
-    /// Annotation: `File` or `FallbackToLogsOnError`.
-    pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
-    /// Annotation: the preStop handler as JSON.
-    pub const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
-    /// Annotation: the container's ports as JSON.
-    pub const PORTS: &str = "io.kubernetes.container.ports";
-    /// Annotation: `deletionGracePeriodSeconds` of the pod.
-    pub const DELETION_GRACE_PERIOD: &str = "io.kubernetes.pod.deletionGracePeriod";
-    /// Annotation: `terminationGracePeriodSeconds` of the pod.
-    pub const TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+    pub use rubelet_core::labels::{
+        CONTAINER_NAME, HASH as CONTAINER_HASH, POD_DELETION_GRACE_PERIOD as DELETION_GRACE_PERIOD, POD_NAME,
+        POD_NAMESPACE, POD_TERMINATION_GRACE_PERIOD as TERMINATION_GRACE_PERIOD, POD_UID, PORTS,
+        PRE_STOP_HANDLER, RESTART_COUNT, TERMINATION_MESSAGE_PATH, TERMINATION_MESSAGE_POLICY,
+    };
 }
 
 /// Something the runtime said that cannot be understood.

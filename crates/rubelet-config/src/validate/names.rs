@@ -3,6 +3,8 @@
 //! Owns upstream's `IsQualifiedName`, `IsValidLabelValue`, `IsValidSysctlPattern`,
 //! `ValidateAllowlistImagesPatterns` and `cpuset.Parse` as yes-or-why functions over text.
 
+use rubelet_core::admission::check_sysctl_pattern;
+
 /// Why a text is no label or taint key, if it is none.
 pub(super) fn qualified_name(text: &str) -> Result<(), String> {
     let name = match text.split_once('/') {
@@ -64,29 +66,10 @@ pub(super) fn sysctl_pattern(text: &str) -> Result<(), String> {
     if text.len() > 253 || !well_formed {
         return Err("not a sysctl name or a pattern ending in *".to_owned());
     }
-    // A slash as the first separator means the path form; it is the same name.
-    let dotted = if text.find(['.', '/']).is_some_and(|at| text.as_bytes()[at] == b'/') {
-        text.replace('.', "\0").replace('/', ".").replace('\0', "/")
-    } else {
-        text.to_owned()
-    };
-    let name = dotted.split('*').next().unwrap_or_default();
-    let known = [
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-        "kernel.shm",
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.msg",
-    ];
-    if known.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
-        return Ok(());
-    }
-    Err("this sysctl belongs to the whole node; only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* are per pod".to_owned())
+    // What is namespaced is admission's to know.
+    check_sysctl_pattern(text).map_err(|_| {
+        "this sysctl belongs to the whole node; only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* are per pod".to_owned()
+    })
 }
 
 fn is_sysctl_segment(text: &str, wildcard: bool) -> bool {
