@@ -165,7 +165,7 @@ impl<K: Kept> Entry<K> {
             Update::Applied(object) => state.adopt(object, now),
             Update::Deleted { object } if state.is_overtaken(&*object, now) => {}
             Update::Deleted { .. } | Update::BadDeleted(_) => {
-                let words = format!("{} \"{}\" not found", K::URL_PATH_SEGMENT, self.name);
+                let words = format!("{} \"{}\" not found", K::WORD, self.name);
                 state.miss(Some(words));
             }
             Update::Bad(bad) => state.unreadable = Some(bad.to_string()),

@@ -52,14 +52,9 @@ pub(super) async fn fetch<K: Kept>(
             Ok(Arc::new(object))
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err(ObjectError::NotFound(not_found(&status.message, K::URL_PATH_SEGMENT, name)))
+            Err(ObjectError::NotFound(format!("{} \"{name}\" not found", K::WORD)))
         }
         Ok(Err(kube::Error::Api(status))) => Err(failed(status.message.clone())),
         Ok(Err(error)) => Err(failed(chain(&error))),
     }
-}
-
-/// The API server's message, or the same words where it gave none.
-fn not_found(message: &str, resource: &str, name: &str) -> String {
-    if message.is_empty() { format!("{resource} \"{name}\" not found") } else { message.to_owned() }
 }

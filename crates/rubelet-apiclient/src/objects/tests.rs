@@ -119,14 +119,14 @@ async fn pods_share_a_watch_and_hear_of_changes() {
 async fn a_missing_object_appears_by_itself() {
     let f = Fixture::new(ChangeDetection::Watch);
     f.hold("p1", &["a"]);
-    assert_eq!(f.read("a").await, r#"! configmaps "a" not found"#);
-    assert_eq!(f.read("a").await, r#"! configmaps "a" not found"#);
+    assert_eq!(f.read("a").await, r#"! configmap "a" not found"#);
+    assert_eq!(f.read("a").await, r#"! configmap "a" not found"#);
     f.api.create(&config_map("a", "1"));
     assert_eq!(f.changed().await, ["p1"]);
     assert_eq!(f.read("a").await, "1");
     f.api.delete::<ConfigMap>("default", "a");
     assert_eq!(f.changed().await, ["p1"]);
-    assert_eq!(f.read("a").await, r#"! configmaps "a" not found"#);
+    assert_eq!(f.read("a").await, r#"! configmap "a" not found"#);
     // The list only hinted that it is missing; one GET made sure.
     let mut requests = f.requests();
     requests.sort();
@@ -207,14 +207,14 @@ async fn what_was_known_serves_while_the_server_is_away() {
     f.api.create(&config_map("a", "1"));
     f.hold("p1", &["a", "b"]);
     assert_eq!(f.read("a").await, "1");
-    assert_eq!(f.read("b").await, r#"! configmaps "b" not found"#);
+    assert_eq!(f.read("b").await, r#"! configmap "b" not found"#);
     f.api.outage(Outage::Refuse);
     f.hold("p2", &["c"]);
     let started = Instant::now();
     for _ in 0..20 {
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(f.read("a").await, "1");
-        assert_eq!(f.read("b").await, r#"! configmaps "b" not found"#);
+        assert_eq!(f.read("b").await, r#"! configmap "b" not found"#);
     }
     assert!(started.elapsed() < Duration::from_secs(62), "answers are at once: {:?}", started.elapsed());
     let unknown = f.read("c").await;
@@ -327,7 +327,7 @@ async fn the_cache_strategy_asks_when_an_answer_is_old() {
     assert_eq!(f.read("a").await, "4");
     f.cache.set_ttl(Some(Duration::from_secs(600)));
     // What is missing is asked for each time, and what was known serves while the server is away.
-    assert_eq!(f.read("b").await, r#"! configmaps "b" not found"#);
+    assert_eq!(f.read("b").await, r#"! configmap "b" not found"#);
     f.api.create(&config_map("b", "5"));
     assert_eq!(f.read("b").await, "5");
     f.api.outage(Outage::Refuse);
