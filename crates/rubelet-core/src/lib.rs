@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod ids;
 pub mod image;
 pub mod image_credentials;
+pub mod json;
 pub mod kill;
 pub mod labels;
 pub mod lifecycle;

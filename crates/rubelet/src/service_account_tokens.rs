@@ -4,6 +4,7 @@
 //! The Node authorizer allows it for service accounts of pods on this node, with the audiences the pod names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rubelet_core::projection::{IssuedToken, TokenKey};
 use rubelet_volumes::{TokenManager, TokenSource};
+use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::pull_credentials::{ServiceAccountFacts, ServiceAccounts, TokenWanted};
@@ -34,11 +36,17 @@ impl TokenSource for ApiTokens {
     fn mint<'a>(&'a self, key: &'a TokenKey) -> BoxFuture<'a, Result<IssuedToken, String>> {
         Box::pin(async move {
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
-            let answer = accounts
-                .create_token_request(&key.service_account, &PostParams::default(), &request(key))
-                .await
-                .map_err(told)?;
-            issued(key, answer)
+            let mut pauses = NOT_YET.iter();
+            loop {
+                let asked = accounts
+                    .create_token_request(&key.service_account, &PostParams::default(), &request(key))
+                    .await;
+                match (asked, pauses.next()) {
+                    (Ok(answer), _) => return issued(key, answer),
+                    (Err(kube::Error::Api(status)), Some(pause)) if status.code == 403 => sleep(*pause).await,
+                    (Err(error), _) => return Err(told(error)),
+                }
+            }
         })
     }
 }
@@ -72,6 +80,9 @@ fn issued(key: &TokenKey, answer: TokenRequest) -> Result<IssuedToken, String> {
     }
 }
 
+/// Pauses between attempts that are forbidden: the Node authorizer hears of a pod's binding a moment later than this
+/// node does.
+const NOT_YET: [Duration; 5] = [50, 100, 200, 400, 800].map(Duration::from_millis);
 /// Life of a token for a credential provider plugin, in seconds: what the API server gives when nothing is said.
 const PLUGIN_TOKEN_SECONDS: i64 = 3600;
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Watched;
 use super::failure::Failure;
+use super::place::path_at;
 
 /// An object that exists and cannot be decoded. Metadata is read as far as it is legible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,7 +134,7 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
 fn decode_object<K: Watched>(raw: &RawValue, clean: fn(&mut K)) -> Result<K, BadObject> {
     let mut object: K = match serde_json::from_str(raw.get()) {
         Ok(object) => object,
-        Err(error) => return Err(BadObject { error: explain::<K>(raw, &error), ..legible(raw) }),
+        Err(error) => return Err(BadObject { error: explain(raw, &error), ..legible(raw) }),
     };
     if object.metadata().name.as_deref().unwrap_or_default().is_empty() {
         return Err(BadObject { error: "metadata.name is missing".to_owned(), ..legible(raw) });
@@ -142,12 +143,11 @@ fn decode_object<K: Watched>(raw: &RawValue, clean: fn(&mut K)) -> Result<K, Bad
     Ok(object)
 }
 
-/// Decodes once more, for the path of the field that is wrong.
-fn explain<K: Watched>(raw: &RawValue, error: &serde_json::Error) -> String {
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    match serde_path_to_error::deserialize::<_, K>(&mut deserializer) {
-        Ok(_) => error.to_string(),
-        Err(error) => format!("{}: {}", error.path(), error.inner()),
+/// The error with the path of the field that is wrong.
+fn explain(raw: &RawValue, error: &serde_json::Error) -> String {
+    match path_at(raw.get(), error.line(), error.column()) {
+        path if path.is_empty() => error.to_string(),
+        path => format!("{path}: {error}"),
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
              "bad deleted=true /a cannot be decoded: metadata.labels: invalid type: integer `7`, expected a map at line 1 column 34"),
             (r#"{"type":"ADDED","object":{"metadata":{}}}"#, "bad deleted=false / cannot be decoded: metadata.name is missing"),
             (r#"{"type":"ADDED","object":7}"#,
-             "bad deleted=false / cannot be decoded: .: invalid type: integer `7`, expected Service at line 1 column 1"),
+             "bad deleted=false / cannot be decoded: invalid type: integer `7`, expected Service at line 1 column 1"),
             (r#"{"type":"BOOKMARK","object":{"kind":"Service","metadata":{"resourceVersion":"12","name":null}}}"#, r#"bookmark Some("12")"#),
             (r#"{"type":"ERROR","object":{"code":410,"reason":"Expired","message":"too old"}}"#, "error Refused Expired too old"),
             (r#"{"type":"ERROR","object":{"code":418,"message":"teapot"}}"#, "error Refused Hopeless teapot"),

@@ -34,7 +34,7 @@ pub(crate) struct DerivedQuantities {
 ///
 /// Quantities have to be as the manifest wrote them, not in canonical form.
 pub(crate) fn write_pod(pod: &Pod, derived: &DerivedQuantities, out: &mut impl Write) -> fmt::Result {
-    let mut value = serde_json::to_value(pod).map_err(|_| fmt::Error)?;
+    let mut value = crate::json::to_value(pod).map_err(|_| fmt::Error)?;
     to_internal(&mut value);
     Printer { out, derived }.typed(Some(&value), &Type::Pointer(&types::POD), Place::Elsewhere)
 }

@@ -40,7 +40,7 @@ pub fn status_patch(old: &Node, new: &Node) -> Option<Value> {
 fn relevant(node: &Node) -> Value {
     let part = |value: Value| pruned(value).unwrap_or_else(|| json!({}));
     let metadata = json!({ "labels": node.metadata.labels, "annotations": node.metadata.annotations });
-    let status = serde_json::to_value(&node.status).unwrap_or_default();
+    let status = crate::json::to_value(&node.status).unwrap_or_default();
     json!({ "metadata": part(metadata), "status": part(status) })
 }
 

@@ -163,7 +163,7 @@ fn decode_pod(mut value: Value, origin: &Origin, node: &NodeIdentity) -> Result<
         return Err(DecodeError::Shape(findings.errors));
     }
     let mut pod: Pod =
-        serde_json::from_value(value).map_err(|error| DecodeError::Typed(error.to_string()))?;
+        crate::json::from_value(&value).map_err(|error| DecodeError::Typed(error.to_string()))?;
     if pod.metadata.name.as_deref().unwrap_or_default().is_empty() {
         return Err(DecodeError::Name);
     }

@@ -247,9 +247,9 @@ fn is_near(a: &str, b: &str) -> bool {
 
 /// The pod as Go would write it: fields that are not pointers vanish when they hold their zero value.
 pub(super) fn without_zero_values(pod: &Pod) -> Result<Pod, serde_json::Error> {
-    let mut value = serde_json::to_value(pod)?;
+    let mut value = crate::json::to_value(pod)?;
     drop_zero_values(&mut value, &POD);
-    serde_json::from_value(value)
+    crate::json::from_value(&value)
 }
 
 fn drop_zero_values(value: &mut Value, of: &Type) {

@@ -114,7 +114,7 @@ fn guarded(
 /// A status as JSON in one spelling: whole seconds, canonical quantities, and nothing that says the same as its
 /// absence.
 fn plain(status: &PodStatus) -> Object {
-    let Ok(Value::Object(mut plain)) = serde_json::to_value(truncated(status.clone())) else {
+    let Ok(Value::Object(mut plain)) = crate::json::to_value(&truncated(status.clone())) else {
         return Object::new();
     };
     for key in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
