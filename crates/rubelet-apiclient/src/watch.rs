@@ -12,6 +12,7 @@
 mod decode;
 mod failure;
 mod machine;
+mod place;
 mod transport;
 
 #[cfg(test)]
