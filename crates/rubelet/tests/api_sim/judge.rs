@@ -40,6 +40,8 @@ struct Known {
     pods: BTreeMap<String, Pod>,
     node_ready: Option<bool>,
     last_lease: Option<Instant>,
+    /// Refusals that were looked at.
+    refused: usize,
     /// Patches of pods/status, by the pod's UID.
     writes: BTreeMap<String, usize>,
 }
@@ -124,8 +126,24 @@ impl Judge {
             }
             _ => {}
         }
-        for refused in self.api.violations() {
-            self.story.wrong(format!("a request that no node may make: {refused:?}"));
+        self.see_violations();
+    }
+
+    /// Looks at what was refused. What belongs to pods that were there is refused from the moment they are gone, and
+    /// the agent cannot know before it hears of it; that it does not go on asking is checked in the end.
+    fn see_violations(&self) {
+        let all = self.api.violations();
+        let mut known = self.lock();
+        let new = all.get(known.refused..).unwrap_or_default().to_vec();
+        known.refused = all.len();
+        drop(known);
+        for refused in new {
+            let of_pods = matches!(refused.resource.as_str(), "configmaps" | "secrets" | "serviceaccounts");
+            if of_pods && refused.message.contains("no relationship found") {
+                self.story.tell(format!("refused: {refused:?}"));
+            } else {
+                self.story.wrong(format!("a request that no node may make: {refused:?}"));
+            }
         }
     }
 
@@ -195,7 +213,7 @@ impl Judge {
         }
         self.check_running(pod);
         let Some(before) = before else { return };
-        if let Err(problem) = follows(&before, pod) {
+        if let Err(problem) = follows(&before, pod, restless) {
             self.story.wrong(format!("pod {name}: {problem}"));
         }
         let was_ready = condition(&before, "Ready") == Some("True");
@@ -298,12 +316,15 @@ impl Judge {
 }
 
 /// Whether a version of a pod may follow another one.
-pub fn follows(before: &Pod, after: &Pod) -> Result<(), String> {
+///
+/// `restless`: its sandbox may have died, so that init containers run once more and the pod is pending again, as
+/// upstream's `getPhase` has it.
+pub fn follows(before: &Pod, after: &Pod, restless: bool) -> Result<(), String> {
     let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
     let (old, new) = (phase(before), phase(after));
     let fine = match old.as_str() {
         "Succeeded" | "Failed" => old == new,
-        "Running" => new != "Pending",
+        "Running" => new != "Pending" || restless,
         _ => true,
     };
     if !fine {

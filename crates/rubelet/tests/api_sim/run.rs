@@ -126,7 +126,21 @@ async fn live(world: &mut World, scenario: &Scenario) -> Result<(), String> {
     if scenario.adopt_at_end {
         adopt(world).await?;
     }
-    Ok(())
+    stop_asking(world).await
+}
+
+/// Nobody asks for ever for what belonged to pods that are gone.
+async fn stop_asking(world: &mut World) -> Result<(), String> {
+    if world.api.violations().is_empty() {
+        return Ok(());
+    }
+    world.pass(Duration::from_secs(90)).await?;
+    let refused = world.api.violations().len();
+    world.pass(Duration::from_secs(120)).await?;
+    match world.api.violations().get(refused) {
+        None => Ok(()),
+        Some(asked) => Err(format!("it goes on asking for what it may not have: {asked:?}")),
+    }
 }
 
 /// Waits until everybody agrees.

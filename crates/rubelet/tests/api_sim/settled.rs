@@ -67,7 +67,8 @@ fn problem_of(world: &World, pod: &Pod) -> Option<String> {
         return (made.kind != Kind::Job).then(|| format!("it is told to have {phase} ({reason})"));
     }
     let observed = pod.status.as_ref().and_then(|status| status.observed_generation);
-    if observed != pod.metadata.generation {
+    // A manifest has no generation, so that its mirror's is none that the node could have observed.
+    if observed != pod.metadata.generation && !is_mirror(pod) {
         return Some(format!("observed generation {observed:?} of {:?}", pod.metadata.generation));
     }
     let runs = !running_ids(&world.cri, &name, &uid, "app").is_empty();

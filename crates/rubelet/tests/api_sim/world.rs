@@ -313,6 +313,11 @@ impl World {
         }
     }
 
+    /// Sets the node's clock ahead, or back.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.set_ahead(SignedDuration::from_secs(seconds));
+    }
+
     /// Carries out one step of a scenario.
     pub async fn take(&mut self, step: &Step) -> Result<(), String> {
         self.story.tell(format!("STEP  {step:?}"));
