@@ -43,7 +43,9 @@ impl TokenSource for ApiTokens {
                     .await;
                 match (asked, pauses.next()) {
                     (Ok(answer), _) => return issued(key, answer),
-                    (Err(kube::Error::Api(status)), Some(pause)) if status.code == 403 => sleep(*pause).await,
+                    (Err(kube::Error::Api(status)), Some(pause)) if status.code == 403 => {
+                        sleep(Duration::from_millis(*pause)).await;
+                    }
                     (Err(error), _) => return Err(told(error)),
                 }
             }
@@ -80,9 +82,9 @@ fn issued(key: &TokenKey, answer: TokenRequest) -> Result<IssuedToken, String> {
     }
 }
 
-/// Pauses between attempts that are forbidden: the Node authorizer hears of a pod's binding a moment later than this
+/// Pauses in milliseconds between attempts that are forbidden: the Node authorizer hears of a pod's binding a moment later than this
 /// node does.
-const NOT_YET: [Duration; 5] = [50, 100, 200, 400, 800].map(Duration::from_millis);
+const NOT_YET: [u64; 5] = [50, 100, 200, 400, 800];
 /// Life of a token for a credential provider plugin, in seconds: what the API server gives when nothing is said.
 const PLUGIN_TOKEN_SECONDS: i64 = 3600;
 
