@@ -39,6 +39,7 @@ use crate::credentials::{CredentialError, Credentials};
 use crate::identity::{ClientIdentity, IdentityError};
 use crate::kubeconfig::{CaSource, ClusterAccess, PemSource};
 use crate::rate_limit::{Pause, TokenBucket};
+use crate::wake::{Wake, Waker};
 use crate::{Connections, Now};
 
 /// How to talk to the API server. Times are bounds, not periods.
@@ -148,6 +149,7 @@ pub(crate) struct Hub {
     pools: [pool::Pool; 2],
     counts: Mutex<BTreeMap<(http::Method, Option<u16>), u64>>,
     teller: teller::Teller,
+    waker: Waker,
     now: Now,
 }
 
@@ -186,6 +188,7 @@ pub async fn connect(
         pools,
         counts: Mutex::default(),
         teller: teller::Teller::default(),
+        waker: Waker::default(),
         now: options.now.clone(),
     });
     let ordinary = service::Lane {
@@ -248,6 +251,11 @@ impl IdentityHandle {
         self.hub.credentials.identity()
     }
 
+    /// News that the server answers again.
+    pub fn wake(&self) -> Wake {
+        self.hub.waker.subscribe()
+    }
+
     /// The server these connections lead to.
     pub fn access(&self) -> &ClusterAccess {
         &self.hub.access
@@ -307,6 +315,7 @@ impl Hub {
             }
         } else if self.teller.is_over() {
             info!("{} answers again", self.access.server_url());
+            self.waker.wake();
         }
     }
 

@@ -7,6 +7,7 @@
 //! - `kubeconfig`, `identity`, `credentials`, `exec_plugin`: who the agent is, from files that may change
 //! - `connection`, `rate_limit`: HTTP/2 over TLS, one set of connections for requests and one for heartbeats
 //! - `bootstrap`, `rotation`, `cert_store`: a certificate of its own, from the first token to the next renewal
+//! - `wake`: news that the server answers again
 //! - `watch`: list and watch as a machine that survives everything a server does
 //! - `reflector`: a watch with a store, for what is few and always needed
 //! - `objects`: ConfigMaps and Secrets that pods refer to, watched while a pod needs them
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod rate_limit;
 pub mod reflector;
 pub mod rotation;
+pub mod wake;
 pub mod watch;
 
 /// Tells the wall-clock time; the shell's clock, so that a simulation owns it.

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::reflector::AbortOnDrop;
+use crate::wake::Wake;
 use crate::watch::Watched;
 use entry::{Entry, Verdict};
 
@@ -151,6 +152,7 @@ struct Shared {
     secrets: Entries<Secret>,
     first_lists: Arc<Semaphore>,
     gets: Semaphore,
+    wake: Wake,
     changed: Mutex<BTreeSet<PodUid>>,
     changed_notify: Notify,
 }
@@ -164,6 +166,11 @@ pub struct ObjectCache {
 impl ObjectCache {
     /// `seed` spreads this node's requests away from other nodes': see [`crate::watch::seed_of`].
     pub fn new(client: kube::Client, strategy: ChangeDetection, seed: u64) -> Self {
+        Self::with_wake(client, strategy, seed, Wake::default())
+    }
+
+    /// The same with [`WatchSpec::wake`](crate::watch::WatchSpec::wake) for its watches.
+    pub fn with_wake(client: kube::Client, strategy: ChangeDetection, seed: u64, wake: Wake) -> Self {
         let shared = Shared {
             client,
             strategy,
@@ -174,6 +181,7 @@ impl ObjectCache {
             secrets: Mutex::default(),
             first_lists: Arc::new(Semaphore::new(FIRST_LISTS)),
             gets: Semaphore::new(GETS),
+            wake,
             changed: Mutex::default(),
             changed_notify: Notify::new(),
         };

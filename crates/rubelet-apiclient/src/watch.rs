@@ -29,6 +29,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
+use crate::wake::Wake;
 pub use decode::BadObject;
 use decode::{Event, Page};
 pub use failure::ProblemKind;
@@ -80,6 +81,8 @@ pub struct WatchSpec<K> {
     pub seed: u64,
     /// Drops what nobody reads, before an object is stored. The default drops `managedFields`.
     pub clean: fn(&mut K),
+    /// Cuts back-off short when the server answers again. The default hears nothing.
+    pub wake: Wake,
 }
 
 impl<K: Watched> WatchSpec<K> {
@@ -95,6 +98,7 @@ impl<K: Watched> WatchSpec<K> {
             page_limit: 500,
             seed,
             clean: drop_managed_fields,
+            wake: Wake::default(),
         }
     }
 
@@ -118,6 +122,13 @@ impl<K: Watched> WatchSpec<K> {
     #[must_use]
     pub fn with_clean(mut self, clean: fn(&mut K)) -> Self {
         self.clean = clean;
+        self
+    }
+
+    /// With [`WatchSpec::wake`].
+    #[must_use]
+    pub fn with_wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
         self
     }
 
@@ -234,7 +245,7 @@ impl fmt::Display for WatchProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, what, message, retry_in } = self;
         let seconds = retry_in.as_secs_f64();
-        write!(f, "cannot watch {what}: {message}; {}; next attempt in {seconds:.1} s", kind.advice())
+        write!(f, "cannot watch {what}: {message}{}; next attempt in {seconds:.1} s", kind.advice())
     }
 }
 
@@ -247,12 +258,16 @@ pub async fn run<K: Watched>(
     mut sink: impl FnMut(Update<K>) + Send,
 ) -> Infallible {
     let mut machine = Machine::new(&spec);
+    let mut wake = spec.wake.clone();
     let mut listing = Listing::default();
     loop {
-        let Attempt { wait, request } = machine.next();
-        if !wait.is_zero() {
+        let Attempt { wait, ordered, request } = machine.next();
+        if ordered {
             tokio::time::sleep(wait).await;
+        } else if !wait.is_zero() && wake.pause(wait).await {
+            tokio::time::sleep(machine.woken().min(wait)).await;
         }
+        wake.forget();
         let uri = spec.uri(&request);
         match request {
             Request::List { token, .. } => {

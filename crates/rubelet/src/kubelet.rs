@@ -279,6 +279,7 @@ impl KubeletBuilder {
                 fs: fs.clone(),
                 client: control.connections().heartbeats,
                 close_connections: control.close_connections(),
+                wake: control.wake(),
                 watched: own_node_view,
                 runtime_state: runtime_state.clone(),
                 runtime: runtime.clone(),

@@ -64,8 +64,8 @@ async fn unneeded<K: Kept>(entry: &Entry<K>) {
 
 /// Watches the object. Returns only if it is immutable.
 async fn observe<K: Kept>(shared: &Weak<Shared>, entry: &Arc<Entry<K>>) {
-    let (client, seed, first_lists) = match shared.upgrade() {
-        Some(shared) => (shared.client.clone(), shared.seed, shared.first_lists.clone()),
+    let (client, seed, first_lists, wake) = match shared.upgrade() {
+        Some(shared) => (shared.client.clone(), shared.seed, shared.first_lists.clone(), shared.wake.clone()),
         None => return,
     };
     // Held until the first answer. The semaphore is never closed.
@@ -74,6 +74,7 @@ async fn observe<K: Kept>(shared: &Weak<Shared>, entry: &Arc<Entry<K>>) {
         min_watch_timeout: MIN_WATCH_TIMEOUT,
         list_deadline: LIST_DEADLINE,
         clean: clean::<K>,
+        wake,
         ..WatchSpec::one(Some(entry.namespace()), entry.name(), seed)
     };
     let sink = |update: Update<K>| {

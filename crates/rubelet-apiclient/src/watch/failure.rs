@@ -36,28 +36,29 @@ impl ProblemKind {
         matches!(self, Self::Unreachable | Self::Stalled)
     }
 
-    /// What to do about it.
+    /// What to do about it, as the end of a sentence. A server that cannot be reached is everybody's trouble: the
+    /// connection tells what to do.
     pub(super) fn advice(self) -> &'static str {
         match self {
             Self::Unauthorized => {
-                "check that the kubeconfig's credentials are valid and its CA is the cluster's"
+                "; check that the kubeconfig's credentials are valid and its CA is the cluster's"
             }
             Self::Forbidden => {
-                "check that the API server runs with --authorization-mode=Node,RBAC and that the certificate's \
+                "; check that the API server runs with --authorization-mode=Node,RBAC and that the certificate's \
                  name is system:node:<node name> in group system:nodes"
             }
             Self::NotServed => {
-                "check that the kubeconfig's server is a Kubernetes API server of a fitting version"
+                "; check that the kubeconfig's server is a Kubernetes API server of a fitting version"
             }
-            Self::Throttled => "the API server is busy",
-            Self::Refused => "the API server refuses the request; this is likely a version mismatch",
-            Self::ServerFault => "the API server has trouble; its log tells more",
-            Self::Unreachable => "check that the API server runs and that the network leads there",
-            Self::Stalled => "the API server or the network is too slow",
+            Self::Throttled => "; the API server is busy",
+            Self::Refused => "; the API server refuses the request; this is likely a version mismatch",
+            Self::ServerFault => "; the API server has trouble; its log tells more",
+            Self::Unreachable => "",
+            Self::Stalled => "; the API server or the network is too slow",
             Self::Garbled => {
-                "check that the kubeconfig's server is a Kubernetes API server, not a proxy's error page"
+                "; check that the kubeconfig's server is a Kubernetes API server, not a proxy's error page"
             }
-            Self::Interrupted => "check what between this node and the API server cuts long connections",
+            Self::Interrupted => "; check what between this node and the API server cuts long connections",
         }
     }
 }

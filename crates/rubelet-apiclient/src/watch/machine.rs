@@ -15,6 +15,8 @@ use super::{WatchSpec, Watched, seed_of};
 const BACKOFF_BASE: Duration = Duration::from_millis(800);
 /// Half of the longest wait; jitter adds up to as much again.
 const BACKOFF_CAP: Duration = Duration::from_secs(15);
+/// Watches that were waiting begin within this once the server answers again.
+const WOKEN_WITHIN: Duration = Duration::from_millis(500);
 /// A server's wish for patience is followed so far.
 const RETRY_AFTER_CAP: Duration = Duration::from_secs(300);
 
@@ -31,6 +33,8 @@ pub(super) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub wait: Duration,
+    /// The server asked for the wait.
+    pub ordered: bool,
     pub request: Request,
 }
 
@@ -100,6 +104,7 @@ pub(super) struct Machine {
     page_limit: u32,
     stage: Stage,
     wait: Duration,
+    ordered: bool,
     /// Failures in a row, for the back-off.
     failures: u32,
     /// One restart may be immediate; another only after a stream has proven itself.
@@ -120,6 +125,7 @@ impl Machine {
             page_limit: spec.page_limit,
             stage: listing(if spec.latest { From::Latest } else { From::Any }),
             wait: Duration::ZERO,
+            ordered: false,
             failures: 0,
             credit: true,
             proven: false,
@@ -131,6 +137,7 @@ impl Machine {
     /// What to do now.
     pub(super) fn next(&mut self) -> Attempt {
         let wait = std::mem::take(&mut self.wait);
+        let ordered = std::mem::take(&mut self.ordered);
         let request = match &self.stage {
             Stage::Listing { from, token, paged, .. } => {
                 let (resource_version, limit) = match from {
@@ -148,7 +155,14 @@ impl Machine {
                 Request::Watch { resource_version, timeout: Duration::from_secs(timeout.as_secs()) }
             }
         };
-        Attempt { wait, request }
+        Attempt { wait, ordered, request }
+    }
+
+    /// The server answers again: failures while it did not count no more. Returns how long to wait after the news, for
+    /// not everybody should come at once.
+    pub(super) fn woken(&mut self) -> Duration {
+        self.failures = 0;
+        WOKEN_WITHIN.mul_f64(self.draw())
     }
 
     /// A page came. The version is the list's, the token leads to the next page if there is one.
@@ -285,6 +299,7 @@ impl Machine {
         let backoff = self.backoff();
         let wished =
             failure.retry_after.map(|wish| wish.min(RETRY_AFTER_CAP) + BACKOFF_BASE.mul_f64(self.draw()));
+        self.ordered = wished.is_some();
         self.wait = wished.map_or(backoff, |wished| wished.max(backoff));
         self.tell(failure.kind, failure.message.clone(), cure)
     }

@@ -51,6 +51,10 @@ impl Query {
 /// An error with its sources, as one line. Sources that their parent repeats are left out.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
+    // kube's name for the layer below it tells a person nothing.
+    if let Some(rest) = text.strip_prefix("ServiceError: ") {
+        text = rest.to_owned();
+    }
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();

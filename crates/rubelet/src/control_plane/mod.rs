@@ -23,6 +23,7 @@ use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle};
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache};
 use rubelet_apiclient::reflector::{Reflector, trim_service};
 use rubelet_apiclient::rotation::RotationStatus;
+use rubelet_apiclient::wake::{Wake, Waker};
 use rubelet_apiclient::watch::{self as api_watch, Update, WatchSpec, seed_of};
 use rubelet_apiclient::{Connections, Now};
 use rubelet_config::{KUBERNETES_VERSION, KubeletConfiguration};
@@ -76,6 +77,8 @@ pub(crate) struct ControlPlane {
     state: State,
     objects: ApiObjects,
     identity: watch::Sender<Option<IdentityHandle>>,
+    /// Passes on that the server answers again, to those who were made before there was a way to it.
+    waker: Waker,
 }
 
 /// How far the way to the server is.
@@ -144,14 +147,19 @@ impl ControlPlane {
             "Cache" => ChangeDetection::Cache,
             _ => ChangeDetection::Watch,
         };
+        let waker = Waker::default();
+        let client = || connections.requests.clone();
         let objects = ApiObjects::new(
-            ObjectCache::new(connections.requests.clone(), strategy, seed),
+            ObjectCache::with_wake(client(), strategy, seed, waker.subscribe()),
             strategy,
-            Reflector::start(connections.requests.clone(), WatchSpec::all(seed).with_clean(trim_service)),
-            Reflector::start(connections.requests.clone(), WatchSpec::all(seed)),
+            Reflector::start(
+                client(),
+                WatchSpec::all(seed).with_clean(trim_service).with_wake(waker.subscribe()),
+            ),
+            Reflector::start(client(), WatchSpec::all(seed).with_wake(waker.subscribe())),
         );
         let identity = watch::Sender::new(None);
-        Ok(Self { node_name: node_name.to_owned(), seed, connections, state, objects, identity })
+        Ok(Self { node_name: node_name.to_owned(), seed, connections, state, objects, identity, waker })
     }
 
     /// Objects that pods are built from.
@@ -162,6 +170,11 @@ impl ControlPlane {
     /// The ways to the server; requests wait until there is an identity.
     pub(crate) fn connections(&self) -> Connections {
         self.connections.clone()
+    }
+
+    /// News that the server answers again.
+    pub(crate) fn wake(&self) -> Wake {
+        self.waker.subscribe()
     }
 
     /// Ends connections that do not answer.
@@ -199,15 +212,16 @@ impl ControlPlane {
         let mut tasks = JoinSet::new();
         let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone());
         let view = source.view();
-        let spec = WatchSpec::<Pod>::all(self.seed).with_fields(format!("spec.nodeName={}", self.node_name));
+        let spec = WatchSpec::<Pod>::all(self.seed)
+            .with_fields(format!("spec.nodeName={}", self.node_name))
+            .with_wake(self.waker.subscribe());
         let client = connections.urgent.clone();
         tasks.spawn(async move {
             api_watch::run(client, spec, move |update| source.apply(update)).await;
         });
         tasks.spawn(watch_own_node(
             connections.urgent.clone(),
-            self.node_name.clone(),
-            self.seed,
+            WatchSpec::one(None, &self.node_name, self.seed).with_wake(self.waker.subscribe()),
             parts.own_node,
         ));
         tasks.spawn(parts.node_agent.run());
@@ -217,7 +231,8 @@ impl ControlPlane {
             view.clone(),
             connections.urgent.clone(),
             parts.clock.clone(),
-        );
+        )
+        .with_wake(self.waker.subscribe());
         tasks.spawn(writer.run());
         let (node_uid, uids) = watch::channel(None);
         tasks.spawn(follow_node(parts.node_view, node_uid, self.objects));
@@ -236,6 +251,13 @@ impl ControlPlane {
             sink.run(client).await;
         });
         if let (Some(access), Some(identity)) = (access, identity) {
+            let (mut back, waker) = (identity.wake(), self.waker);
+            tasks.spawn(async move {
+                loop {
+                    back.called().await;
+                    waker.wake();
+                }
+            });
             tasks.spawn(async move {
                 let status = watch::Sender::new(RotationStatus::default());
                 access.keep_fresh(connections, identity, status).await;
@@ -275,13 +297,7 @@ pub(crate) fn event_sink(
 }
 
 /// Tells of every change of the own node that others make.
-async fn watch_own_node(
-    client: kube::Client,
-    name: String,
-    seed: u64,
-    node: watch::Sender<Option<Arc<Node>>>,
-) {
-    let spec = WatchSpec::<Node>::one(None, &name, seed);
+async fn watch_own_node(client: kube::Client, spec: WatchSpec<Node>, node: watch::Sender<Option<Arc<Node>>>) {
     api_watch::run(client, spec, move |update| match update {
         Update::Set { items, bad } if bad.is_empty() => {
             node.send_replace(items.into_iter().next());

@@ -8,6 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::PostParams;
+use rubelet_apiclient::wake::Wake;
 use rubelet_core::node::lease::{NAMESPACE, new_lease, renewed};
 use tokio::sync::watch;
 
@@ -31,6 +32,7 @@ pub(super) struct LeaseTask {
     clock: Clock,
     node: watch::Receiver<Option<Arc<Node>>>,
     close_connections: CloseConnections,
+    wake: Wake,
     complaint: Complaint,
 }
 
@@ -42,6 +44,7 @@ impl LeaseTask {
         clock: Clock,
         node: watch::Receiver<Option<Arc<Node>>>,
         close_connections: CloseConnections,
+        wake: Wake,
     ) -> Self {
         Self {
             name,
@@ -51,6 +54,7 @@ impl LeaseTask {
             clock,
             node,
             close_connections,
+            wake,
             complaint: Complaint::default(),
         }
     }
@@ -110,6 +114,7 @@ impl LeaseTask {
         let mut pause = FIRST_PAUSE;
         let mut failures = 0;
         loop {
+            self.wake.forget();
             let error = match ask(self.limit, self.leases.get(&self.name)).await {
                 Ok(lease) => return (lease, false),
                 Err(RequestError::Refused { code: 404, .. }) => match self.create().await {
@@ -121,7 +126,8 @@ impl LeaseTask {
             };
             failures += 1;
             self.failed("get or create", &error, failures > 1);
-            tokio::time::sleep(error.retry_after().unwrap_or(pause)).await;
+            // The cluster counts the seconds without it.
+            self.wake.pause(error.retry_after().unwrap_or(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

@@ -26,6 +26,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
+use rubelet_apiclient::wake::Wake;
 use rubelet_core::admission::NodePressure;
 use rubelet_cri::{ImageService, RuntimeService};
 use rubelet_linux::node_facts::NodeMachine;
@@ -59,6 +60,8 @@ pub struct NodeAgentParams {
     pub client: kube::Client,
     /// Called when heartbeats failed twice without an answer.
     pub close_connections: CloseConnections,
+    /// News that the server answers again.
+    pub wake: Wake,
     /// The own Node as a watch of it sees it: how changes by others are noticed before the next report (labels, pod
     /// CIDRs, and above all a Ready that controllers set to Unknown while the API was away).
     pub watched: watch::Receiver<Option<Arc<Node>>>,
@@ -95,6 +98,7 @@ impl NodeAgent {
             params.clock.clone(),
             node_view.clone(),
             params.close_connections.clone(),
+            params.wake.clone(),
         );
         let network = network::NetworkTask::new(params.runtime.clone(), node_view.clone());
         let status = status::StatusTask::new(params, node, pressure, refreshes);

@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use rubelet_apiclient::wake::Wake;
 use rubelet_core::admission::NodePressure;
 use rubelet_core::node::reconcile::OtherMachine;
 use rubelet_core::node::{NodeEvent, initial_node, lease, observe_status, patch, reconcile};
@@ -46,6 +47,7 @@ pub(super) struct StatusTask {
     clock: Clock,
     events: EventRecorder,
     close_connections: CloseConnections,
+    wake: Wake,
     runtime_state: watch::Receiver<RuntimeState>,
     watched: watch::Receiver<Option<Arc<Node>>>,
     refreshes: mpsc::Receiver<()>,
@@ -89,6 +91,7 @@ impl StatusTask {
             clock: params.clock,
             events: params.events,
             close_connections: params.close_connections,
+            wake: params.wake,
             runtime_state: params.runtime_state,
             watched: params.watched,
             refreshes,
@@ -130,6 +133,7 @@ impl StatusTask {
             tokio::time::timeout(FIRST_WAIT, self.runtime_state.wait_for(|state| *state != unasked)).await;
         loop {
             self.runtime_state.mark_unchanged();
+            self.wake.forget();
             let pause = self.sync().await;
             self.wait(pause).await;
         }
@@ -179,19 +183,33 @@ impl StatusTask {
             tokio::select! {
                 biased;
                 () = changed(&mut self.runtime_state) => return,
+                () = self.wake.called() => return,
                 () = changed(&mut self.watched) => {
                     let watched = self.watched.borrow_and_update().clone();
                     if let Some(node) = watched {
-                        self.take(node);
-                        if std::mem::take(&mut waits_for_node) {
+                        // The cluster took the node for lost: it hears at once that it is not.
+                        let lost = is_lost(&node);
+                        let is_news = self.take(node);
+                        if std::mem::take(&mut waits_for_node) || is_news && lost {
                             return;
                         }
+                    } else if self.known.is_some() {
+                        self.forget();
+                        return;
                     }
                 }
                 Some(()) = self.refreshes.recv() => self.refresh().await,
                 () = tokio::time::sleep_until(until) => return,
             }
         }
+    }
+
+    /// The Node is gone. Whoever creates it again starts from nothing, and what was known of it is of no use: a Lease
+    /// owned by it would be collected as garbage.
+    fn forget(&mut self) {
+        self.known = None;
+        self.reconcile = true;
+        self.published.send_replace(None);
     }
 
     /// Somebody wants to see the Node as it is now; gets an answer in any case.
@@ -310,9 +328,7 @@ impl StatusTask {
                 (self.close_connections)();
             }
             if error.code() == Some(404) {
-                // Whoever creates it again starts from nothing, and what was known of it is of no use.
-                self.known = None;
-                self.reconcile = true;
+                self.forget();
             }
             attempt += 1;
             if attempt == TRIES || error.ends_tries() {
@@ -422,6 +438,12 @@ fn is_newer(node: &Node, known: &Node) -> bool {
         // Not a number: then the order in which they came has to do.
         _ => version(node) != version(known),
     }
+}
+
+/// Whether the controllers have given up waiting for heartbeats.
+fn is_lost(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
 }
 
 /// Waits for news; for ever when there will be none.

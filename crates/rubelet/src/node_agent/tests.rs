@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use rubelet_apiclient::wake::Wake;
 use rubelet_config::KubeletConfiguration;
 use rubelet_core::node::info::MachineIdentity;
 use rubelet_core::node::pressure::Observation;
@@ -130,6 +131,7 @@ impl Setup {
             close_connections: Arc::new(move || {
                 count.fetch_add(1, Ordering::SeqCst);
             }),
+            wake: Wake::default(),
             watched: watched_view,
             runtime_state,
             runtime: Arc::new(cri.clone()),

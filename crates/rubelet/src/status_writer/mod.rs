@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use kube::Client;
+use rubelet_apiclient::wake::Wake;
 use rubelet_core::ids::PodUid;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -72,6 +73,7 @@ pub struct StatusWriter {
     clock: Clock,
     entries: BTreeMap<PodUid, Entry>,
     gate: Gate,
+    wake: Wake,
     requests: JoinSet<Result<Answer, Trouble>>,
     flights: BTreeMap<Id, Flight>,
     durations: Arc<SyncDurations>,
@@ -89,6 +91,7 @@ impl StatusWriter {
             clock,
             entries: BTreeMap::new(),
             gate: Gate::default(),
+            wake: Wake::default(),
             requests: JoinSet::new(),
             flights: BTreeMap::new(),
             durations: Arc::default(),
@@ -96,6 +99,13 @@ impl StatusWriter {
         };
         writer.take_rows();
         writer
+    }
+
+    /// Cuts the pauses of an outage short when the server answers again.
+    #[must_use]
+    pub fn with_wake(mut self, wake: Wake) -> Self {
+        self.wake = wake;
+        self
     }
 
     /// How long statuses took to reach the API.
@@ -126,6 +136,7 @@ impl StatusWriter {
                 Some(done) = self.requests.join_next_with_id() => self.land(done),
                 Ok(()) = rows.changed() => self.take_rows(),
                 Ok(()) = self.api.changed() => self.take_api(),
+                () = self.wake.called() => self.gate.hint(Instant::now()),
                 () = sleep_until(wake) => {}
             }
         }
