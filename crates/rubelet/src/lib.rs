@@ -20,6 +20,9 @@
 //! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
 //! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
 //! - `http`: the table → clients
+//! - `control_plane`, with an API server: the watch of this node's pods → `PodConfig`; and the tasks
+//!   `node_agent` (machine, runtime → Node, Lease), `status_writer` (the table → `pods/status`, deletions),
+//!   `mirror` (static pods → mirror pods), `event_sink` (events → Events)
 
 pub mod api_objects;
 pub mod api_pods;
