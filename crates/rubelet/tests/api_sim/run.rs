@@ -194,7 +194,7 @@ fn judge_end(world: &World) -> Result<(), String> {
     let facts = world.cri.facts();
     for (uid, name) in &world.uids {
         for versions in world.api.history::<Pod>(uid).windows(2) {
-            follows(&versions[0], &versions[1])
+            follows(&versions[0], &versions[1], world.judge.is_disturbed(name))
                 .map_err(|problem| format!("pod {name} ({uid}): {problem}"))?;
         }
         if world.judge.is_disturbed(name) {
