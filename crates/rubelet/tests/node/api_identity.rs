@@ -109,7 +109,7 @@ fn api_a_server_of_another_authority_is_not_trusted() {
     fs::write(&kubeconfig, text.replace(&other.url, &cluster.served.url)).unwrap();
     cluster.identify(&[("--kubeconfig", kubeconfig)]);
     cluster.node.start_agent();
-    let line = cluster.node.wait_agent_log(&[&cluster.served.url, "certificate-authority"]);
+    let line = cluster.node.wait_agent_log(&[&cluster.served.url, "signed by another authority"]);
     println!("{line}");
     assert!(cluster.api.requests().is_empty(), "nothing was told to a server that is not trusted");
 }
@@ -120,7 +120,7 @@ fn api_an_expired_certificate_is_named() {
     let kubeconfig = cluster.served.node_kubeconfig_lasting(NAME, Duration::ZERO);
     cluster.identify(&[("--kubeconfig", kubeconfig)]);
     cluster.node.launch_agent();
-    let line = cluster.node.wait_agent_log(&["expired"]);
+    let line = cluster.node.wait_agent_log(&["own client certificate", "expired"]);
     println!("{line}");
 }
 

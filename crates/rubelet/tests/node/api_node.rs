@@ -68,25 +68,40 @@ fn api_a_node_registers_says_what_it_is_and_keeps_its_lease() {
 }
 
 #[test]
-fn api_an_existing_node_keeps_what_others_wrote_and_gets_what_flags_say() {
+fn api_an_existing_node_keeps_what_others_wrote() {
     let mut cluster = Cluster::without_agent("registerWithTaints: [{key: fresh, effect: NoSchedule}]");
     cluster.api.create_json(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME,
         "labels": {"others": "own", "kubernetes.io/hostname": "wrong"}, "annotations": {"note": "kept"}},
         "spec": {"unschedulable": true, "taints": [{"key": "theirs", "effect": "NoExecute"}]}}));
-    cluster.node.arguments.push("--node-labels=tier=back,zone=z1".to_owned());
     cluster.start_agent();
     let node = cluster.node_object();
     let labels = node.metadata.labels.unwrap();
-    for (key, value) in
-        [("others", "own"), ("kubernetes.io/hostname", NAME), ("tier", "back"), ("zone", "z1")]
-    {
-        assert_eq!(labels.get(key).map(String::as_str), Some(value), "{labels:?}");
-    }
+    assert_eq!(labels["others"], "own");
+    assert_eq!(labels["kubernetes.io/hostname"], NAME);
     assert_eq!(node.metadata.annotations.unwrap()["note"], "kept");
     let spec = node.spec.unwrap();
     assert_eq!(spec.unschedulable, Some(true));
     let taints: Vec<String> = spec.taints.unwrap().into_iter().map(|taint| taint.key).collect();
     assert_eq!(taints, ["theirs"], "taints to register with are for new nodes");
+}
+
+#[test]
+fn api_a_new_node_is_what_flags_say() {
+    let mut cluster = Cluster::without_agent("");
+    let flags = [
+        "--node-labels=tier=back,zone=z1",
+        "--register-with-taints=fresh=yes:NoSchedule",
+        "--provider-id=maker://machine/7",
+    ];
+    cluster.node.arguments.extend(flags.map(str::to_owned));
+    cluster.node.start_agent();
+    let node = cluster.wait_node("to be there", |_| true);
+    let (labels, spec) = (node.metadata.labels.unwrap(), node.spec.unwrap());
+    assert_eq!((labels["tier"].as_str(), labels["zone"].as_str()), ("back", "z1"));
+    assert_eq!(spec.provider_id.as_deref(), Some("maker://machine/7"));
+    let taints: Vec<(String, Option<String>)> =
+        spec.taints.unwrap().into_iter().map(|taint| (taint.key, taint.value)).collect();
+    assert!(taints.contains(&("fresh".to_owned(), Some("yes".to_owned()))), "{taints:?}");
 }
 
 #[test]
@@ -100,7 +115,7 @@ fn api_a_node_stays_ready_when_its_agent_is_restarted() {
         } else {
             cluster.node.stop_agent();
         }
-        let leased = lease(&cluster).unwrap().spec.unwrap().renew_time;
+        let leased = wait::until("a lease", PATIENCE, || lease(&cluster)).spec.unwrap().renew_time;
         cluster.start_agent();
         wait::until("the new agent's lease", PATIENCE, || {
             if lease(&cluster)?.spec.unwrap().renew_time > leased {

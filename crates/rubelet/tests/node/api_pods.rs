@@ -31,7 +31,7 @@ containers:
         assert!(condition(&pod, kind), "{kind}: {:?}", status(&pod).conditions);
     }
     let writes = cluster.status_writes("plain");
-    assert!(writes <= 4, "{writes} status writes until Ready");
+    assert!(writes.len() <= 4, "{} status writes until Ready: {writes:#?}", writes.len());
     let told = status(&pod);
     assert!(told.pod_ip.clone().unwrap().starts_with("10."), "{:?}", told.pod_ip);
     assert_eq!(told.pod_ips.unwrap()[0].ip, told.pod_ip.unwrap());

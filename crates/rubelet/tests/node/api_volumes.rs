@@ -37,8 +37,8 @@ containers:
 volumes:
 - {name: share, hostPath: {path: $SHARE}}
 - {name: mem, emptyDir: {medium: Memory}}
-- {name: map, configMap: {name: settings, items: [{key: color, path: color}, {key: size, path: sub/size, mode: 0400}]}}
-- {name: secret, secret: {secretName: keys, defaultMode: 0440}}
+- {name: map, configMap: {name: settings, items: [{key: color, path: color}, {key: size, path: sub/size, mode: 256}]}}
+- {name: secret, secret: {secretName: keys, defaultMode: 288}}
 - {name: down, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}
 - name: all
   projected:

@@ -17,6 +17,9 @@ use crate::node::{NAME, Node};
 use crate::pods::{self, manifest, summary};
 use crate::wait::{self, PATIENCE};
 
+/// Other work on this machine may use up its disk: that is not to keep pods away.
+const NO_PRESSURE: &str = "evictionHard: {memory.available: 1Mi}";
+
 /// A node and its API server. Fields are dropped in this order: the agent ends before its server.
 pub struct Cluster {
     pub node: Node,
@@ -50,7 +53,7 @@ impl Cluster {
             let served = api.serve_tls(dir.path()).await.unwrap();
             (api, served)
         });
-        let node = Node::without_agent(more);
+        let node = Node::without_agent(&format!("{NO_PRESSURE}\n{more}"));
         let mut cluster = Self { node, api, served, runtime, dir };
         let kubeconfig = cluster.served.node_kubeconfig(NAME);
         cluster.identify(&[("--kubeconfig", kubeconfig)]);
@@ -187,11 +190,11 @@ impl Cluster {
         events.filter(|event| event.involved_object.name.as_deref() == Some(pod)).collect()
     }
 
-    /// How many times the agent wrote a pod's status.
-    pub fn status_writes(&self, pod: &str) -> usize {
+    /// What the agent wrote into a pod's status, write by write.
+    pub fn status_writes(&self, pod: &str) -> Vec<Value> {
         let is_write =
             |record: &&RecordedRequest| record.summary() == "patch pods/status" && record.request.name == pod;
-        self.api.requests().iter().filter(is_write).count()
+        self.api.requests().iter().filter(is_write).map(RecordedRequest::json).collect()
     }
 
     /// Requests that the node was not allowed to make.

@@ -11,6 +11,7 @@
 
 mod adoption;
 mod api_identity;
+mod api_images;
 mod api_mirror;
 mod api_node;
 mod api_objects;
