@@ -19,6 +19,8 @@ use crate::runtime::output;
 
 /// Who may pull.
 const USER: &str = "robot:pass:word";
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A registry with one image, for those who know the password. Serves until the test process ends.
 struct Registry {
@@ -66,7 +68,12 @@ struct Site {
 impl Site {
     /// Answers one request; clients that hang up need no answer.
     fn answer(&self, mut stream: TcpStream) -> Option<()> {
-        let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        if reader.fill_buf().ok()?.first() == Some(&TLS_HANDSHAKE) {
+            // Clients that find no TLS here go on without it, as they may on the loopback.
+            return stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").ok();
+        }
+        let mut lines = reader.lines();
         let first = lines.next()?.ok()?;
         let mut words = first.split(' ');
         let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());

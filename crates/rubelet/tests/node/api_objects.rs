@@ -83,7 +83,7 @@ fn api_services_are_in_the_environment() {
     }
     let pod = |links: bool| {
         format!(
-            "enableServiceLinks: {links}\ncontainers: [{{name: c, image: $IMAGE, command: [sh, -c, 'env; echo END; exec sleep 1000']}}]"
+            "enableServiceLinks: {links}\ncontainers: [{{name: c, image: $IMAGE, command: [sh, -c, 'env; cat /etc/resolv.conf; echo END; exec sleep 1000']}}]"
         )
     };
     let env = |name: &str| {
@@ -102,5 +102,9 @@ fn api_services_are_in_the_environment() {
     for text in [&linked, &apart] {
         assert!(text.contains("KUBERNETES_SERVICE_HOST=10.96.0.1"), "{text}");
         assert!(!text.contains("HEADLESS"), "{text}");
+        assert!(
+            text.contains("nameserver 10.96.0.10") && text.contains("default.svc.cluster.local"),
+            "{text}"
+        );
     }
 }

@@ -17,8 +17,9 @@ use crate::node::{NAME, Node};
 use crate::pods::{self, manifest, summary};
 use crate::wait::{self, PATIENCE};
 
-/// Other work on this machine may use up its disk: that is not to keep pods away.
-const NO_PRESSURE: &str = "evictionHard: {memory.available: 1Mi}";
+/// A cluster's name server; and other work on this machine may use up its disk, which is not to keep pods away.
+const CONFIG: &str =
+    "clusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\nevictionHard: {memory.available: 1Mi}";
 
 /// A node and its API server. Fields are dropped in this order: the agent ends before its server.
 pub struct Cluster {
@@ -53,7 +54,7 @@ impl Cluster {
             let served = api.serve_tls(dir.path()).await.unwrap();
             (api, served)
         });
-        let node = Node::without_agent(&format!("{NO_PRESSURE}\n{more}"));
+        let node = Node::without_agent(&format!("{CONFIG}\n{more}"));
         let mut cluster = Self { node, api, served, runtime, dir };
         let kubeconfig = cluster.served.node_kubeconfig(NAME);
         cluster.identify(&[("--kubeconfig", kubeconfig)]);
