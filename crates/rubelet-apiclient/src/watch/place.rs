@@ -6,7 +6,7 @@
 pub(super) fn path_at(text: &str, line: usize, column: usize) -> String {
     let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let end = (start + column).min(text.len());
-    let mut path: Vec<Step> = vec![];
+    let mut path: Vec<Step<'_>> = vec![];
     let mut bytes = text.as_bytes().iter().enumerate().take(end);
     let mut before_key = false;
     while let Some((at, byte)) = bytes.next() {
