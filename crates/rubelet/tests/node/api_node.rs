@@ -111,12 +111,12 @@ fn api_a_node_stays_ready_when_its_agent_is_restarted() {
     let before = cluster.node_object();
     let uid = before.metadata.uid.clone().unwrap();
     for kill in [true, false] {
+        let leased = wait::until("a lease", PATIENCE, || lease(&cluster)).spec.unwrap().renew_time;
         if kill {
             cluster.node.kill_agent();
         } else {
             cluster.node.stop_agent();
         }
-        let leased = wait::until("a lease", PATIENCE, || lease(&cluster)).spec.unwrap().renew_time;
         cluster.start_agent();
         wait::until("the new agent's lease", PATIENCE, || {
             if lease(&cluster)?.spec.unwrap().renew_time > leased {
