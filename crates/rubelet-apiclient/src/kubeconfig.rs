@@ -197,7 +197,8 @@ impl ClusterAccess {
         } else {
             serde_saphyr::from_str(text).map_err(|error| KubeconfigError::Parse {
                 path: path.to_owned(),
-                message: error.to_string(),
+                // A snippet of the file could show a key or a token.
+                message: error.without_snippet().to_string(),
             })?
         };
         Reader { path, directory: path.parent().unwrap_or(Path::new("")) }.read(file)

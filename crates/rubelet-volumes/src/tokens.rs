@@ -16,6 +16,8 @@ use tracing::warn;
 
 /// How long the API server may take for a token.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The same while there is a token that is still good: containers that are to start again do not wait for a better one.
+const RENEWAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Asks the API server for tokens (TokenRequest, bound to the pod).
 pub trait TokenSource: Send + Sync {
@@ -91,9 +93,11 @@ impl TokenManager {
         {
             return Ok(present.current());
         }
-        let answer = match tokio::time::timeout(DEADLINE, self.source.mint(key)).await {
+        let is_good = present.as_ref().is_some_and(|present| now < present.issued.expires);
+        let deadline = if is_good { RENEWAL_DEADLINE } else { DEADLINE };
+        let answer = match tokio::time::timeout(deadline, self.source.mint(key)).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", deadline.as_secs())),
         };
         let cached = match (answer, present) {
             (Ok(issued), _) => Cached { refresh_at: refresh_at(key, &issued, now), issued },
@@ -233,6 +237,15 @@ mod tests {
         let manager = manager(&[Err("serviceaccounts \"robot\" not found")]);
         assert_eq!(ask(&manager, 0).await, "failed to fetch token: serviceaccounts \"robot\" not found");
         assert_eq!(ask(&manager, 0).await, "failed to fetch token: no answer within 30 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_token_is_not_waited_for_long() {
+        let manager = manager(&[Ok(("first", 3600, 3600))]);
+        assert_eq!(ask(&manager, 0).await, "first");
+        let begun = tokio::time::Instant::now();
+        assert_eq!(ask(&manager, 3000).await, "first");
+        assert_eq!(begun.elapsed(), RENEWAL_DEADLINE);
     }
 
     #[tokio::test]

@@ -26,6 +26,15 @@ fn says(outcome: Result<ClusterAccess, KubeconfigError>, parts: &[&str]) {
 
 const SERVER: &str = "server: 'https://[::1]:6443'";
 
+/// A message may end up in a log that many can read.
+#[test]
+fn what_is_wrong_is_told_without_what_is_secret() {
+    for user in ["token: s3cret, exec: {", "token: s3cret, username: [7]", "token: [s3cret]"] {
+        let text = crate::credentials::chain(&with(SERVER, user).unwrap_err());
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
 /// What the upstream agent writes after its bootstrap.
 #[test]
 fn the_kubeconfig_of_a_bootstrapped_node() {
