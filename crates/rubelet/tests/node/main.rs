@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod api_churn;
 mod api_identity;
 mod api_images;
 mod api_mirror;
