@@ -51,6 +51,7 @@ pub use access::AccessError;
 const TTL_ANNOTATION: &str = "node.alpha.kubernetes.io/ttl";
 
 /// How the agent reaches its API server.
+#[expect(clippy::large_enum_variant, reason = "there is one, handed over once at the start")]
 pub enum ApiServer {
     /// Through files: `--kubeconfig` and what belongs to it.
     Files(ApiFiles),
@@ -82,6 +83,7 @@ pub(crate) struct ControlPlane {
 }
 
 /// How far the way to the server is.
+#[expect(clippy::large_enum_variant, reason = "there is one, handed over once at the start")]
 enum State {
     /// Connections of the embedding program's.
     Given,
@@ -211,8 +213,9 @@ impl ControlPlane {
         let connections = self.connections;
         let mut tasks = JoinSet::new();
         let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone());
-        let view = source.view();
-        let spec = WatchSpec::<Pod>::all(self.seed)
+        let (view, view_of_mirrors) = (source.view(), source.view());
+        // What the first list does not hold is ended: it has to be what is, not what some server's cache remembers.
+        let spec = WatchSpec { latest: true, ..WatchSpec::<Pod>::all(self.seed) }
             .with_fields(format!("spec.nodeName={}", self.node_name))
             .with_wake(self.waker.subscribe());
         let client = connections.urgent.clone();
@@ -226,13 +229,9 @@ impl ControlPlane {
         ));
         tasks.spawn(parts.node_agent.run());
         // Statuses are what users wait for: the server's own fairness paces them, not this agent's.
-        let writer = StatusWriter::new(
-            parts.table.clone(),
-            view.clone(),
-            connections.urgent.clone(),
-            parts.clock.clone(),
-        )
-        .with_wake(self.waker.subscribe());
+        let writer =
+            StatusWriter::new(parts.table.clone(), view, connections.urgent.clone(), parts.clock.clone())
+                .with_wake(self.waker.subscribe());
         tasks.spawn(writer.run());
         let (node_uid, uids) = watch::channel(None);
         tasks.spawn(follow_node(parts.node_view, node_uid, self.objects));
@@ -241,7 +240,7 @@ impl ControlPlane {
             uids,
             parts.desired,
             parts.table.clone(),
-            view,
+            view_of_mirrors,
             connections.requests.clone(),
         );
         tasks.spawn(mirrors.run());
