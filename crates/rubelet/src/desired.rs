@@ -9,6 +9,8 @@ use rubelet_core::ids::{PodUid, pod_uid};
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::level::Level;
+
 /// Where a pod comes from (`kubernetes.io/config.source`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceKind {
@@ -56,7 +58,7 @@ pub struct DesiredPods {
 #[derive(Clone, Debug)]
 pub struct PodConfig {
     merged: Arc<Mutex<Merged>>,
-    desired: Arc<watch::Sender<Arc<DesiredPods>>>,
+    desired: Arc<Level<Arc<DesiredPods>>>,
 }
 
 #[derive(Debug, Default)]
@@ -74,10 +76,7 @@ impl PodConfig {
         let merged = Merged { expected: expected.into_iter().collect(), ..Default::default() };
         // Without any source nothing is ever known to be unwanted.
         let desired = DesiredPods::default();
-        Self {
-            merged: Arc::new(Mutex::new(merged)),
-            desired: Arc::new(watch::Sender::new(Arc::new(desired))),
-        }
+        Self { merged: Arc::new(Mutex::new(merged)), desired: Arc::new(Level::new(Arc::new(desired))) }
     }
 
     /// Takes one source's full set. `doubtful`: something of it could not be read, and what it said before is not
@@ -92,12 +91,12 @@ impl PodConfig {
         merged.sets.insert(source, pods);
         let desired = merged.merge();
         // Sent under the lock, so that a newer set is never overtaken by an older one.
-        self.desired.send_replace(Arc::new(desired));
+        self.desired.set(Arc::new(desired));
     }
 
     /// The desired state, as a level.
     pub fn watch(&self) -> watch::Receiver<Arc<DesiredPods>> {
-        self.desired.subscribe()
+        self.desired.follow()
     }
 }
 

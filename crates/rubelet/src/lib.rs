@@ -38,6 +38,7 @@ mod http_client;
 pub mod images;
 pub mod journal;
 mod kubelet;
+mod level;
 pub mod logging;
 pub mod mirror;
 pub mod node_agent;

@@ -10,6 +10,8 @@ use rubelet_core::ids::PodUid;
 use rubelet_core::lifecycle::PodState;
 use tokio::sync::watch;
 
+use crate::level::Level;
+
 /// One row.
 #[derive(Clone, Debug)]
 pub struct PodRow {
@@ -25,7 +27,7 @@ pub struct PodRow {
 #[derive(Clone, Debug)]
 pub struct PodTable {
     rows: Arc<Mutex<BTreeMap<PodUid, PodRow>>>,
-    version: Arc<watch::Sender<u64>>,
+    version: Arc<Level<u64>>,
     changed: Arc<Mutex<Option<Changed>>>,
 }
 
@@ -43,7 +45,7 @@ pub enum RowChange {
 
 impl Default for PodTable {
     fn default() -> Self {
-        Self { rows: Arc::default(), version: Arc::new(watch::Sender::new(0)), changed: Arc::default() }
+        Self { rows: Arc::default(), version: Arc::new(Level::new(0)), changed: Arc::default() }
     }
 }
 
@@ -53,7 +55,7 @@ impl PodTable {
         // Noted after it is there: a first reader either sees the row or finds the note.
         self.rows().insert(uid.clone(), row.clone());
         self.note(uid, || RowChange::Written(row));
-        self.version.send_modify(|version| *version += 1);
+        self.version.update(|version| *version += 1);
     }
 
     /// Removes a pod's row.
@@ -62,7 +64,7 @@ impl PodTable {
         if let Some(last) = last {
             self.note(uid, || RowChange::Removed(last));
         }
-        self.version.send_modify(|version| *version += 1);
+        self.version.update(|version| *version += 1);
     }
 
     /// One row.
@@ -77,7 +79,7 @@ impl PodTable {
 
     /// Changes whenever a row does.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+        self.version.follow()
     }
 
     /// Takes what changed since the last call; the first call takes every row. For one reader, the status writer,

@@ -12,18 +12,18 @@ use rubelet_core::pod_change::{PodChange, classify};
 use rubelet_core::static_pod::{
     self, CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION,
 };
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::api_pods::{ApiPodSet, ApiPods, is_mirror};
 use crate::clock::Clock;
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{EventRecorder, EventSubject};
+use crate::level::Level;
 
 /// The source; fed by the watch of this node's pods.
 pub(crate) struct ApiSource {
     config: PodConfig,
-    view: watch::Sender<Arc<ApiPodSet>>,
+    view: Level<Arc<ApiPodSet>>,
     events: EventRecorder,
     clock: Clock,
     /// What is desired: the pods as last told to the workers, without mirrors.
@@ -39,7 +39,7 @@ impl ApiSource {
     pub(crate) fn new(config: PodConfig, events: EventRecorder, clock: Clock) -> Self {
         Self {
             config,
-            view: watch::Sender::new(Arc::default()),
+            view: Level::new(Arc::default()),
             events,
             clock,
             desired: BTreeMap::new(),
@@ -50,7 +50,7 @@ impl ApiSource {
 
     /// What the API holds, for those who compare with it.
     pub(crate) fn view(&self) -> ApiPods {
-        self.view.subscribe()
+        self.view.follow()
     }
 
     /// Takes what the watch delivered.
@@ -62,7 +62,7 @@ impl ApiSource {
                 self.desired.retain(|uid, _| {
                     uids.contains(uid) || bad.iter().any(|object| object.uid == uid.as_str())
                 });
-                self.held.clear();
+                self.held.retain(|uid, _| bad.iter().any(|object| object.uid == uid.as_str()));
                 self.bad = BTreeMap::new();
                 for object in bad {
                     self.take_bad(object);
@@ -156,7 +156,7 @@ impl ApiSource {
             .filter(|(_, pod)| is_mirror(pod))
             .map(|(uid, pod)| (PodKey::of(pod), uid.clone()))
             .collect();
-        self.view.send_replace(Arc::new(ApiPodSet { synced: true, by_uid: self.held.clone(), mirrors }));
+        self.view.set(Arc::new(ApiPodSet { synced: true, by_uid: self.held.clone(), mirrors }));
     }
 }
 
@@ -243,6 +243,9 @@ mod tests {
         source.apply(Update::Bad(bad("a")));
         source.apply(Update::Set { items: vec![pod("b", "3", "x")], bad: vec![bad("a")] });
         assert_eq!(desired(&config), (vec!["a".into(), "b".into()], true, false));
+        let view = source.view();
+        let held = |uid: &str| view.borrow().by_uid.contains_key(&PodUid::from(uid));
+        assert!(held("a") && held("b") && !held("c"), "the API still holds what cannot be read");
         source.apply(Update::Deleted { object: pod("a", "4", "x") });
         assert_eq!(desired(&config), (vec!["b".into()], true, false));
     }

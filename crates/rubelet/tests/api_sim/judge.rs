@@ -23,8 +23,6 @@ pub const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASE_AGE: Duration = Duration::from_secs(16);
 /// So long after the last trouble heartbeats are back.
 const HEARTBEATS_BACK: Duration = Duration::from_secs(45);
-/// Never more requests at once.
-const MOST_OPEN: usize = 60;
 
 /// What the simulation tells the judge.
 #[derive(Default)]
@@ -299,8 +297,8 @@ impl Judge {
     }
 
     /// Looks while nothing happens. Everything was fine since then.
-    pub fn tick(&self, fine_since: Option<Instant>, most_open: usize) {
-        if most_open > MOST_OPEN {
+    pub fn tick(&self, fine_since: Option<Instant>, most_open: usize, limit: usize) {
+        if most_open > limit {
             self.story.wrong(format!("{most_open} requests at once"));
         }
         let Some(fine_since) = fine_since else { return };

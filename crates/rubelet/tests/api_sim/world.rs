@@ -40,6 +40,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// So soon after an outage there may be no storm.
 const STORM: Duration = Duration::from_secs(5);
 
+/// Never more requests at once than this, and one for each pod: all may need their tokens at once.
+const OPEN_AT_ONCE: usize = 40;
+
 /// Something that happens by itself later.
 enum Due {
     OutageEnds(Away),
@@ -278,7 +281,7 @@ impl World {
         let (_, most_open) = self.wire.traffic_since(now);
         let fine = self.is_calm() && !self.out && self.faults.iter().all(|fault| fault.hits() == 0);
         let alive = self.agent.as_ref().map(|(_, since)| (*since).max(self.fine_since));
-        self.judge.tick(alive.filter(|_| fine), most_open);
+        self.judge.tick(alive.filter(|_| fine), most_open, OPEN_AT_ONCE + self.pods.len());
     }
 
     fn happen(&mut self, due: Due) {
@@ -311,6 +314,12 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Heartbeats may stay out from now on, or no longer.
+    pub fn excuse(&mut self, out: bool) {
+        self.out = out;
+        self.trouble();
     }
 
     /// Sets the node's clock ahead, or back.
