@@ -23,6 +23,9 @@ pub(crate) struct BenchOptions {
     /// The containerd to run on.
     #[arg(long, value_enum, default_value_t = Version::V2)]
     containerd: Version,
+    /// Measure the agent in a cluster instead, with the project's own API server: requests, times until the API knows.
+    #[arg(long)]
+    api: bool,
     /// Fewer repetitions and pods, about a minute: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -96,7 +99,7 @@ fn prepare(options: &BenchOptions) -> Result<()> {
 
 /// The options that the measuring program has too.
 fn passed_on(options: &BenchOptions) -> Vec<String> {
-    let flags = [("--quick", options.quick), ("--json", options.json)];
+    let flags = [("--api", options.api), ("--quick", options.quick), ("--json", options.json)];
     let numbers = [
         ("--pods", options.pods),
         ("--runs", options.runs),
@@ -165,6 +168,7 @@ mod tests {
     fn what_both_programs_know_is_passed_on_and_the_rest_is_not() {
         check(&[], &[]);
         check(&["--quick", "--containerd", "1.6", "--agent", "/a"], &["--quick"]);
+        check(&["--quick", "--api"], &["--api", "--quick"]);
         check(&["--json", "--idle", "0", "--pods", "5"], &["--json", "--pods=5", "--idle=0"]);
     }
 }

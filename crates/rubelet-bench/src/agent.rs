@@ -1,6 +1,6 @@
 //! The agent as a process: its configuration, start, static pods, what it reports of them, and its end.
 //!
-//! Sees the agent only as an operator does: manifests in, `/pods` and `/healthz` out. Called by the plan of the
+//! Sees the agent only as an operator does: manifests in, `/pods` and `/healthz` out. Called by the plans of the
 //! benchmark.
 
 use std::collections::BTreeSet;
@@ -37,16 +37,32 @@ pub(crate) struct Site {
     pub(crate) socket: PathBuf,
     /// `-v`.
     pub(crate) verbosity: u8,
+    /// How to reach the API server, with a certificate; without it the agent is standalone.
+    pub(crate) kubeconfig: Option<PathBuf>,
 }
 
-/// A running agent. It is killed when this is dropped without [`Agent::stop`].
-pub(crate) struct Agent {
+/// The agent's process, which nobody has asked anything yet. It is killed when this is dropped without
+/// [`Process::stop`].
+pub(crate) struct Process {
     child: Child,
+    /// Its number.
+    pub(crate) pid: u32,
+    /// When it was started.
+    began: Instant,
+    /// The same by the clock on the wall, seconds since 1970.
+    pub(crate) began_at: f64,
+    healthz_port: u16,
+    read_only_port: u16,
+    log: PathBuf,
+}
+
+/// A running agent that answers.
+pub(crate) struct Agent {
+    process: Process,
     /// Its process.
     pub(crate) pid: u32,
     /// From the start of the process to the first good answer of `/healthz`, seconds.
     pub(crate) start_to_healthz: f64,
-    read_only_port: u16,
     pods: Connection,
     site: Site,
 }
@@ -62,60 +78,93 @@ pub(crate) struct AgentRun {
     pub(crate) began_at: f64,
 }
 
-impl Agent {
-    /// Starts the agent and waits for its first good health.
+impl Process {
+    /// Starts the agent.
     pub(crate) async fn start(site: &Site) -> Result<Self> {
-        let (healthz, read_only) = (free_port().await?, free_port().await?);
+        let (healthz_port, read_only_port) = (free_port().await?, free_port().await?);
         for dir in [&site.places.root_dir, &site.places.pod_logs_dir, &site.places.manifests] {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         let config = site.dir.join("config.yaml");
         // JSON is YAML.
-        fs::write(&config, site.config(healthz, read_only).to_string())?;
-        let log = fs::File::options().create(true).append(true).open(site.dir.join("agent.log"))?;
-        let began = Instant::now();
-        let mut child = Command::new(&site.program)
+        fs::write(&config, site.config(healthz_port, read_only_port).to_string())?;
+        let log = site.log();
+        let output = fs::File::options().create(true).append(true).open(&log)?;
+        let mut command = Command::new(&site.program);
+        command
             .arg("--config")
             .arg(&config)
             .arg("--root-dir")
             .arg(&site.places.root_dir)
             .args(["--hostname-override", NODE_NAME])
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", site.program.display()))?;
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true);
+        if let Some(kubeconfig) = &site.kubeconfig {
+            command
+                .arg("--kubeconfig")
+                .arg(kubeconfig)
+                .arg("--cert-dir")
+                .arg(site.places.root_dir.join("pki"));
+        }
+        let (began_at, began) = (wall_seconds(), Instant::now());
+        let child = command.spawn().with_context(|| format!("cannot start {}", site.program.display()))?;
         let pid = child.id().context("the agent has no process")?;
+        Ok(Self { child, pid, began, began_at, healthz_port, read_only_port, log })
+    }
+
+    /// Fails when the process has ended.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("the agent ended with {status}; see {}", self.log.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the agent as an operator would; containers go on.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let pid =
+            i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("no such pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.context("the agent does not end")??;
+        Ok(())
+    }
+}
+
+impl Agent {
+    /// Starts the agent and waits for its first good health.
+    pub(crate) async fn start(site: &Site) -> Result<Self> {
+        let mut process = Process::start(site).await?;
         let mut start_to_healthz = None;
         let pods = loop {
             if start_to_healthz.is_none()
-                && let Ok(mut connection) = Connection::open(healthz).await
+                && let Ok(mut connection) = Connection::open(process.healthz_port).await
                 && connection.get("/healthz").await.is_ok()
             {
-                start_to_healthz = Some(began.elapsed().as_secs_f64());
+                start_to_healthz = Some(process.began.elapsed().as_secs_f64());
             }
             // The other port is opened a little later.
             if start_to_healthz.is_some()
-                && let Ok(connection) = Connection::open(read_only).await
+                && let Ok(connection) = Connection::open(process.read_only_port).await
             {
                 break connection;
             }
-            if let Some(status) = child.try_wait()? {
-                bail!("the agent ended with {status}; see {}", site.dir.join("agent.log").display());
-            }
-            if began.elapsed() > PATIENCE {
-                bail!("the agent does not answer; see {}", site.dir.join("agent.log").display());
+            process.must_run()?;
+            if process.began.elapsed() > PATIENCE {
+                bail!("the agent does not answer; see {}", site.log().display());
             }
             tokio::time::sleep(HEALTH_POLL).await;
         };
         let start_to_healthz = start_to_healthz.unwrap_or_default();
-        Ok(Self { child, pid, start_to_healthz, read_only_port: read_only, pods, site: site.clone() })
+        Ok(Self { pid: process.pid, process, start_to_healthz, pods, site: site.clone() })
     }
 
     /// Opens the connection anew: the agent closes one over which nothing was asked for some seconds.
     async fn reconnect(&mut self) -> Result<()> {
-        self.pods = Connection::open(self.read_only_port).await.context("the agent's read-only port")?;
+        self.pods =
+            Connection::open(self.process.read_only_port).await.context("the agent's read-only port")?;
         Ok(())
     }
 
@@ -170,7 +219,7 @@ impl Agent {
                     "{} of {count} pods are ready after {} s; see {}",
                     each.len(),
                     limit.as_secs(),
-                    self.site.dir.join("agent.log").display()
+                    self.site.log().display()
                 );
             }
             tokio::time::sleep(poll.saturating_sub(asked.elapsed())).await;
@@ -196,19 +245,19 @@ impl Agent {
     }
 
     /// Ends the agent as an operator would; containers go on.
-    pub(crate) async fn stop(mut self) -> Result<()> {
-        let pid =
-            i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("no such pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        ended.context("the agent does not end")??;
-        Ok(())
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.process.stop().await
     }
 }
 
 impl Site {
+    /// What the agent says.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("agent.log")
+    }
+
     fn config(&self, healthz_port: u16, read_only_port: u16) -> serde_json::Value {
-        json!({
+        let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "containerRuntimeEndpoint": format!("unix://{}", self.socket.display()),
@@ -223,7 +272,12 @@ impl Site {
             "failSwapOn": false,
             "maxPods": 1000,
             "logging": {"verbosity": self.verbosity},
-        })
+        });
+        if self.kubeconfig.is_some() {
+            // A node that is short of disk, as this machine may be from other work, would refuse pods.
+            config["evictionHard"] = json!({"memory.available": "1Mi"});
+        }
+        config
     }
 }
 

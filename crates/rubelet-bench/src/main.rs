@@ -1,9 +1,10 @@
-//! Measures the agent against the floor: the same CRI calls with nothing around them.
+//! Measures the agent against the floor, the same CRI calls with nothing around them; and what it costs a control plane.
 //!
 //! Owns the command line and prints the report. Given a runtime of its own and a built agent by `cargo xtask bench`,
 //! which is the way to run it; see docs/benchmarks.md. Nothing depends on this crate and nothing of it is shipped.
 
 mod agent;
+mod api;
 mod floor;
 mod http;
 mod numbers;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::plan::{Bench, Size};
+use crate::plan::{Bench, Part, Size};
 
 /// What `cargo xtask bench` tells; every path is absolute.
 #[derive(Debug, Parser)]
@@ -38,6 +39,9 @@ struct Cli {
     /// Cgroup under which pods are put.
     #[arg(long, default_value = "/")]
     cgroup_root: String,
+    /// Measure the agent in a cluster instead: what it asks of the API server, and how soon the server knows.
+    #[arg(long)]
+    api: bool,
     /// Fewer repetitions and fewer pods: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -97,8 +101,10 @@ fn run(cli: &Cli) -> Result<()> {
         dir: cli.dir.clone(),
         socket: cli.socket.clone(),
         verbosity: cli.verbosity,
+        kubeconfig: None,
     };
-    let report = runtime.block_on(async { Bench::new(site, size).await?.run().await })?;
+    let part = if cli.api { Part::ControlPlane } else { Part::Floor };
+    let report = runtime.block_on(async { Bench::new(site, size).await?.run(part).await })?;
     if cli.json {
         println!("{:#}", report.to_json());
     } else {

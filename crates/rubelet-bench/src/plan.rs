@@ -2,9 +2,10 @@
 //!
 //! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
 //! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
-//! `report`. Called by `main`.
+//! `report`; the control plane's part has a plan of its own in `api`. Called by `main`.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,13 +18,13 @@ use crate::agent::{Agent, AgentRun, Site};
 use crate::floor::{self, FloorRun};
 use crate::pods::{self, Asked};
 use crate::procfs::{self, Idle};
-use crate::report::Report;
-use crate::{runtime, say};
+use crate::report::{self, Report};
+use crate::{api, runtime, say};
 
 /// Rest before every run. The agent has done its first list and is over its start.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// Rest before the agent is watched idle.
-const SETTLE_IDLE: Duration = Duration::from_secs(8);
+pub(crate) const SETTLE_IDLE: Duration = Duration::from_secs(8);
 /// How often one pod is looked for. Each look costs the agent a little.
 const POLL_ONE: Duration = Duration::from_millis(2);
 /// How often many pods are looked for: the answer is long, and 100 ms are little of what it takes.
@@ -31,7 +32,7 @@ const POLL_MANY: Duration = Duration::from_millis(100);
 /// How often pods that run already are looked for after a restart of the agent.
 const POLL_ADOPTION: Duration = Duration::from_millis(10);
 /// How long pods may take to come, or to go.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Size {
     pub(crate) rounds: usize,
     /// How long the idle agent is watched.
     pub(crate) idle: Duration,
+    /// Starts of the agent in a cluster, of each sort.
+    pub(crate) starts: usize,
     /// Other concurrencies the floor is measured at, for comparison, and how often.
     pub(crate) other_floors: (&'static [usize], usize),
 }
@@ -56,14 +59,31 @@ impl Size {
             runs: 10,
             rounds: 3,
             idle: Duration::from_secs(60),
+            starts: 5,
             other_floors: (&[8, 16, 32], 1),
         }
     }
 
     /// To see that it works.
     pub(crate) fn quick() -> Self {
-        Self { pods: 10, runs: 3, rounds: 1, idle: Duration::from_secs(5), other_floors: (&[4], 1) }
+        Self {
+            pods: 10,
+            runs: 3,
+            rounds: 1,
+            idle: Duration::from_secs(5),
+            starts: 2,
+            other_floors: (&[4], 1),
+        }
     }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The agent alone against the bare calls.
+    Floor,
+    /// The agent in a cluster.
+    ControlPlane,
 }
 
 /// One run of each side: the two of a pair were made one after the other.
@@ -85,10 +105,6 @@ pub(crate) struct Pair {
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) size: Size,
-    pub(crate) runtime: String,
-    pub(crate) machine: MachineFacts,
-    /// Load of the machine, looked at before every run.
-    pub(crate) loads: Vec<f64>,
     pub(crate) binary_bytes: u64,
     /// Seconds from the start of the process to the first good health, without pods.
     pub(crate) starts: Vec<f64>,
@@ -115,11 +131,12 @@ pub(crate) struct Adoption {
 
 /// The benchmark with its tools.
 pub(crate) struct Bench {
-    site: Site,
-    size: Size,
-    client: CriClient,
+    pub(crate) site: Site,
+    pub(crate) size: Size,
+    pub(crate) client: CriClient,
     machine: MachineFacts,
     asked: Vec<Asked>,
+    /// Load of the machine, looked at before every run.
     loads: Vec<f64>,
     starts: Vec<f64>,
 }
@@ -136,25 +153,42 @@ impl Bench {
         Ok(Self { site, size, client, machine, asked, loads: vec![], starts: vec![] })
     }
 
-    /// Measures everything. Whatever happens, also when asked to end, the runtime is emptied at the end.
-    pub(crate) async fn run(mut self) -> Result<Report> {
+    /// Measures a part. Whatever happens, also when asked to end, the runtime is emptied at the end.
+    pub(crate) async fn run(mut self, part: Part) -> Result<Report> {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         // Dropping the measurement ends the agent; both signals are kept until they are taken.
-        let measured = tokio::select! {
-            measured = self.measure() => measured,
+        let report = tokio::select! {
+            report = self.report(part) => report,
             _ = terminate.recv() => Err(anyhow!("asked to end")),
             _ = interrupt.recv() => Err(anyhow!("asked to end")),
         };
         let emptied = runtime::empty(&self.client).await;
         self.remove_files()?;
-        let measured = measured?;
+        let report = report?;
         emptied?;
-        Ok(Report::of(&measured))
+        Ok(report)
+    }
+
+    async fn report(&mut self, part: Part) -> Result<Report> {
+        match part {
+            Part::Floor => Ok(Report::of(&self.measure().await?, self.conditions().await?)),
+            Part::ControlPlane => api::measure(self).await,
+        }
+    }
+
+    /// What the numbers were measured on.
+    pub(crate) async fn conditions(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(report::conditions(runtime::version(&self.client).await?, &self.machine, &self.loads))
+    }
+
+    /// Notes the load of the machine before a run.
+    pub(crate) fn note_load(&mut self) {
+        self.loads.extend(procfs::load());
     }
 
     async fn measure(&mut self) -> Result<Measured> {
-        let Size { pods, runs, rounds, idle, other_floors } = self.size.clone();
+        let Size { pods, runs, rounds, idle, other_floors, .. } = self.size.clone();
         let binary_bytes = fs::metadata(&self.site.program)?.len();
         say("warming up");
         self.floor(1, 1).await?;
@@ -216,10 +250,7 @@ impl Bench {
         }
 
         Ok(Measured {
-            runtime: runtime::version(&self.client).await?,
-            machine: self.machine.clone(),
             size: self.size.clone(),
-            loads: self.loads.clone(),
             binary_bytes,
             starts: self.starts.clone(),
             one,
@@ -232,8 +263,8 @@ impl Bench {
     }
 
     /// One run of the floor, with everything taken away after it. Returns when the first sandbox was created, too.
-    async fn floor(&mut self, pods: usize, at_once: usize) -> Result<(FloorRun, f64)> {
-        self.loads.extend(procfs::load());
+    pub(crate) async fn floor(&mut self, pods: usize, at_once: usize) -> Result<(FloorRun, f64)> {
+        self.note_load();
         for asked in &self.asked[..pods] {
             pods::make_files(asked)?;
         }
@@ -247,7 +278,7 @@ impl Bench {
 
     /// One run of the agent, whose pods stay; with the run of the floor before it this is a pair.
     async fn agent(&mut self, pods: usize, poll: Duration, floor: (FloorRun, f64)) -> Result<(Agent, Pair)> {
-        self.loads.extend(procfs::load());
+        self.note_load();
         let mut agent = self.start_agent().await?;
         tokio::time::sleep(SETTLE).await;
         let cpu = procfs::cpu_seconds(agent.pid)?;
@@ -284,7 +315,7 @@ impl Bench {
     }
 
     /// Takes away what is left of a run.
-    async fn make_empty(&self) -> Result<()> {
+    pub(crate) async fn make_empty(&self) -> Result<()> {
         runtime::empty(&self.client).await?;
         runtime::becomes_empty(&self.client, LIMIT).await?;
         self.remove_files()
@@ -292,20 +323,34 @@ impl Bench {
 
     fn remove_files(&self) -> Result<()> {
         let places = &self.site.places;
-        let staging = self.site.dir.join("staging");
-        for dir in [&places.root_dir, &places.pod_logs_dir, &places.manifests, &staging] {
+        let [staging, share] = ["staging", "share"].map(|dir| self.site.dir.join(dir));
+        // What an agent that was ended too early left mounted.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for point in mounts_below(&mounts, &places.root_dir) {
+            rubelet_linux::mounts::unmount(point)
+                .with_context(|| format!("cannot unmount {}", point.display()))?;
+        }
+        for dir in [&places.root_dir, &places.pod_logs_dir, &places.manifests, &staging, &share] {
             match fs::remove_dir_all(dir) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 removed => removed.with_context(|| format!("cannot remove {}", dir.display()))?,
             }
         }
-        let hierarchies = rubelet_linux::cgroup::hierarchies(std::path::Path::new("/sys/fs/cgroup"));
+        let hierarchies = rubelet_linux::cgroup::hierarchies(Path::new("/sys/fs/cgroup"));
         for asked in &self.asked {
             rubelet_linux::cgroup::remove(&hierarchies, &asked.cgroup)
                 .with_context(|| format!("cannot remove cgroup {}", asked.cgroup))?;
         }
         Ok(())
     }
+}
+
+/// The mount points below a folder, the youngest first. A path with blanks in it is not found: the agent makes none.
+fn mounts_below<'a>(mounts: &'a str, dir: &Path) -> Vec<&'a Path> {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let mut below: Vec<&Path> = points.filter(|point| point.starts_with(dir)).collect();
+    below.reverse();
+    below
 }
 
 /// Lets the agent come to rest and watches it, unless no time is given for it.
@@ -315,4 +360,16 @@ async fn watch_idle(agent: &Agent, time: Duration) -> Result<Option<Idle>> {
     }
     tokio::time::sleep(SETTLE_IDLE).await;
     procfs::watch(agent.pid, time).await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_folder_come_off_in_turn() {
+        let mounts = "tmpfs /b/kubelet/pods/1 tmpfs rw 0 0\n/dev/x /b/kubeletish ext4 rw 0 0\ntmpfs /b/kubelet/pods/1/in tmpfs rw 0 0\n";
+        let wanted = ["/b/kubelet/pods/1/in", "/b/kubelet/pods/1"].map(Path::new);
+        assert_eq!(mounts_below(mounts, Path::new("/b/kubelet")), wanted);
+    }
 }

@@ -1,7 +1,9 @@
 //! The words of the result: a table for people, JSON for programs. Pure; what was measured comes in.
 //!
-//! Every row has a key that stays the same between versions. Called by `main` at the end.
+//! Every row has a key that stays the same between versions. Called by `main` at the end, and by the control plane's part
+//! for its own rows.
 
+use rubelet_linux::facts::MachineFacts;
 use serde_json::{Value, json};
 
 use crate::numbers::{Spread, quantile};
@@ -19,7 +21,7 @@ struct Row {
 }
 
 /// Rows that belong together.
-struct Section {
+pub(crate) struct Section {
     title: String,
     rows: Vec<Row>,
 }
@@ -31,12 +33,13 @@ pub(crate) struct Report {
 }
 
 impl Section {
-    fn new(title: impl Into<String>) -> Self {
+    /// A section without rows.
+    pub(crate) fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), rows: vec![] }
     }
 
     /// Adds a row; one without a value is left out.
-    fn row(
+    pub(crate) fn row(
         mut self,
         key: &str,
         words: impl Into<String>,
@@ -52,30 +55,13 @@ impl Section {
 }
 
 impl Report {
-    /// The report of a measurement.
-    pub(crate) fn of(measured: &Measured) -> Self {
-        let machine = &measured.machine;
-        let load = Spread::of(measured.loads.iter().copied());
-        let conditions = vec![
-            ("runtime", measured.runtime.clone()),
-            (
-                "machine",
-                format!(
-                    "{} CPUs, {} MiB memory, Linux {}, cgroup v{}",
-                    machine.cpus,
-                    machine.memory / (1 << 20),
-                    machine.kernel_release,
-                    if machine.cgroup_v2 { 2 } else { 1 }
-                ),
-            ),
-            (
-                "load of the machine before the runs",
-                load.map_or_else(
-                    || "unknown".to_owned(),
-                    |load| format!("{:.1} to {:.1}, median {:.1}", load.min, load.max, load.median),
-                ),
-            ),
-        ];
+    /// A report of these sections.
+    pub(crate) fn new(conditions: Vec<(&'static str, String)>, sections: Vec<Section>) -> Self {
+        Self { conditions, sections }
+    }
+
+    /// The report of a measurement against the floor.
+    pub(crate) fn of(measured: &Measured, conditions: Vec<(&'static str, String)>) -> Self {
         let pods = measured.size.pods;
         Self {
             conditions,
@@ -155,6 +141,26 @@ impl Report {
             .collect();
         json!({"conditions": conditions, "rows": rows})
     }
+}
+
+/// The runtime and the machine, and what else it was doing: its load before every run.
+pub(crate) fn conditions(
+    runtime: String,
+    machine: &MachineFacts,
+    loads: &[f64],
+) -> Vec<(&'static str, String)> {
+    let load = Spread::of(loads.iter().copied()).map_or_else(
+        || "unknown".to_owned(),
+        |load| format!("{:.1} to {:.1}, median {:.1}", load.min, load.max, load.median),
+    );
+    let machine = format!(
+        "{} CPUs, {} MiB memory, Linux {}, cgroup v{}",
+        machine.cpus,
+        machine.memory / (1 << 20),
+        machine.kernel_release,
+        if machine.cgroup_v2 { 2 } else { 1 }
+    );
+    vec![("runtime", runtime), ("machine", machine), ("load of the machine before the runs", load)]
 }
 
 /// Agent against floor. `unit` is `s` or `ms`.
@@ -254,7 +260,7 @@ fn pair_section(
 }
 
 /// The agent at rest; empty when it was not watched. The aims are for an agent with many pods.
-fn idle_section(key: &str, title: String, idle: Option<&Idle>, aims: bool) -> Section {
+pub(crate) fn idle_section(key: &str, title: String, idle: Option<&Idle>, aims: bool) -> Section {
     let section = Section::new(title);
     let Some(idle) = idle else { return section };
     let single = |value: f64| Spread::of([value]);

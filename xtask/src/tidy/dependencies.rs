@@ -31,8 +31,9 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "rubelet-plugins",
         ],
     ),
-    // The benchmark speaks CRI itself, to measure the floor. It meets the agent only as a process.
-    ("rubelet-bench", &["rubelet-core", "rubelet-cri", "rubelet-linux"]),
+    // The benchmark speaks CRI itself, to measure the floor, and is the API server of the agent, which it meets only as
+    // a process.
+    ("rubelet-bench", &["rubelet-core", "rubelet-cri", "rubelet-linux", "rubelet-testkit"]),
     ("xtask", &[]),
 ];
 
