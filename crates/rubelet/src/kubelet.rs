@@ -32,6 +32,7 @@ use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
+use crate::level::Level;
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
@@ -227,7 +228,7 @@ impl KubeletBuilder {
 
         let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
         let pleg = Pleg::new(runtime.clone(), fs.clone());
-        let (state_writer, runtime_state) = watch::channel(RuntimeState::default());
+        let runtime_state = Arc::new(Level::new(RuntimeState::default()));
         let events = EventRecorder::new(clock.clone());
         let sources: Vec<SourceKind> = [
             (!config.static_pod_path.is_empty()).then_some(SourceKind::File),
@@ -281,7 +282,7 @@ impl KubeletBuilder {
                 close_connections: control.close_connections(),
                 wake: control.wake(),
                 watched: own_node_view,
-                runtime_state: runtime_state.clone(),
+                runtime_state: runtime_state.follow(),
                 runtime: runtime.clone(),
                 images: image_service,
                 clock: clock.clone(),
@@ -308,7 +309,7 @@ impl KubeletBuilder {
             volumes: Volumes::new(fs.clone(), reader, tokens).with_tmpfs(tmpfs),
             api: objects,
             table: table.clone(),
-            runtime_state,
+            runtime_state: runtime_state.follow(),
             own_node: node_view.clone(),
             node,
         });
@@ -363,7 +364,7 @@ impl KubeletBuilder {
             let parts = Parts { sink, pods, desired, table, events, clock, node_agent, node_view, own_node };
             kubelet.tasks.spawn(control.run(parts));
         }
-        kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), state_writer));
+        kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(async move { pleg.run().await });
         kubelet.tasks.spawn(sync_loop.run());
         Ok(kubelet)

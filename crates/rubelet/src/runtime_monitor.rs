@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rubelet_cri::connect::{CheckError, HandlerFeatures, RuntimeInfo, check_runtime};
 use rubelet_cri::{RuntimeService, v1};
-use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::level::Level;
 use crate::pleg::Pleg;
 
 /// How often the runtime is asked while all is well.
@@ -37,27 +37,24 @@ impl RuntimeState {
 }
 
 /// Asks for ever and publishes what changed.
-pub async fn run(runtime: Arc<dyn RuntimeService>, pleg: Pleg, state: watch::Sender<RuntimeState>) {
+pub(crate) async fn run(runtime: Arc<dyn RuntimeService>, pleg: Pleg, state: Arc<Level<RuntimeState>>) {
     let mut pause = PERIOD_FIRST;
+    let mut known = RuntimeState::default();
     loop {
-        let before = state.borrow().clone();
-        let fresh = look(&*runtime, &before).await;
+        let fresh = look(&*runtime, &known).await;
         let ready = fresh.runtime_problem.is_none() && fresh.network_problem.is_none();
-        state.send_if_modified(|current| {
-            if *current == fresh {
-                return false;
-            }
-            tell(current, &fresh);
+        if known != fresh {
+            tell(&known, &fresh);
             if let Some(info) = &fresh.info {
                 pleg.set_runtime_name(&info.name);
             }
-            if current.runtime_problem != fresh.runtime_problem {
+            if known.runtime_problem != fresh.runtime_problem {
                 // Whatever happened in the meantime is looked at without waiting for the period.
                 pleg.relist_soon();
             }
-            *current = fresh;
-            true
-        });
+            known = fresh;
+            state.set(known.clone());
+        }
         pause = if ready { PERIOD_READY } else { (pause * 2).min(PERIOD_WAITING) };
         tokio::time::sleep(pause).await;
         if ready {
