@@ -273,6 +273,8 @@ impl StatusWriter {
         for entry in self.entries.values_mut().filter(|entry| entry.blameless) {
             entry.blameless = false;
             entry.retry_at = None;
+            // How long the server was away says nothing about the pod.
+            entry.failures = 0;
         }
     }
 

@@ -122,6 +122,21 @@ async fn a_silent_server_is_an_outage_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_after_an_outage_is_no_long_one() {
+    let bench = Bench::new();
+    let pod = bench.pod("web");
+    bench.api.outage(Outage::Refuse);
+    bench.publish(&pod, status("Running", true, "10.0.0.1"));
+    pass(600.0).await;
+    // A server that has just started does not know yet which pods are whose.
+    bench.api.outage(Outage::None);
+    bench.api.fail(Fault::on("patch", "pods/status", Failure::Status(403, None)).once());
+    bench.sync();
+    pass(60.0).await;
+    assert_eq!(bench.held("web").phase.as_deref(), Some("Running"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_whose_fate_is_unknown_is_looked_into() {
     let bench = Bench::new();
     let pod = bench.pod("web");
