@@ -20,6 +20,7 @@ pub mod csr;
 pub mod exec_plugin;
 pub mod identity;
 pub mod kubeconfig;
+pub mod level;
 pub mod objects;
 pub mod rate_limit;
 pub mod reflector;

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Service;
 use tokio::sync::watch as level;
 use tokio::task::AbortHandle;
 
+use crate::level::Level;
 use crate::watch::{self, BadObject, Update, WatchProblem, WatchSpec, Watched};
 
 /// Namespace (empty for cluster-scoped types) and name.
@@ -39,7 +40,7 @@ impl Drop for AbortOnDrop {
 struct Shared<K> {
     state: Mutex<State<K>>,
     /// Zero before the first full set, then growing with each change.
-    revision: level::Sender<u64>,
+    revision: Level<u64>,
     /// Why the store may be out of date.
     problem: level::Sender<Option<WatchProblem>>,
 }
@@ -54,7 +55,7 @@ impl<K: Watched> Reflector<K> {
     pub fn start(client: kube::Client, spec: WatchSpec<K>) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State { objects: BTreeMap::new(), bad: BTreeMap::new() }),
-            revision: level::Sender::new(0),
+            revision: Level::new(0),
             problem: level::Sender::new(None),
         });
         let sink = shared.clone();
@@ -85,18 +86,18 @@ impl<K: Watched> Reflector<K> {
 
     /// Whether the store has held a full set. It stays true: later outages leave the last known state.
     pub fn is_synced(&self) -> bool {
-        *self.shared.revision.borrow() > 0
+        self.shared.revision.get() > 0
     }
 
     /// Waits for the first full set.
     pub async fn synced(&self) {
         // The sender lives as long as `self`.
-        let _ = self.shared.revision.subscribe().wait_for(|revision| *revision > 0).await;
+        let _ = self.shared.revision.follow().wait_for(|revision| *revision > 0).await;
     }
 
     /// A level that changes with the store: 0 before the first full set.
     pub fn changes(&self) -> level::Receiver<u64> {
-        self.shared.revision.subscribe()
+        self.shared.revision.follow()
     }
 }
 
@@ -120,7 +121,7 @@ impl<K: Watched> Shared<K> {
             }
             update => {
                 if self.state().apply(update) {
-                    self.revision.send_modify(|revision| *revision += 1);
+                    self.revision.update(|revision| *revision += 1);
                 }
             }
         }

@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rubelet_apiclient::level::Level;
 use rubelet_core::Pod;
 use rubelet_core::ids::{PodUid, pod_uid};
 use tokio::sync::watch;
 use tracing::warn;
-
-use crate::level::Level;
 
 /// Where a pod comes from (`kubernetes.io/config.source`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

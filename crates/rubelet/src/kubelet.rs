@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_apiclient::level::Level;
 use rubelet_config::{Gate, KubeletConfiguration};
 use rubelet_core::Pod;
 use rubelet_core::admission;
@@ -32,7 +33,6 @@ use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
-use crate::level::Level;
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;

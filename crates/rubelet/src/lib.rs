@@ -38,7 +38,6 @@ mod http_client;
 pub mod images;
 pub mod journal;
 mod kubelet;
-mod level;
 pub mod logging;
 pub mod mirror;
 pub mod node_agent;

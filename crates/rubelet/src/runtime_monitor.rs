@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_apiclient::level::Level;
 use rubelet_cri::connect::{CheckError, HandlerFeatures, RuntimeInfo, check_runtime};
 use rubelet_cri::{RuntimeService, v1};
 use tracing::{info, warn};
 
-use crate::level::Level;
 use crate::pleg::Pleg;
 
 /// How often the runtime is asked while all is well.

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::PodStatus;
+use rubelet_apiclient::level::Level;
 use rubelet_core::Pod;
 use rubelet_core::ids::PodUid;
 use rubelet_core::lifecycle::PodState;
 use tokio::sync::watch;
-
-use crate::level::Level;
 
 /// One row.
 #[derive(Clone, Debug)]

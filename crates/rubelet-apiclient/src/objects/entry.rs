@@ -12,6 +12,7 @@ use tokio::sync::watch as level;
 use tokio::time::Instant;
 
 use super::{Kept, ObjectError, lock};
+use crate::level::Level;
 use crate::watch::{ProblemKind, Update};
 
 /// A failed GET speaks for those who ask within this.
@@ -72,7 +73,7 @@ pub(super) struct Entry<K> {
     name: String,
     state: Mutex<State<K>>,
     /// Grows with each change of the state.
-    revision: level::Sender<u64>,
+    revision: Level<u64>,
     holders: level::Sender<BTreeSet<PodUid>>,
     turn: tokio::sync::Mutex<()>,
 }
@@ -92,7 +93,7 @@ impl<K: Kept> Entry<K> {
                 fetched_at: None,
                 failure: None,
             }),
-            revision: level::Sender::new(0),
+            revision: Level::new(0),
             holders: level::Sender::new(BTreeSet::new()),
             turn: tokio::sync::Mutex::new(()),
         }
@@ -128,7 +129,7 @@ impl<K: Kept> Entry<K> {
 
     /// A level that changes with what is known.
     pub(super) fn subscribe(&self) -> level::Receiver<u64> {
-        self.revision.subscribe()
+        self.revision.follow()
     }
 
     /// One GET at a time.
@@ -177,7 +178,7 @@ impl<K: Kept> Entry<K> {
         }
         let poke = self.stale(&mut state);
         drop(state);
-        self.revision.send_modify(|revision| *revision += 1);
+        self.revision.update(|revision| *revision += 1);
         poke
     }
 
@@ -199,7 +200,7 @@ impl<K: Kept> Entry<K> {
         }
         let poke = self.stale(&mut state);
         drop(state);
-        self.revision.send_modify(|revision| *revision += 1);
+        self.revision.update(|revision| *revision += 1);
         poke
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use rubelet_apiclient::level::Level;
 use rubelet_apiclient::watch::{BadObject, Update};
 use rubelet_core::ids::{PodKey, PodUid, pod_uid};
 use rubelet_core::pod_change::{PodChange, classify};
@@ -18,7 +19,6 @@ use crate::api_pods::{ApiPodSet, ApiPods, is_mirror};
 use crate::clock::Clock;
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{EventRecorder, EventSubject};
-use crate::level::Level;
 
 /// The source; fed by the watch of this node's pods.
 pub(crate) struct ApiSource {

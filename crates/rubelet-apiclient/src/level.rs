@@ -1,6 +1,7 @@
 //! A value that several tasks follow. A watch wakes those who wait for it in random order; here each follower has a
 //! watch of its own and they are woken in the order in which they came, so that a simulation can be replayed. Owns no
-//! task and never waits. Used by whatever several tasks of the control plane's side look at.
+//! task and never waits. Used wherever several tasks follow one thing, here and in
+//! the agent.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 
 /// The value and those who follow it.
 #[derive(Debug)]
-pub(crate) struct Level<T> {
+pub struct Level<T> {
     state: Mutex<State<T>>,
 }
 
@@ -20,12 +21,17 @@ struct State<T> {
 
 impl<T: Clone> Level<T> {
     /// A value nobody follows yet.
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self { state: Mutex::new(State { value, followers: vec![] }) }
     }
 
+    /// The value now.
+    pub fn get(&self) -> T {
+        self.lock().value.clone()
+    }
+
     /// Follows the value from now on. Clones of the receiver share its place.
-    pub(crate) fn follow(&self) -> watch::Receiver<T> {
+    pub fn follow(&self) -> watch::Receiver<T> {
         let mut state = self.lock();
         let sender = watch::Sender::new(state.value.clone());
         let receiver = sender.subscribe();
@@ -34,7 +40,7 @@ impl<T: Clone> Level<T> {
     }
 
     /// Changes the value and tells everyone.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut T)) {
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
         let mut state = self.lock();
         let State { value, followers } = &mut *state;
         change(value);
@@ -43,7 +49,7 @@ impl<T: Clone> Level<T> {
     }
 
     /// Replaces the value and tells everyone.
-    pub(crate) fn set(&self, value: T) {
+    pub fn set(&self, value: T) {
         self.update(|current| *current = value);
     }
 
