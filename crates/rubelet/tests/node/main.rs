@@ -1,6 +1,7 @@
 //! Rung 5 of the testing ladder: the built agent, as a process of its own, on a real containerd.
 //!
-//! Every test owns a [`node::Node`]: a private containerd, an agent, a directory of static pods. Tests only look from
+//! Every test owns a [`node::Node`]: a private containerd, an agent, a directory of static pods; those named `api_` own
+//! a [`cluster::Cluster`], which adds an API server that refuses what a real one would. Tests only look from
 //! outside: the read-only port, files, control groups, and `ctr`. They wait on values with a deadline and never sleep
 //! to let something happen. Called by `cargo xtask test` for each containerd version; see docs/development.md.
 #![expect(
