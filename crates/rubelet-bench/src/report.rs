@@ -107,8 +107,12 @@ impl Report {
         for section in self.sections.iter().filter(|section| !section.rows.is_empty()) {
             text += &format!("\n{:<64} {:>10} {:>10} {:>10}\n", section.title, "median", "min", "max");
             for row in &section.rows {
-                let digits = if row.unit == "ms" || row.unit == "KiB" || row.unit.is_empty() { 0 } else { 2 };
                 let Spread { median, min, max, runs } = row.spread;
+                let digits = match row.unit {
+                    "ms" if median < 100.0 => 1,
+                    "ms" | "KiB" | "" => 0,
+                    _ => 2,
+                };
                 text += &format!("  {:<62} {median:>10.digits$}", row.words);
                 match runs {
                     1 => text += &format!(" {:>10} {:>10}", "", ""),

@@ -55,7 +55,7 @@ struct NodeStart {
     /// From the start of the process until the API had Ready, seconds.
     ready: f64,
     /// Requests until then.
-    requests: usize,
+    requests: Tally,
 }
 
 /// One run with pods, from nothing to nothing. Times in seconds.
@@ -171,7 +171,8 @@ impl Part<'_> {
         self.cluster.forget().await;
         let mut agent = Process::start(&self.site).await?;
         let ready_at = self.cluster.wait_node_ready(&mut agent, LIMIT).await?;
-        let requests = self.cluster.requests().iter().filter(|r| r.at <= ready_at).count();
+        let until = self.cluster.requests().partition_point(|request| request.at <= ready_at);
+        let requests = Tally::of(&self.cluster.requests()[..until], None);
         let start = NodeStart { ready: ready_at - agent.began_at, requests };
         Ok((agent, start))
     }

@@ -51,12 +51,14 @@ pub(super) fn report(measured: &Measured, mut conditions: Vec<(&'static str, Str
 
 fn node_section(fresh: &[NodeStart], known: &[NodeStart]) -> Section {
     let time = |starts: &[NodeStart]| Spread::of(starts.iter().map(|start| start.ready * 1000.0));
-    let count = |starts: &[NodeStart]| Spread::of(starts.iter().map(|start| start.requests as f64));
-    Section::new("the node")
+    let section = Section::new("the node")
         .row("api_node.fresh", "start to Ready=True in the API, new node", "ms", time(fresh), Some(600.0))
-        .row("api_node.known", "start to Ready=True in the API, known node", "ms", time(known), Some(600.0))
-        .row("api_node.fresh_requests", "API requests until then, new node", "", count(fresh), None)
-        .row("api_node.known_requests", "API requests until then, known node", "", count(known), None)
+        .row("api_node.known", "start to Ready=True in the API, known node", "ms", time(known), Some(600.0));
+    let counted = |starts: &[NodeStart]| -> Vec<(Tally, usize)> {
+        starts.iter().map(|start| (start.requests.clone(), 1)).collect()
+    };
+    let section = tallies(section, "api_node.new", "new node, until Ready", &counted(fresh));
+    tallies(section, "api_node.old", "known node, until Ready", &counted(known))
 }
 
 /// How long pods take. `unit` is `s` or `ms`.
@@ -100,14 +102,14 @@ fn request_section(key: &str, title: &str, runs: &[Run]) -> Section {
         Spread::of(writes),
         Some(4.0),
     );
-    let starts: Vec<(&Tally, usize)> = runs.iter().map(|run| (&run.start, run.ready.len())).collect();
-    let ends: Vec<(&Tally, usize)> = runs.iter().map(|run| (&run.end, run.gone.len())).collect();
+    let starts: Vec<(Tally, usize)> = runs.iter().map(|run| (run.start.clone(), run.ready.len())).collect();
+    let ends: Vec<(Tally, usize)> = runs.iter().map(|run| (run.end.clone(), run.gone.len())).collect();
     let section = tallies(section, &format!("{key}.start"), "start", &starts);
     tallies(section, &format!("{key}.end"), "end", &ends)
 }
 
 /// Rows of what was asked, for each of the pods: all, by kind, bytes.
-fn tallies(section: Section, key: &str, phase: &str, runs: &[(&Tally, usize)]) -> Section {
+fn tallies(section: Section, key: &str, phase: &str, runs: &[(Tally, usize)]) -> Section {
     let each = |value: &dyn Fn(&Tally) -> Option<f64>| {
         Spread::of(runs.iter().filter_map(|(tally, pods)| Some(value(tally)? / (*pods).max(1) as f64)))
     };
@@ -199,7 +201,7 @@ fn moment_section(key: &str, title: &str, moments: &[Moment]) -> Section {
         ("acted", "the container's first act to Ready in the API", late(|m| m.ready - m.acted), None),
         (
             "runtime",
-            "the container's first act to started, the runtime's share",
+            "the container's first act to started (the runtime's share)",
             late(|m| m.started - m.acted),
             None,
         ),
