@@ -232,7 +232,7 @@ impl MirrorTask {
                 *name = Name { created, tried, deleted: name.deleted.take(), ..Name::default() };
             }
             (Asked::Delete(uid), Ok(_) | Err(Trouble::Gone(_) | Trouble::Conflict(_))) => {
-                info!(pod = %key, %uid, "a mirror pod that shows no static pod is deleted");
+                info!(pod = %key, %uid, "the mirror pod is removed: it was being deleted, or shows no static pod as it is now");
                 *name = Name { deleted: Some(uid), ..Name::default() };
             }
             (asked, Err(trouble)) => name.fail(&key, &asked, &trouble),
