@@ -37,9 +37,8 @@ async fn begin(world: &mut World, scenario: &Scenario) -> Result<(), String> {
 }
 
 fn check(scenario: &Scenario, drive: impl AsyncFnOnce(&mut World, &Scenario) -> Result<(), String>) {
-    if let Err(failure) = run(scenario, drive) {
-        panic!("{failure}");
-    }
+    let failure = run(scenario, drive).err();
+    assert!(failure.is_none(), "{}", failure.map(|failure| failure.to_string()).unwrap_or_default());
 }
 
 fn at_most(what: &str, requests: &[RecordedRequest], most: usize) -> Result<(), String> {
