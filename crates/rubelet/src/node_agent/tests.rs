@@ -412,6 +412,36 @@ async fn a_deleted_node_stays_deleted_until_somebody_creates_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deleted_node_gets_no_lease() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    seconds(1).await;
+    rig.show();
+    rig.api.delete::<Node>("", NAME);
+    rig.api.delete::<Lease>("kube-node-lease", NAME);
+    rig.show();
+    let before = rig.count("create leases");
+    seconds(60).await;
+    assert_eq!(rig.count("create leases"), before, "its owner is gone: it would be collected as garbage");
+    assert!(rig.view.get().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_taken_for_lost_says_at_once_that_it_is_not() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    seconds(2).await;
+    rig.api.modify_status::<Node>("", NAME, |node| {
+        for condition in node.status.iter_mut().flat_map(|status| status.conditions.iter_mut().flatten()) {
+            condition.status = "Unknown".into();
+        }
+    });
+    rig.show();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(rig.ready().0, "True");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_of_another_machine_is_taken_over_and_told() {
     let setup = Setup::new();
     let clock = setup.clock.clone();
