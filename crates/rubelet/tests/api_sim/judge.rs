@@ -136,7 +136,8 @@ impl Judge {
         known.refused = all.len();
         drop(known);
         for refused in new {
-            let of_pods = matches!(refused.resource.as_str(), "configmaps" | "secrets" | "serviceaccounts");
+            let of_pods =
+                matches!(refused.resource.as_str(), "configmaps" | "secrets" | "serviceaccounts" | "pods");
             if of_pods && refused.message.contains("no relationship found") {
                 self.story.tell(format!("refused: {refused:?}"));
             } else {
