@@ -42,6 +42,9 @@ use crate::rate_limit::{Pause, TokenBucket};
 use crate::wake::{Wake, Waker};
 use crate::{Connections, Now};
 
+/// What a connection says that [`IdentityHandle::close_all`] has ended.
+pub(crate) const CLOSED_BY_AGENT: &str = "closed by the agent";
+
 /// How to talk to the API server. Times are bounds, not periods.
 #[derive(Clone)]
 pub struct ConnectOptions {
@@ -85,8 +88,8 @@ impl ConnectOptions {
             request_timeout: Duration::from_secs(60),
             heartbeat_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            keep_alive_interval: Duration::from_secs(10),
-            keep_alive_timeout: Duration::from_secs(5),
+            keep_alive_interval: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_secs(3),
             environment: |name| std::env::var(name).ok(),
             now,
         }

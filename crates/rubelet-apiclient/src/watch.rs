@@ -29,6 +29,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
+use crate::connection::CLOSED_BY_AGENT;
 use crate::wake::Wake;
 pub use decode::BadObject;
 use decode::{Event, Page};
@@ -365,6 +366,8 @@ async fn watch_stream<K: Watched>(
         let line = match line {
             Ok(Some(line)) => line,
             Ok(None) => return End::Clean,
+            // The next connection has the new identity: nothing is wrong. h2 passes on no more than the text.
+            Err(LineError::Broken(message)) if message.contains(CLOSED_BY_AGENT) => return End::Clean,
             Err(LineError::Broken(message)) => return End::Broken(message),
             Err(error @ LineError::TooLong(_)) => return End::Garbage(error.to_string()),
         };

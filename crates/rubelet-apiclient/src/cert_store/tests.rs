@@ -161,7 +161,7 @@ fn what_is_not_a_whole_pair_is_refused_with_its_place() {
         certificate.replacen("MII", "MIX", 1) + &one.key().to_pem(),
         "certificate 1 of the chain is damaged",
     );
-    check(certificate.replace("-----END CERTIFICATE-----\n", "") + &one.key().to_pem(), "not PEM");
+    check(certificate.replace("-----END CERTIFICATE-----\n", ""), "not PEM");
 }
 
 #[test]

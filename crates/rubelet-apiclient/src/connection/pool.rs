@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::CLOSED_BY_AGENT;
 use super::dial::{Dialer, Stream};
 use super::error::ConnectFailure;
 
@@ -287,7 +288,7 @@ struct Killable {
 impl Killable {
     fn check(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         if self.killed.as_mut().poll(cx).is_ready() {
-            return Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "closed by the agent"));
+            return Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, CLOSED_BY_AGENT));
         }
         Ok(())
     }

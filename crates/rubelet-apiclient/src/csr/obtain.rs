@@ -252,6 +252,8 @@ async fn wait(
         match list_and_watch(api, created, name, &mut speaker).await {
             Ok(Some(certificates)) => return Ok(certificates),
             Ok(None) => failures = 0,
+            // A credential that has expired meanwhile gets no better by waiting: the caller may have another.
+            Err(error) if error.is_unauthorized() => return Err(error),
             Err(
                 error @ (RequestError::Refused { .. }
                 | RequestError::NoAnswer { .. }

@@ -68,6 +68,17 @@ async fn a_second_try_finds_the_request_of_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_credential_that_is_no_longer_taken_ends_the_wait() {
+    let this = start(Policy::Leave);
+    let mut obtaining = std::pin::pin!(this.obtain());
+    assert!(timeout(Duration::from_secs(60), &mut obtaining).await.is_err());
+    // The watch that is open goes on; the next request is refused.
+    this.api.fail_next([Fault::Status(401, "Unauthorized")]);
+    let error = timeout(Duration::from_secs(600), obtaining).await.unwrap().unwrap_err();
+    assert!(error.is_unauthorized(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_are_told_with_the_request_and_what_to_do() {
     let check = async |policy, expected: &str, new_key| {
         let error = start(policy).error().await;
