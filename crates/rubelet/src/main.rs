@@ -139,11 +139,12 @@ async fn run(loaded: Loaded) -> ExitCode {
 
 /// The credential provider plugins, if the flags name any.
 fn credential_providers(flags: &KubeletFlags) -> Result<Option<ProviderFiles>, &'static str> {
-    match (flags.image_credential_provider_config.as_str(), flags.image_credential_provider_bin_dir.as_str()) {
+    match (flags.image_credential_provider_config.as_str(), flags.image_credential_provider_bin_dir.as_str())
+    {
         ("", "") => Ok(None),
-        ("", _) | (_, "") => {
-            Err("--image-credential-provider-config and --image-credential-provider-bin-dir go together: set both or none")
-        }
+        ("", _) | (_, "") => Err(
+            "--image-credential-provider-config and --image-credential-provider-bin-dir go together: set both or none",
+        ),
         (config, bin_dir) => Ok(Some(ProviderFiles { config: config.into(), bin_dir: bin_dir.into() })),
     }
 }
