@@ -37,7 +37,9 @@ impl NodeView {
 
     /// Has the Node asked for. Returns whether there will be an answer, which [`Self::changed`] tells.
     pub fn refresh(&self) -> bool {
-        self.refresh.as_ref().is_some_and(|refresh| refresh.try_send(()).is_ok())
+        // A message that waits already is answered for everybody.
+        let asked = self.refresh.as_ref().map(|refresh| refresh.try_send(()));
+        matches!(asked, Some(Ok(()) | Err(mpsc::error::TrySendError::Full(()))))
     }
 
     /// Waits until the Node was seen anew. Cancel-safe: the watch keeps its news.
@@ -51,5 +53,20 @@ impl NodeView {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_answer_is_for_everybody_who_asked() {
+        let (node, pressure) = (watch::channel(None).1, watch::channel(NodePressure::default()).1);
+        let (refresh, refreshes) = mpsc::channel(1);
+        let view = NodeView::new(node, pressure, refresh);
+        assert!(view.refresh() && view.refresh());
+        drop(refreshes);
+        assert!(!view.refresh() && !NodeView::default().refresh());
     }
 }

@@ -67,11 +67,13 @@ pub struct Listing {
 
 /// Whether anything of a listed pod is alive: a ready sandbox, or a container that runs or may run.
 pub fn is_alive(listed: &ListedPod) -> bool {
-    listed.sandboxes.values().any(|ready| *ready)
-        || listed
-            .containers
-            .values()
-            .any(|container| matches!(container.state, ObservedState::Running | ObservedState::Unknown))
+    listed.sandboxes.values().any(|ready| *ready) || is_running(listed)
+}
+
+/// Whether a container of a listed pod runs or may run.
+pub fn is_running(listed: &ListedPod) -> bool {
+    let states = listed.containers.values().map(|container| container.state);
+    states.into_iter().any(|state| matches!(state, ObservedState::Running | ObservedState::Unknown))
 }
 
 /// How relisting goes: what `/healthz` and the node's condition are made of.

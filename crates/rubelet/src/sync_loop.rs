@@ -3,6 +3,7 @@
 //! once every source has delivered and the runtime has been listed. It never talks to the runtime itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::desired::{DesiredPod, DesiredPods, SourceKind};
 use crate::events::EventSubject;
 use crate::journal::PodRecord;
 use crate::node_view::NodeView;
-use crate::pleg::{Listing, is_alive};
+use crate::pleg::{Listing, is_alive, is_running};
 use crate::services::Services;
 use crate::table::PodRow;
 use crate::worker::mailbox::{Mailbox, Terminate};
@@ -75,6 +76,8 @@ pub struct SyncLoop {
     node: NodeView,
     /// How often the node was seen anew.
     node_seen: u64,
+    /// Its addresses as last seen: pods are told when they change.
+    node_ips: Vec<IpAddr>,
     /// Pods that did not fit the labels at that sight of the node: they are judged again at the next one.
     relabelled: BTreeMap<PodUid, u64>,
     workers: BTreeMap<PodUid, Worker>,
@@ -111,6 +114,7 @@ impl SyncLoop {
         Self {
             node,
             node_seen: 0,
+            node_ips: services.node_ips(),
             relabelled: BTreeMap::new(),
             listing: services.pleg.listing(),
             services,
@@ -174,6 +178,7 @@ impl SyncLoop {
                 }
                 Event::Node => {
                     self.node_seen += 1;
+                    self.tell_addresses();
                     self.reconcile();
                 }
                 Event::Exit(exit) => {
@@ -184,6 +189,16 @@ impl SyncLoop {
                     self.sweep();
                     sweep_at = Instant::now() + SWEEP_PERIOD;
                 }
+            }
+        }
+    }
+
+    /// Has every pod look again when the node's addresses have changed: its status shows them.
+    fn tell_addresses(&mut self) {
+        let now = self.services.node_ips();
+        if std::mem::replace(&mut self.node_ips, now.clone()) != now {
+            for worker in self.workers.values() {
+                worker.mailbox.poke();
             }
         }
     }
@@ -200,8 +215,11 @@ impl SyncLoop {
         }
         self.revive_crashed();
         self.deleted.retain(|uid| desired.pods.get(uid).is_some_and(is_deleted));
+        self.relabelled.retain(|uid, _| desired.pods.contains_key(uid));
+        self.gone.retain(|_, at| *at >= listing.began);
+        self.end_unwanted(&desired);
         if desired.complete {
-            self.end_unwanted(&desired, &listing);
+            self.end_strangers(&desired, &listing);
         }
         let mut pods: Vec<(&PodUid, &DesiredPod)> = desired.pods.iter().collect();
         pods.sort_by_key(|(_, wanted)| {
@@ -243,11 +261,12 @@ impl SyncLoop {
         let key = PodKey::of(&wanted.pod);
         // Pods of the API follow one another when the API says so; others when the one before has ended.
         let in_turn = wanted.source != SourceKind::Api;
-        // Another pod of this name still lives in the runtime and it is not yet known whether it is wanted.
+        // Another pod of this name still runs in the runtime and it is not yet known whether it is wanted. One that
+        // only left its sandbox behind is not waited for: the API server that would tell may be this very pod.
         let stranger = in_turn
             && listing.pods.iter().any(|(other, listed)| {
                 other != uid
-                    && is_alive(listed)
+                    && is_running(listed)
                     && *listed.name == *key.name
                     && *listed.namespace == *key.namespace
                     && !self.workers.contains_key(other)
@@ -368,8 +387,10 @@ impl SyncLoop {
         self.finished.insert(uid.clone(), wanted.pod.clone());
     }
 
-    /// Ends what no source asks for. Called only when every source has delivered and the runtime was listed.
-    fn end_unwanted(&mut self, desired: &DesiredPods, listing: &Listing) {
+    /// Ends pods that a source gave and gives no longer. Other sources need not have delivered for that: what is
+    /// desired is made of full sets, and a source that is silent (an API server that is down, perhaps because of the
+    /// very manifest that was changed) says nothing of another's pods.
+    fn end_unwanted(&mut self, desired: &DesiredPods) {
         for (uid, worker) in &mut self.workers {
             if !worker.removing && worker.pod.is_some() && !desired.pods.contains_key(uid) {
                 worker.removing = true;
@@ -378,7 +399,6 @@ impl SyncLoop {
                     .terminate(Terminate { cause: TerminationCause::RemovedFromSource, grace: None });
             }
         }
-        self.gone.retain(|_, at| *at >= listing.began);
         let gone: Vec<(PodUid, TerminationCause)> = self
             .finished
             .keys()
@@ -402,6 +422,10 @@ impl SyncLoop {
                 self.clean_up_after(uid, ended, cause);
             }
         }
+    }
+
+    /// Ends what only the runtime knows. Called only when every source has delivered and the runtime was listed.
+    fn end_strangers(&mut self, desired: &DesiredPods, listing: &Listing) {
         for (uid, listed) in &listing.pods {
             if self.workers.contains_key(uid)
                 || desired.pods.contains_key(uid)

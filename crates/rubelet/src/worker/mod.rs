@@ -231,7 +231,9 @@ impl PodWorker {
 
     /// Has what the pod refers to in the API kept at hand.
     fn hold_objects(&self) {
-        if let (Some(api), Some(pod)) = (&self.services.api, &self.pod) {
+        // What ends reads nothing any more.
+        let begins = matches!(self.state, PodState::WaitingForPredecessor | PodState::Syncing);
+        if let (Some(api), Some(pod), true) = (&self.services.api, &self.pod, begins) {
             api.hold(&self.uid, pod);
         }
     }

@@ -64,7 +64,8 @@ impl PodWorker {
             observed: &observed,
             verdicts: &self.verdicts,
             backoff: &self.restarts,
-            reported: self.record.status.as_deref(),
+            // Without a journal of its own (another agent ran this node) what the API was told counts.
+            reported: self.record.status.as_deref().or(pod.status.as_ref()),
             ending: false,
             hash: rubelet_core::hash::container_hash,
             now,
