@@ -319,7 +319,7 @@ impl KubeletBuilder {
         let sync_loop = SyncLoop::new(
             services.clone(),
             pods.watch(),
-            admission_facts(&config, &machine, &services.node),
+            admission_facts(&config, &machine, &services.node, &self.node_flags.node_labels),
             node_view.clone(),
             loaded.records,
             beat,
@@ -572,6 +572,7 @@ fn admission_facts(
     config: &KubeletConfiguration,
     machine: &MachineFacts,
     node: &NodeSettings,
+    labels: &BTreeMap<String, String>,
 ) -> admission::NodeFacts {
     admission::NodeFacts {
         name: node.name.clone(),
@@ -582,6 +583,8 @@ fn admission_facts(
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        // Those it registers itself with, for as long as its Node cannot be read.
+        .chain(labels.clone())
         .collect(),
         taints: vec![],
         allocatable: node.allocatable.clone(),
