@@ -51,6 +51,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Longest pause of a pod whose requests are refused.
 const REFUSED_MAX: Duration = Duration::from_secs(300);
+/// Longest pause of a pod that this node may not write about: rules of a cluster are mended.
+const FORBIDDEN_MAX: Duration = Duration::from_secs(60);
 /// Pods that wait are looked at this often whatever the timers say.
 const SAFETY: Duration = Duration::from_secs(60);
 
@@ -334,7 +336,7 @@ impl StatusWriter {
             Trouble::Unavailable { uncertain, .. } => entry.unsure |= wrote && *uncertain,
             Trouble::Failed(..) => entry.unsure |= wrote,
             Trouble::Refused(code, _) => {
-                longest = REFUSED_MAX;
+                longest = if *code == 403 { FORBIDDEN_MAX } else { REFUSED_MAX };
                 if *code == 422 && matches!(flight.request, Request::Patch(_)) {
                     entry.refuse(flight.sent);
                 }

@@ -29,14 +29,14 @@ async fn another_pod_of_the_name_is_not_written_to() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_tried_again_ever_more_rarely() {
-    for code in [403, 422] {
+    for (code, attempts) in [(403, 50..=80), (422, 10..=25)] {
         let bench = Bench::new();
         let (pod, other) = (bench.pod("web"), bench.pod("other"));
         let refusal =
             bench.api.fail(Fault::on("patch", "pods/status", Failure::Status(code, None)).named("web"));
         bench.publish(&pod, status("Running", true, "10.0.0.1"));
         pass(3600.0).await;
-        assert!((10..=25).contains(&refusal.hits()), "{code}: {} attempts in an hour", refusal.hits());
+        assert!(attempts.contains(&refusal.hits()), "{code}: {} attempts in an hour", refusal.hits());
         // Nobody else suffers.
         bench.publish(&other, status("Running", true, "10.0.0.2"));
         bench.settle().await;
