@@ -266,6 +266,7 @@ impl KubeletBuilder {
                 service_account_tokens: gates.enabled(Gate::KubeletServiceAccountTokenForCredentialProviders),
             },
             accounts,
+            fs.clone(),
             clock.clone(),
         )?;
         let tmpfs = if clock.is_simulated() { Tmpfs::PlainDirectory } else { Tmpfs::Mount };

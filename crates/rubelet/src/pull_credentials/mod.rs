@@ -28,6 +28,7 @@ pub use self::config::{ProviderConfigError, ProviderFiles};
 use self::plugin::Plugin;
 use crate::clock::Clock;
 use crate::events::{EventRecorder, EventSubject};
+use crate::fs_pool::FsPool;
 use crate::images::CredentialLookup;
 
 /// Where credentials come from on this node.
@@ -154,6 +155,7 @@ impl PullCredentials {
     pub fn load(
         settings: PullCredentialSettings,
         accounts: Option<Arc<dyn ServiceAccounts>>,
+        fs: FsPool,
         clock: Clock,
     ) -> Result<Self, ProviderConfigError> {
         let configs = match &settings.providers {
@@ -161,7 +163,7 @@ impl PullCredentials {
             None => Vec::new(),
         };
         let plugins = configs.into_iter().map(|(path, config)| Plugin::new(path, config, clock.clone()));
-        let files = node_files::NodeFiles::new(&settings.root_dir, settings.home.as_deref());
+        let files = node_files::NodeFiles::new(&settings.root_dir, settings.home.as_deref(), fs);
         Ok(Self { inner: Arc::new(Inner { files, plugins: plugins.collect(), accounts }) })
     }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rubelet_core::image_credentials::{DockerConfig, DockerConfigError, Keyring};
 use rubelet_core::image_credentials::{parse_config_json, parse_dockercfg};
 
+use crate::fs_pool::FsPool;
+
 /// A larger file is no credential file.
 const SIZE_LIMIT: u64 = 10 << 20;
 
@@ -16,26 +18,26 @@ type Parse = fn(&[u8]) -> (DockerConfig, Vec<DockerConfigError>);
 #[derive(Clone, Debug)]
 pub(super) struct NodeFiles {
     candidates: Vec<(PathBuf, Parse)>,
+    fs: FsPool,
 }
 
 impl NodeFiles {
     /// Upstream's search paths: `config.json` in the root directory, the working directory, `~/.docker` and
     /// `/.docker`; then `.dockercfg` in the root directory, the working directory, the home and `/`.
-    pub(super) fn new(root_dir: &Path, home: Option<&Path>) -> Self {
+    pub(super) fn new(root_dir: &Path, home: Option<&Path>, fs: FsPool) -> Self {
         let home = home.unwrap_or(Path::new("/"));
         let json = [root_dir, Path::new("."), &home.join(".docker"), Path::new("/.docker")]
             .map(|dir| (dir.join("config.json"), parse_config_json as Parse));
         let old = [root_dir, Path::new("."), home, Path::new("/")]
             .map(|dir| (dir.join(".dockercfg"), parse_dockercfg as Parse));
-        Self { candidates: json.into_iter().chain(old).collect() }
+        Self { candidates: json.into_iter().chain(old).collect(), fs }
     }
 
     /// The node's keyring, and what is wrong with files.
     pub(super) async fn read(&self) -> (Keyring, Vec<String>) {
         let candidates = self.candidates.clone();
-        // A file system that hangs takes a thread of the pool for file work and the pull, nothing else.
-        let read = tokio::task::spawn_blocking(move || read_first(&candidates));
-        read.await.unwrap_or_else(|_| (Keyring::default(), Vec::new()))
+        let read = self.fs.run("read the node's credential files", move || Ok(read_first(&candidates)));
+        read.await.unwrap_or_else(|error| (Keyring::default(), vec![crate::logging::chain(&error)]))
     }
 }
 

@@ -63,7 +63,7 @@ impl Node {
             service_account_tokens: true,
         };
         let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
-        PullCredentials::load(settings, accounts, clock).map_err(|error| {
+        PullCredentials::load(settings, accounts, crate::fs_pool::FsPool::new(2), clock).map_err(|error| {
             crate::logging::chain(&error).replace(&self.dir.path().display().to_string(), "")
         })
     }
