@@ -50,13 +50,13 @@ impl Agent {
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("manifests")).unwrap();
+        let dir = tempfile::tempdir().expect("a world of the test's own");
+        std::fs::create_dir(dir.path().join("manifests")).expect("a world of the test's own");
         Self {
             api: FakeApi::new(),
             cri: ScriptedCri::new(RuntimeKind::Containerd2),
             dir,
-            clock: Clock::simulated(Timestamp::from_second(BASE_SECOND).unwrap()),
+            clock: Clock::simulated(Timestamp::from_second(BASE_SECOND).expect("a world of the test's own")),
             flags: NodeFlags::default(),
         }
     }
@@ -93,7 +93,7 @@ impl World {
                     ..Default::default()
                 }),
             );
-        let kubelet = builder.build().await.unwrap();
+        let kubelet = builder.build().await.expect("a world of the test's own");
         Agent(tokio::spawn(kubelet.run(std::future::pending())))
     }
 
@@ -120,7 +120,8 @@ impl World {
 
     /// A word of the status of `web`, by its JSON pointer; empty when it is not there.
     fn status(&self, pointer: &str) -> String {
-        let status = serde_json::to_value(self.web().and_then(|pod| pod.status)).unwrap();
+        let status =
+            serde_json::to_value(self.web().and_then(|pod| pod.status)).expect("a world of the test's own");
         status.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
@@ -131,20 +132,19 @@ impl World {
 
 /// Lets time pass until it is so, at most two minutes of the paused clock.
 async fn until(what: &str, so: impl Fn() -> bool) {
-    for _ in 0..1200 {
-        if so() {
-            return;
-        }
+    let mut looks = 0;
+    while !so() {
+        assert!(looks < 1200, "never: {what}");
+        looks += 1;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("never: {what}");
 }
 
 /// As an editor does: a whole file takes the place of the other.
 fn write(path: &Path, text: &str) {
     let temporary = path.with_extension("tmp~");
-    std::fs::write(&temporary, text).unwrap();
-    std::fs::rename(&temporary, path).unwrap();
+    std::fs::write(&temporary, text).expect("a world of the test's own");
+    std::fs::rename(&temporary, path).expect("a world of the test's own");
 }
 
 fn machine() -> MachineFacts {
@@ -231,8 +231,8 @@ async fn what_ended_under_another_agent_does_not_run_twice() {
         .containers_of("web")
         .into_iter()
         .find(|status| status.metadata.as_ref().is_some_and(|metadata| metadata.name == "once"));
-    let request = v1::RemoveContainerRequest { container_id: once.unwrap().id };
-    world.cri.remove_container(request).await.unwrap();
+    let request = v1::RemoveContainerRequest { container_id: once.expect("a world of the test's own").id };
+    world.cri.remove_container(request).await.expect("a world of the test's own");
     let _agent = world.start("elsewhere").await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.cri.containers_of("web").len(), 1, "only the one that goes on");
@@ -248,7 +248,8 @@ async fn a_pod_at_rest_shows_the_nodes_new_address() {
     let address = |ip: &str| {
         world.api.modify_status::<Node>("", NODE, |node| {
             let addresses = json!([{"type": "InternalIP", "address": ip}]);
-            node.status.get_or_insert_default().addresses = serde_json::from_value(addresses).unwrap();
+            node.status.get_or_insert_default().addresses =
+                serde_json::from_value(addresses).expect("a world of the test's own");
         });
     };
     address("192.0.2.1");
