@@ -74,6 +74,8 @@ pub struct SyncLoop {
     admission: admission::NodeFacts,
     /// The API's view of this node, when there is an API.
     node: NodeView,
+    /// Pods that wait for the sources to tell whether another one of their name is wanted; they were told so.
+    held_back: BTreeSet<PodUid>,
     /// How often the node was seen anew.
     node_seen: u64,
     /// Its addresses as last seen: pods are told when they change.
@@ -95,7 +97,7 @@ pub struct SyncLoop {
     gone: BTreeMap<PodUid, Instant>,
     /// Pods whose worker panicked, until it is started again.
     crashed: BTreeMap<PodUid, Crashed>,
-    /// The sweep under way, one at a time.
+    /// The sweep under way, one at a time, and records being removed.
     sweeping: JoinSet<()>,
     /// When the loop last went round, for `/healthz`.
     heartbeat: watch::Sender<Instant>,
@@ -113,6 +115,7 @@ impl SyncLoop {
     ) -> Self {
         Self {
             node,
+            held_back: BTreeSet::new(),
             node_seen: 0,
             node_ips: services.node_ips(),
             relabelled: BTreeMap::new(),
@@ -214,7 +217,8 @@ impl SyncLoop {
             return;
         }
         self.revive_crashed();
-        self.deleted.retain(|uid| desired.pods.get(uid).is_some_and(is_deleted));
+        self.forget_deleted(&desired);
+        self.held_back.retain(|uid| desired.pods.contains_key(uid));
         self.relabelled.retain(|uid, _| desired.pods.contains_key(uid));
         self.gone.retain(|_, at| *at >= listing.began);
         self.end_unwanted(&desired);
@@ -222,8 +226,10 @@ impl SyncLoop {
             self.end_strangers(&desired, &listing);
         }
         let mut pods: Vec<(&PodUid, &DesiredPod)> = desired.pods.iter().collect();
-        pods.sort_by_key(|(_, wanted)| {
-            (wanted.pod.metadata.creation_timestamp.as_ref().map(|at| at.0), wanted.arrival)
+        // What runs comes first: it takes its share of the node before anything new is judged.
+        pods.sort_by_key(|(uid, wanted)| {
+            let alive = self.workers.contains_key(*uid) || listing.pods.get(*uid).is_some_and(is_alive);
+            (!alive, wanted.pod.metadata.creation_timestamp.as_ref().map(|at| at.0), wanted.arrival)
         });
         for (uid, wanted) in pods {
             if self.workers.contains_key(uid) {
@@ -233,6 +239,19 @@ impl SyncLoop {
             } else if !self.finished.contains_key(uid) && !self.deleted.contains(uid) {
                 self.start(uid, wanted, &desired, &listing);
             }
+        }
+    }
+
+    /// Forgets pods that were deleted here and that their source has let go, with their records.
+    fn forget_deleted(&mut self, desired: &DesiredPods) {
+        let gone = |uid: &PodUid| !desired.pods.get(uid).is_some_and(is_deleted);
+        for uid in self.deleted.extract_if(.., |uid| gone(uid)).collect::<Vec<_>>() {
+            let services = self.services.clone();
+            self.sweeping.spawn(async move {
+                if let Err(error) = services.journal.remove(&uid).await {
+                    warn!(%uid, "{}", crate::logging::chain(&error));
+                }
+            });
         }
     }
 
@@ -272,8 +291,17 @@ impl SyncLoop {
                     && !self.workers.contains_key(other)
             });
         if stranger && !desired.complete {
+            if self.held_back.insert(uid.clone()) {
+                let subject = EventSubject { uid: uid.clone(), name: key.to_string(), container: None };
+                self.services.events.normal(
+                    &subject,
+                    "Waiting",
+                    "Another pod of this name runs, and not every source of pods has said yet whether it is wanted",
+                );
+            }
             return;
         }
+        self.held_back.remove(uid);
         let record = self.records.remove(uid).unwrap_or_else(|| PodRecord {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),

@@ -86,6 +86,11 @@ impl PodWorker {
         if cause.forgets_pod() {
             self.services.table.remove(&self.uid);
             self.services.pleg.forget(&self.uid);
+            // How the pod ended is not forgotten before the API has been told and has let the pod go.
+            if *cause == TerminationCause::Deleted && self.services.api.is_some() {
+                self.save().await;
+                return;
+            }
             if let Err(error) = self.services.journal.remove(&self.uid).await {
                 warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
             }

@@ -193,7 +193,13 @@ impl PodWorker {
         }
         // Images are fetched while directories, volumes and the sandbox are made.
         self.prefetch(pod, plan);
-        let volumes = self.prepare_volumes(pod).await?;
+        // Reading a Secret, or a volume that hangs, must not keep the pod from ending; what was begun is found again.
+        let mailbox = self.mailbox.clone();
+        let volumes = tokio::select! {
+            biased;
+            made = self.prepare_volumes(pod) => made?,
+            () = mailbox.ending() => return Err(Stop::Ending),
+        };
         let observed = match plan.create_sandbox {
             Some(attempt) => {
                 self.create_sandbox(pod, attempt).await?;
@@ -358,7 +364,13 @@ impl PodWorker {
         if !observed.may_run() {
             return;
         }
-        if self.prepare_volumes(pod).await.is_err() {
+        let mailbox = self.mailbox.clone();
+        let made = tokio::select! {
+            biased;
+            made = self.prepare_volumes(pod) => made,
+            () = mailbox.ending() => return,
+        };
+        if made.is_err() {
             let again = self.services.clock.now().checked_add(VOLUMES_RETRY);
             self.volumes_at = again.ok();
         }
