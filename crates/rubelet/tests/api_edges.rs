@@ -16,7 +16,7 @@ use rubelet_apiclient::Connections;
 use rubelet_cri::{RuntimeService, v1};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
-use rubelet_testkit::fake_api::Outage;
+use rubelet_testkit::fake_api::{Failure, Fault, Outage};
 use rubelet_testkit::scripted::{BASE_SECOND, Behaviour, RuntimeKind};
 use rubelet_testkit::{FakeApi, ScriptedCri};
 use serde_json::{Value, json};
@@ -273,4 +273,36 @@ async fn the_first_list_of_pods_is_what_is() {
     let first = &lists()[0].query;
     assert!(!first.contains_key("resourceVersion"), "{first:?}");
     agent.stop().await;
+}
+
+/// The agent dies after it has removed everything of a pod and before the API heard how the pod ended.
+#[tokio::test(start_paused = true)]
+async fn how_a_deleted_pod_ended_outlives_the_agent() {
+    let world = World::new();
+    world.create(json!({"nodeName": NODE, "containers": [{"name": "app", "image": "web:1"}]}));
+    let agent = world.start("root").await;
+    until("it runs", || world.status("/phase") == "Running").await;
+    let uid = world.web().and_then(|pod| pod.metadata.uid).expect("a pod of the test's own");
+    let faults = [("patch", "pods/status"), ("delete", "pods")].map(|(verb, resource)| {
+        world.api.fail(Fault::on(verb, resource, Failure::Reset).user(&format!("system:node:{NODE}")))
+    });
+    world.api.delete_with_grace::<Pod>("default", "web", 30);
+    until("nothing of it is left", || world.cri.sandboxes_of("web").is_empty()).await;
+    agent.stop().await;
+    faults.iter().for_each(rubelet_testkit::fake_api::FaultHandle::stop);
+    let _agent = world.start("root").await;
+    until("the API has let it go", || world.web().is_none()).await;
+    let told: Vec<String> = world
+        .api
+        .history::<Pod>(&uid)
+        .iter()
+        .filter_map(|pod| {
+            let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+            statuses.first()?.state.as_ref()?.terminated.as_ref()?.reason.clone()
+        })
+        .collect();
+    assert!(!told.is_empty() && told.iter().all(|reason| reason != "ContainerStatusUnknown"), "{told:?}");
+    let journal = world.dir.path().join("root/rubelet/pods");
+    let left = || std::fs::read_dir(&journal).map_or(0, Iterator::count);
+    until("its record is gone", || left() == 0).await;
 }
