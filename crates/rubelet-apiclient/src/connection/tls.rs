@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Tls {
     resolver: Arc<Resolver>,
     /// The last configuration and the authority's text it was made of.
     made: Mutex<Option<(Vec<u8>, Arc<ClientConfig>)>>,
+    /// It was told that the last one goes on although the authority cannot be used as it is now.
+    stale: AtomicBool,
 }
 
 impl Tls {
@@ -56,6 +59,7 @@ impl Tls {
             clock: Arc::new(WallClock(now)),
             resolver: Arc::new(Resolver(credentials)),
             made: Mutex::default(),
+            stale: AtomicBool::new(false),
         }
     }
 
@@ -65,26 +69,32 @@ impl Tls {
             .map_err(|_| ConnectFailure::ServerName { name: self.server_name.clone() })
     }
 
-    /// The configuration for the next connection.
+    /// The configuration for the next connection. An authority that cannot be read or used for a moment (a file that
+    /// is being replaced) costs nothing: the last good one goes on.
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, ConnectFailure> {
-        let (text, origin) = if self.insecure { (Vec::new(), String::new()) } else { self.read_ca().await? };
+        let read = if self.insecure { Ok((Vec::new(), String::new())) } else { self.read_ca().await };
         let last = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let unusable = match (self.make(&text, &origin, last.as_ref()), last) {
-            (Ok(config), _) => {
+        let made = read.and_then(|(text, origin)| {
+            let config = self.make(&text, &origin, last.as_ref())?;
+            Ok((text, config))
+        });
+        match (made, last) {
+            (Ok((text, config)), _) => {
                 *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((text, config.clone()));
-                return Ok(config);
+                self.stale.store(false, Ordering::Relaxed);
+                Ok(config)
             }
-            // A half-written file: what was good goes on.
             (Err(error), Some((_, config))) => {
-                tracing::warn!(
-                    error = crate::credentials::chain(&error),
-                    "the last certificate authority stays in use"
-                );
-                return Ok(config);
+                if !self.stale.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        error = crate::credentials::chain(&error),
+                        "the last certificate authority stays in use"
+                    );
+                }
+                Ok(config)
             }
-            (Err(error), None) => error,
-        };
-        Err(unusable)
+            (Err(error), None) => Err(error),
+        }
     }
 
     fn make(

@@ -114,6 +114,23 @@ async fn a_replaced_authority_is_trusted_by_the_next_connection() {
 }
 
 #[tokio::test]
+async fn an_authority_that_is_gone_or_broken_for_a_moment_costs_no_connection() {
+    let setup = Setup::ok().await;
+    let (connections, identity) = setup.connect("token: t").await;
+    get(&connections.requests, "/").await.unwrap();
+    std::fs::remove_file(setup.write("ca.crt", "half a fi")).unwrap();
+    identity.close_all();
+    assert_eq!(get(&connections.requests, "/").await.unwrap(), "ok");
+    setup.write("ca.crt", "half a fi");
+    identity.close_all();
+    assert_eq!(get(&connections.requests, "/").await.unwrap(), "ok");
+    // What can be used counts at once.
+    setup.write("ca.crt", &Ca::new("other").pem);
+    identity.close_all();
+    assert!(get(&connections.requests, "/").await.is_err());
+}
+
+#[tokio::test]
 async fn inline_data_works_like_files() {
     use base64::Engine as _;
     let setup = Setup::ok().await;
