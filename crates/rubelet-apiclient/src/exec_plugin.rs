@@ -4,6 +4,7 @@
 //! One run at a time and each bounded; a failure is remembered for a few seconds so that many waiting requests do
 //! not start many programs. Called by `credentials` only.
 
+use std::fmt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ const OUTPUT_LIMIT: u64 = 1024 * 1024;
 const STDERR_SHOWN: usize = 1024;
 
 /// The exec section of a kubeconfig user, checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ExecConfig {
     /// `client.authentication.k8s.io/v1` or `…/v1beta1`; the answer must have the same.
     pub api_version: String,
@@ -39,7 +40,7 @@ pub struct ExecConfig {
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Added to the agent's own environment.
+    /// Added to the agent's own environment. Values may be secret and are never printed.
     pub env: Vec<(String, String)>,
     /// What the author says to do when the program is missing.
     pub install_hint: Option<String>,
@@ -47,6 +48,21 @@ pub struct ExecConfig {
     pub provide_cluster_info: bool,
     /// The cluster's extension for exec plugins, if any; part of the cluster info.
     pub cluster_config: Option<Value>,
+}
+
+impl fmt::Debug for ExecConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("ExecConfig")
+            .field("api_version", &self.api_version)
+            .field("command", &self.command)
+            .field("args", &self.args)
+            .field("env", &names)
+            .field("install_hint", &self.install_hint)
+            .field("provide_cluster_info", &self.provide_cluster_info)
+            .field("cluster_config", &self.cluster_config)
+            .finish()
+    }
 }
 
 /// An exec section that cannot be used.

@@ -343,7 +343,12 @@ impl Reader<'_> {
 
     /// A server may be given without a scheme; client-go then takes http for it, which no API server speaks.
     fn parse_server(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
-        let wrong = || self.field(field, &format!("is not a URL such as https://192.0.2.1:6443: {url:?}"));
+        let wrong = || {
+            self.field(
+                field,
+                &format!("is not a URL such as https://192.0.2.1:6443: {:?}", without_userinfo(url)),
+            )
+        };
         let uri: http::Uri = url.parse().map_err(|_| wrong())?;
         match uri.scheme_str() {
             Some("https" | "http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
@@ -352,14 +357,15 @@ impl Reader<'_> {
     }
 
     fn parse_proxy(&self, field: &str, url: &str) -> Result<http::Uri, KubeconfigError> {
+        let shown = without_userinfo(url);
         let uri: http::Uri = url.parse().map_err(|_| {
-            self.field(field, &format!("is not a URL such as http://192.0.2.1:3128: {url:?}"))
+            self.field(field, &format!("is not a URL such as http://192.0.2.1:3128: {shown:?}"))
         })?;
         match uri.scheme_str() {
             Some("http") if uri.host().is_some() => Ok(uri),
             _ => Err(self.field(
                 field,
-                &format!("{url:?} is not supported: only http:// proxies, which tunnel by CONNECT, are"),
+                &format!("{shown:?} is not supported: only http:// proxies, which tunnel by CONNECT, are"),
             )),
         }
     }
@@ -449,6 +455,16 @@ impl Reader<'_> {
             field: field.to_owned(),
             problem: problem.to_owned(),
         }
+    }
+}
+
+/// A URL for messages, without user and password. It may be none, so all before the last `@` goes.
+pub(crate) fn without_userinfo(url: &str) -> String {
+    let Some((user, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let is_scheme = |text: &str| text.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
+    match user.split_once("://") {
+        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://{rest}"),
+        _ => rest.to_owned(),
     }
 }
 

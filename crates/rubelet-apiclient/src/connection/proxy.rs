@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::error::ConnectFailure;
-use crate::kubeconfig::ClusterAccess;
+use crate::kubeconfig::{ClusterAccess, without_userinfo};
 
 /// A proxy's answer to CONNECT is never longer.
 const MAX_ANSWER: usize = 16 * 1024;
@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 pub struct ProxyError {
     /// The variable.
     pub variable: String,
-    /// Its value.
+    /// Its value, without user and password.
     pub url: String,
 }
 
@@ -57,7 +57,7 @@ impl Proxy {
         let with_scheme = if value.contains("://") { value.clone() } else { format!("http://{value}") };
         match with_scheme.parse::<http::Uri>() {
             Ok(url) if url.scheme_str() == Some("http") && url.host().is_some() => Ok(Some(Self::new(&url))),
-            _ => Err(ProxyError { variable: name, url: value }),
+            _ => Err(ProxyError { variable: name, url: without_userinfo(&value) }),
         }
     }
 

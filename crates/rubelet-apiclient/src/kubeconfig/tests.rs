@@ -105,6 +105,19 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
+fn plugin_environments_and_users_of_urls_are_not_printed() {
+    let exec = "exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: x, env: [{name: KEY, value: hush}]}";
+    let shown = format!("{:?}", with(SERVER, exec).unwrap());
+    assert!(shown.contains("KEY") && !shown.contains("hush"), "{shown}");
+    for url in ["socks5://me:hush@p:1", "http://me:hu/sh@p:1 2", "me:hush@p:1", "me:hush://x@p:1"] {
+        let error = with(&format!("{SERVER}, proxy-url: '{url}'"), "").unwrap_err().to_string();
+        assert!(error.contains("p:1") && !error.contains("me:"), "{error}");
+        let error = with(&format!("server: '{url}'"), "").unwrap_err().to_string();
+        assert!(error.contains("p:1") && !error.contains("me:"), "{error}");
+    }
+}
+
+#[test]
 fn broken_files_are_named_with_what_to_do() {
     let missing = ClusterAccess::load(Path::new("/nowhere/kubeconfig"));
     assert!(missing.unwrap_err().to_string().contains("/nowhere/kubeconfig cannot be read"));
