@@ -196,7 +196,7 @@ impl KubeletBuilder {
         }
         let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
         let control_plane = match self.api {
-            Some(server) => Some(ControlPlane::prepare(server, &config, &name, &clock).await?),
+            Some(server) => Some(ControlPlane::prepare(server, &config, &name, &fs, &clock).await?),
             None => None,
         };
         let settings = NodeAgentSettings::new(&config, &self.node_flags, &name, self.root_dir.clone())

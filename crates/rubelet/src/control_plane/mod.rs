@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::desired::{DesiredPods, PodConfig};
 use crate::event_sink::{EventSink, EventSinkConfig};
 use crate::events::EventRecorder;
+use crate::fs_pool::FsPool;
 use crate::mirror::MirrorTask;
 use crate::node_agent::{CloseConnections, NodeAgent};
 use crate::node_view::NodeView;
@@ -122,6 +123,7 @@ impl ControlPlane {
         server: ApiServer,
         config: &KubeletConfiguration,
         node_name: &str,
+        fs: &FsPool,
         clock: &Clock,
     ) -> Result<Self, AccessError> {
         let (connections, state) = match server {
@@ -132,7 +134,8 @@ impl ControlPlane {
                     Arc::new(move || clock.now())
                 };
                 let options = connect_options(config, now.clone());
-                let access = Access::new(files, config.rotate_certificates, node_name, options, now);
+                let access =
+                    Access::new(files, config.rotate_certificates, node_name, options, fs.clone(), now);
                 let (deferred, connect) = deferred::connections();
                 let state = match access.connect_now().await? {
                     Some((connections, identity)) => {
