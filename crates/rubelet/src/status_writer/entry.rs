@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rubelet_core::ids::{PodKey, pod_uid};
 use rubelet_core::lifecycle::PodState;
 use rubelet_core::mirror;
-use rubelet_core::status::IllegalTransition;
 use rubelet_core::status::patch::{is_urgent, status_patch};
+use rubelet_core::status::{IllegalTransition, merge_for_update};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -84,7 +84,12 @@ pub(super) enum Step {
     /// This.
     Send(Request),
     /// What was published must not follow what the API holds.
-    Illegal(IllegalTransition),
+    Illegal {
+        /// Why.
+        error: IllegalTransition,
+        /// The API held another status of this agent before: what it holds now somebody else wrote.
+        foreign: bool,
+    },
 }
 
 impl Entry {
@@ -234,9 +239,17 @@ impl Entry {
             return Step::Send(Request::Delete(pod_uid(&base)));
         }
         match illegal {
-            Some(error) => Step::Illegal(error),
+            Some(error) => Step::Illegal { error, foreign: self.is_foreign_end(wall) },
             None => Step::Rest,
         }
+    }
+
+    /// Whether the end that the API shows cannot be ours: what it had of us last could go on. Of a time before this
+    /// agent started nothing is known.
+    fn is_foreign_end(&self, wall: Timestamp) -> bool {
+        self.settled.as_ref().is_some_and(|settled| {
+            merge_for_update(&self.row.pod, settled, &self.row.status, false, wall).is_ok()
+        })
     }
 
     /// Whether a patch holds nothing but what the server did not take before.

@@ -230,9 +230,16 @@ impl StatusWriter {
                 Step::Forget => {
                     self.entries.remove(&uid);
                 }
-                Step::Illegal(illegal) => {
+                Step::Illegal { error, foreign: true } => {
                     entry.look = false;
-                    error!(pod = %entry.key(), "a status is not written, this is a bug: {illegal}");
+                    warn!(
+                        pod = %entry.key(),
+                        "a status is not written, the API says the pod has ended although it runs here: somebody wrote that: {error}"
+                    );
+                }
+                Step::Illegal { error, foreign: false } => {
+                    entry.look = false;
+                    error!(pod = %entry.key(), "a status is not written, this is a bug: {error}");
                 }
             }
         }

@@ -115,3 +115,48 @@ async fn a_last_status_that_is_refused_does_not_hold_the_pod() {
     pass(10.0).await;
     assert_eq!(bench.sent(), [PATCH, DELETE]);
 }
+
+#[test]
+fn an_end_that_somebody_else_wrote_is_told_from_our_own() {
+    use super::super::entry::{Entry, Step};
+    use tokio::time::Instant;
+
+    let container = |state: Value| {
+        json!({"phase": "Running", "containerStatuses": [{"name": "app", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state}]})
+    };
+    let running = container(json!({"running": {}}));
+    let mut over = container(json!({"terminated": {"exitCode": 0}}));
+    over["phase"] = "Succeeded".into();
+    let pod = PodBuilder::new("web").container(ContainerBuilder::new("app")).restart_policy("Never").build();
+    let copy = |version: u32, status: &Value| {
+        let mut copy = pod.clone();
+        copy.metadata.resource_version = Some(version.to_string());
+        copy.status = serde_json::from_value(status.clone()).unwrap();
+        ApiPodSet::of([Arc::new(copy)])
+    };
+    let row = |status: &Value| PodRow {
+        pod: Arc::new(pod.clone()),
+        status: Arc::new(serde_json::from_value(status.clone()).unwrap()),
+        state: PodState::Syncing,
+    };
+    let foreign = |held_before: Option<&Value>| {
+        let mut entry = Entry::new(row(held_before.unwrap_or(&running)), false, Instant::now());
+        let mut step = |version, held: &Value, published: &Value| {
+            entry.publish(row(published), false, Instant::now());
+            entry.observe(&copy(version, held));
+            entry.step(true, Instant::now(), jiff::Timestamp::UNIX_EPOCH)
+        };
+        if let Some(held) = held_before {
+            // What is left to correct is written first.
+            let _ = step(1, held, held);
+        }
+        match step(2, &over, &running) {
+            Step::Illegal { foreign, .. } => Some(foreign),
+            _ => None,
+        }
+    };
+    assert_eq!(foreign(Some(&running)), Some(true));
+    assert_eq!(foreign(Some(&over)), Some(false));
+    assert_eq!(foreign(None), Some(false), "of a time before the agent started nothing is known");
+}
