@@ -25,13 +25,14 @@ const KUBE_LAYER: &str = "ServiceError: ";
 
 /// An error with everything that caused it: `a: b: c`. A cause that the error above repeats is said once.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    if let Some(rest) = text.strip_prefix(KUBE_LAYER) {
-        text = rest.to_owned();
-    }
+    let own = |error: &dyn Error| {
+        let text = error.to_string();
+        text.strip_prefix(KUBE_LAYER).map(str::to_owned).unwrap_or(text)
+    };
+    let mut text = own(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let said = cause.to_string();
+        let said = own(cause);
         if !text.ends_with(&said) {
             let _ = write!(text, ": {said}");
         }
@@ -54,8 +55,12 @@ pub fn init(format: LogFormat, verbosity: u32) {
         "{theirs},kube_client=error,rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours},\
          rubelet_apiclient={ours},rubelet_volumes={ours}"
     );
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
+        // on standard error, by a macro that panics.
+        .log_internal_errors(false);
     let _ = match format {
         LogFormat::Text => builder.event_format(Klog).try_init(),
         LogFormat::Json => {

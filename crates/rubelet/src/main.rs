@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(errors) => {
-            eprintln!("{errors}");
+            let _ = writeln!(std::io::stderr(), "{errors}");
             return ExitCode::FAILURE;
         }
     };
@@ -94,6 +94,9 @@ async fn run(loaded: Loaded) -> ExitCode {
         }
     }
     builder = builder.node_flags(NodeFlags::from(&flags));
+    if server.is_none() && !flags.bootstrap_kubeconfig.is_empty() {
+        warn!("--bootstrap-kubeconfig is not used without --kubeconfig: this agent joins no cluster");
+    }
     if let Some(home) = std::env::home_dir() {
         builder = builder.home_dir(home);
     }

@@ -50,14 +50,15 @@ impl Query {
 
 /// An error with its sources, as one line. Sources that their parent repeats are left out.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
     // kube's name for the layer below it tells a person nothing.
-    if let Some(rest) = text.strip_prefix("ServiceError: ") {
-        text = rest.to_owned();
-    }
+    let own = |error: &(dyn Error + 'static)| {
+        let text = error.to_string();
+        text.strip_prefix("ServiceError: ").map(str::to_owned).unwrap_or(text)
+    };
+    let mut text = own(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = own(cause);
         if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);

@@ -94,7 +94,7 @@ impl Access {
             let (path, now) = (self.files.kubeconfig.clone(), (self.now)());
             let what = format!("look at {}", path.display());
             if let Some(reason) = self.fs.run(what, move || Ok(needed(&path, now))).await? {
-                info!("this node needs a certificate: {reason}");
+                warn!("this node needs a certificate and asks for one with --bootstrap-kubeconfig: {reason}");
                 return Ok(None);
             }
         }

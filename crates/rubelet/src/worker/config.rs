@@ -27,6 +27,7 @@ use tracing::warn;
 
 use super::PodWorker;
 use super::sync::host_network;
+use crate::events::EventSubject;
 use crate::images::PresentImage;
 use crate::pod_dirs;
 use crate::services::Services;
@@ -284,7 +285,8 @@ impl PodWorker {
         };
         let (settings, events) = dns::pod_dns(pod, &facts);
         for event in events {
-            services.events.warning(&self.subject, event.reason, event.message);
+            let node = event.on_node.then(|| EventSubject::node(&services.node.name));
+            services.events.warning(node.as_ref().unwrap_or(&self.subject), event.reason, event.message);
         }
         Ok(settings)
     }
