@@ -106,7 +106,9 @@ pub struct ClusterAccess {
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// Missing or unreadable file.
-    #[error("kubeconfig {path} cannot be read; check the flag that names it (--kubeconfig or --bootstrap-kubeconfig) and the file's permissions")]
+    #[error(
+        "kubeconfig {path} cannot be read; check the flag that names it (--kubeconfig or --bootstrap-kubeconfig) and the file's permissions"
+    )]
     Read {
         /// The kubeconfig.
         path: PathBuf,

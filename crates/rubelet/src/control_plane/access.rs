@@ -18,7 +18,7 @@ use rubelet_apiclient::rotation::{self, RotationParams, RotationStatus};
 use rubelet_apiclient::{Connections, Now};
 use rubelet_core::certificates::{CertificateFacts, CertificatePurpose, WantedCertificate};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::ApiFiles;
 use crate::fs_pool::{FsError, FsPool};
