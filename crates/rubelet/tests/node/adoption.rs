@@ -263,8 +263,15 @@ fn nothing_is_removed_while_the_sources_cannot_be_read() {
     wait::throughout(Duration::from_secs(3), || {
         assert!(node.runtime.containers().contains(&container_id(&kept, "c")));
     });
-    std::fs::remove_file(&manifests).unwrap();
-    std::fs::rename(&aside, &manifests).unwrap();
+    // At once: a folder that is not there is an empty one, as upstream has it.
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &aside,
+        rustix::fs::CWD,
+        &manifests,
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
     let again = node.wait_ready("kept");
     assert_eq!((container_id(&again, "c"), restarts(&again, "c")), (container_id(&kept, "c"), 0));
 }
