@@ -73,11 +73,7 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// The defaults, for an agent of this version that speaks `kubernetes` (such as `v1.36.2`).
     pub fn new(version: &str, kubernetes: &str, now: Now) -> Self {
-        let machine = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let machine = rubelet_core::node::info::go_arch();
         Self {
             user_agent: format!(
                 "rubelet/{version} ({}/{machine}) kubernetes/{kubernetes}",

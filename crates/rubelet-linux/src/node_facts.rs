@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
 use rubelet_core::node::capacity::{HugePages, count_cpus};
-use rubelet_core::node::info::MachineIdentity;
+use rubelet_core::node::info::{MachineIdentity, go_arch};
 use rubelet_core::node::pressure::Observation;
 
 /// What the machine is and has; it changes with a reboot only.
@@ -65,17 +65,6 @@ pub fn machine() -> NodeMachine {
         cpus: online_cpus(),
         memory_bytes: kib("MemTotal"),
         huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
-    }
-}
-
-/// The architecture as Go, and so Kubernetes, names it.
-pub fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "powerpc64" => "ppc64le",
-        other => other,
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use rubelet_core::admission::is_mirror_pod;
 use rubelet_core::ids::{PodKey, PodUid, pod_uid};
-use rubelet_core::static_pod::CONFIG_MIRROR_ANNOTATION;
 use tokio::sync::watch;
 
 /// One full view. Pods keep the status that the API holds; `managedFields` are dropped.
@@ -26,7 +26,7 @@ impl ApiPodSet {
         let mut set = Self { synced: true, ..Self::default() };
         for pod in pods {
             let uid = pod_uid(&pod);
-            if is_mirror(&pod) {
+            if is_mirror_pod(&pod) {
                 set.mirrors.insert(PodKey::of(&pod), uid.clone());
             }
             set.by_uid.insert(uid, pod);
@@ -43,11 +43,6 @@ impl ApiPodSet {
     pub fn reported(&self, pod: &Pod) -> Option<&Arc<Pod>> {
         self.by_uid.get(&pod_uid(pod)).or_else(|| self.mirror_of(pod))
     }
-}
-
-/// Whether a pod in the API only mirrors a static pod.
-pub fn is_mirror(pod: &Pod) -> bool {
-    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(CONFIG_MIRROR_ANNOTATION))
 }
 
 /// Readers' side; cheap to clone.

@@ -13,6 +13,7 @@ use rubelet_core::Pod;
 use rubelet_core::admission;
 use rubelet_core::backoff::BackoffPolicy;
 use rubelet_core::node::capacity::node_allocatable;
+use rubelet_core::node::info::go_arch;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_core::static_pod::NodeIdentity;
@@ -595,14 +596,5 @@ fn admission_facts(
         supplemental_groups_policy: false,
         apparmor: machine.apparmor,
         shutting_down: false,
-    }
-}
-
-/// The architecture as Go, and so Kubernetes, names it.
-fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::backoff::BackoffPolicy;
+use rubelet_core::downward::DownwardFacts;
 use rubelet_core::node::addresses::host_ips;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupRoot, ResourceFacts};
@@ -100,6 +101,15 @@ pub struct Services {
 }
 
 impl Services {
+    /// What the downward API tells of the node and of a pod with these addresses.
+    pub fn downward(&self, pod_ips: Vec<String>) -> DownwardFacts {
+        DownwardFacts {
+            host_ips: self.node_ips().iter().map(ToString::to_string).collect(),
+            pod_ips,
+            node_allocatable: self.node.allocatable.clone(),
+        }
+    }
+
     /// Addresses of the node, primary family first: what its object in the API says, else what the machine has.
     pub fn node_ips(&self) -> Vec<IpAddr> {
         let told = self.own_node.get().and_then(|node| Some(host_ips(node.status.as_ref()?)));

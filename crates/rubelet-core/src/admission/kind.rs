@@ -5,9 +5,8 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::containers::spec_of;
+use crate::static_pod::{CONFIG_MIRROR_ANNOTATION, CONFIG_SOURCE_ANNOTATION};
 
-const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
@@ -16,12 +15,12 @@ fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
 
 /// Whether a pod came from a file or URL instead of the API.
 pub fn is_static_pod(pod: &Pod) -> bool {
-    annotation(pod, CONFIG_SOURCE).is_some_and(|source| source != "api")
+    annotation(pod, CONFIG_SOURCE_ANNOTATION).is_some_and(|source| source != "api")
 }
 
 /// Whether a pod is the API's image of a static pod.
 pub fn is_mirror_pod(pod: &Pod) -> bool {
-    annotation(pod, CONFIG_MIRROR).is_some()
+    annotation(pod, CONFIG_MIRROR_ANNOTATION).is_some()
 }
 
 /// Whether a pod is critical: static, a mirror, or of system priority.

@@ -67,6 +67,17 @@ pub struct ImageReport {
     pub bytes: u64,
 }
 
+/// The architecture as Go, and so Kubernetes, names it.
+pub fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
 /// The version the node gives as kubelet's: that of Kubernetes with the agent's own as build metadata, which
 /// comparisons of versions leave out.
 pub fn kubelet_version(kubernetes: &str, own: &str) -> String {

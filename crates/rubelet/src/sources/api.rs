@@ -8,14 +8,15 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_apiclient::level::Level;
 use rubelet_apiclient::watch::{BadObject, Update};
-use rubelet_core::ids::{PodKey, PodUid, pod_uid};
+use rubelet_core::admission::is_mirror_pod;
+use rubelet_core::ids::{PodUid, pod_uid};
 use rubelet_core::pod_change::{PodChange, classify};
 use rubelet_core::static_pod::{
     self, CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION,
 };
 use tracing::{info, warn};
 
-use crate::api_pods::{ApiPodSet, ApiPods, is_mirror};
+use crate::api_pods::{ApiPodSet, ApiPods};
 use crate::clock::Clock;
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{EventRecorder, EventSubject};
@@ -112,7 +113,7 @@ impl ApiSource {
     fn take(&mut self, pod: &Arc<Pod>) -> bool {
         let uid = pod_uid(pod);
         self.held.insert(uid.clone(), Arc::new(held(pod)));
-        if is_mirror(pod) {
+        if is_mirror_pod(pod) {
             return false;
         }
         let known = self.desired.get(&uid);
@@ -150,13 +151,7 @@ impl ApiSource {
     }
 
     fn publish_view(&self) {
-        let mirrors = self
-            .held
-            .iter()
-            .filter(|(_, pod)| is_mirror(pod))
-            .map(|(uid, pod)| (PodKey::of(pod), uid.clone()))
-            .collect();
-        self.view.set(Arc::new(ApiPodSet { synced: true, by_uid: self.held.clone(), mirrors }));
+        self.view.set(Arc::new(ApiPodSet::of(self.held.values().cloned())));
     }
 }
 

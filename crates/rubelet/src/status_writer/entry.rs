@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rubelet_core::admission::is_mirror_pod;
 use rubelet_core::ids::{PodKey, pod_uid};
 use rubelet_core::lifecycle::PodState;
 use rubelet_core::mirror;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::request::Request;
-use crate::api_pods::{ApiPodSet, is_mirror};
+use crate::api_pods::ApiPodSet;
 use crate::table::PodRow;
 
 /// Writes about one pod that are not urgent keep this distance, so that what changes together is told together.
@@ -235,7 +236,7 @@ impl Entry {
             }
         }
         let ended = self.removed && matches!(self.row.state, PodState::Finished { .. });
-        if ended && base.metadata.deletion_timestamp.is_some() && !is_mirror(&base) {
+        if ended && base.metadata.deletion_timestamp.is_some() && !is_mirror_pod(&base) {
             return Step::Send(Request::Delete(pod_uid(&base)));
         }
         match illegal {

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::admission::is_static_pod;
 use rubelet_core::dns::{self, DnsFacts, DnsSettings};
-use rubelet_core::downward::DownwardFacts;
 use rubelet_core::env::{self, EnvError, EnvObjects, Missing};
 use rubelet_core::hosts;
 use rubelet_core::ids::{ContainerId, PodUid};
@@ -23,6 +22,7 @@ use rubelet_cri::translate::{
     volume_mount,
 };
 use rubelet_cri::{connect, v1};
+use rubelet_volumes::VolumePaths;
 use tracing::warn;
 
 use super::PodWorker;
@@ -31,7 +31,6 @@ use crate::events::EventSubject;
 use crate::images::PresentImage;
 use crate::pod_dirs;
 use crate::services::Services;
-use rubelet_volumes::VolumePaths;
 
 /// Longest environment file.
 const ENV_FILE_BYTES: u64 = 1024 * 1024;
@@ -118,12 +117,8 @@ impl PodWorker {
         let sandbox_config = instance.sandbox_config.clone();
         let handler = self.runtime_handler(pod).await.map_err(|p| failed(TranslateError::REASON, p))?;
         let node_ips: Vec<String> = services.node_ips().iter().map(ToString::to_string).collect();
-        let pod_ips = if host_network(pod) { node_ips.clone() } else { instance.sandbox.ips.clone() };
-        let downward = DownwardFacts {
-            host_ips: node_ips,
-            pod_ips: pod_ips.clone(),
-            node_allocatable: services.node.allocatable.clone(),
-        };
+        let pod_ips = if host_network(pod) { node_ips } else { instance.sandbox.ips.clone() };
+        let downward = services.downward(pod_ips.clone());
         let objects = self.env_objects(pod, container, instance.volumes).await;
         let services_env = self.service_env(pod).await?;
         let env = env::make_env(pod, container, &objects, &services_env, &downward)

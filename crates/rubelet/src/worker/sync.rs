@@ -8,7 +8,6 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
-use rubelet_core::downward::DownwardFacts;
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
 use rubelet_core::lifecycle::Input;
 use rubelet_core::observed::ObservedPod;
@@ -318,11 +317,7 @@ impl PodWorker {
             return Err(Stop::Failed);
         }
         let now = self.services.clock.now();
-        let downward = DownwardFacts {
-            host_ips: self.services.node_ips().iter().map(ToString::to_string).collect(),
-            pod_ips: vec![],
-            node_allocatable: self.services.node.allocatable.clone(),
-        };
+        let downward = self.services.downward(vec![]);
         // What changes from here on is news again.
         self.volumes_due = false;
         match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, now }).await {
