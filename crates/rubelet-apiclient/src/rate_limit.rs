@@ -6,31 +6,29 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rubelet_core::token_bucket;
 use tokio::time::Instant;
 
 /// A token bucket. Callers that come early get a place in line: their tokens are taken in advance.
 #[derive(Debug)]
 pub struct TokenBucket {
-    per_second: f64,
-    burst: f64,
-    state: Mutex<Option<(Instant, f64)>>,
+    bucket: Mutex<token_bucket::TokenBucket>,
+    start: Instant,
 }
 
 impl TokenBucket {
     /// `qps` requests a second over time and up to `burst` (at least 1) at once; `None` when `qps` is not positive,
     /// which means no limit.
     pub fn new(qps: f64, burst: u32) -> Option<Self> {
-        (qps > 0.0).then(|| Self { per_second: qps, burst: f64::from(burst.max(1)), state: Mutex::new(None) })
+        (qps > 0.0).then(|| Self {
+            bucket: Mutex::new(token_bucket::TokenBucket::new(qps, burst, Duration::ZERO)),
+            start: Instant::now(),
+        })
     }
 
     /// Takes a token and says how long to wait before using it.
     pub fn reserve(&self, now: Instant) -> Duration {
-        let mut state = lock(&self.state);
-        let (last, tokens) = state.unwrap_or((now, self.burst));
-        let gained = now.saturating_duration_since(last).as_secs_f64() * self.per_second;
-        let tokens = (tokens + gained).min(self.burst) - 1.0;
-        *state = Some((now.max(last), tokens));
-        if tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-tokens / self.per_second) }
+        lock(&self.bucket).reserve(now.saturating_duration_since(self.start))
     }
 }
 

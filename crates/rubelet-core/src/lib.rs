@@ -44,6 +44,7 @@ pub mod service_env;
 pub mod static_pod;
 pub mod status;
 pub mod termination;
+pub mod token_bucket;
 pub mod validation;
 pub mod verdicts;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use rubelet_core::token_bucket::TokenBucket;
 use rubelet_cri::{CriError, CriErrorKind, ImageService, v1};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -135,39 +136,31 @@ struct Inner {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Token bucket: `qps` tokens a second, `burst` at most.
+/// The pace of `registryPullQPS`.
 #[derive(Debug)]
 struct Rate {
-    qps: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
+    /// `None` without a limit.
+    bucket: Option<TokenBucket>,
+    start: Instant,
 }
 
 impl Rate {
-    fn try_take(&mut self, now: Instant) -> bool {
-        if self.qps <= 0.0 {
-            return true;
-        }
-        self.tokens = (self.tokens + now.duration_since(self.at).as_secs_f64() * self.qps).min(self.burst);
-        self.at = now;
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
+    fn try_take(&mut self) -> bool {
+        let now = self.start.elapsed();
+        self.bucket.as_mut().is_none_or(|bucket| bucket.try_take(now))
     }
 }
 
 impl ImageManager {
     /// A manager over an image service. Must be called inside a runtime.
     pub fn new(service: Arc<dyn ImageService>, limits: PullLimits) -> Self {
-        let burst = f64::from(limits.burst.max(1));
+        let limited = limits.qps > 0.0;
+        let bucket = limited.then(|| TokenBucket::new(limits.qps, limits.burst, Duration::ZERO));
         Self {
             inner: Arc::new(Inner {
                 service,
                 places: Arc::new(Semaphore::new(limits.parallel.max(1))),
-                rate: Mutex::new(Rate { qps: limits.qps, burst, tokens: burst, at: Instant::now() }),
+                rate: Mutex::new(Rate { bucket, start: Instant::now() }),
                 under_way: Mutex::default(),
                 tasks: Mutex::default(),
             }),
@@ -184,7 +177,7 @@ impl ImageManager {
 
     /// Whether the registry limit (`registryPullQPS`) lets another pull begin now.
     pub fn may_pull_now(&self) -> bool {
-        self.inner.rate.lock().unwrap_or_else(PoisonError::into_inner).try_take(Instant::now())
+        self.inner.rate.lock().unwrap_or_else(PoisonError::into_inner).try_take()
     }
 
     /// Pulls an image, or joins the pull of it that is under way. The answer may be dropped: the pull goes on.

@@ -10,7 +10,6 @@
 //!
 //! Each of the three remembers the 4096 keys last used.
 
-mod bucket;
 mod key;
 mod lru;
 #[cfg(test)]
@@ -24,9 +23,9 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
-pub use self::bucket::TokenBucket;
 use self::key::Key;
 use self::lru::Lru;
+use crate::token_bucket::TokenBucket;
 
 /// Keys that each cache remembers (client-go `maxLruCacheEntries`).
 pub const CACHED_KEYS: usize = 4096;

@@ -22,10 +22,9 @@ use k8s_openapi::api::core::v1::{Event as ApiEvent, ObjectReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use rubelet_core::Pod;
-use rubelet_core::event_correlation::{
-    Correlator, Occurrence, Posting, TokenBucket, node_reference, pod_reference,
-};
+use rubelet_core::event_correlation::{Correlator, Occurrence, Posting, node_reference, pod_reference};
 use rubelet_core::ids::PodUid;
+use rubelet_core::token_bucket::TokenBucket;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 

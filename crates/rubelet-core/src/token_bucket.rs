@@ -1,5 +1,5 @@
 //! A token bucket: so many at once, then so many a second. Time is given as the span since any fixed moment.
-//! Used per object by the correlator, and by the shell for `eventRecordQPS` and `eventBurst`.
+//! Used per object by the event correlator, and by the shell for every configured pace: events, requests, pulls.
 
 use std::time::Duration;
 
