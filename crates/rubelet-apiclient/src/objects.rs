@@ -25,6 +25,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use rubelet_core::ids::PodUid;
+use rubelet_core::projection::{ObjectKind, ObjectReference};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -41,38 +42,6 @@ const FIRST_LISTS: usize = 16;
 const GETS: usize = 8;
 /// Upstream `defaultTTL` of the Cache strategy, unless the node's annotation says otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
-
-/// A kind of object that pods refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKind {
-    /// A ConfigMap.
-    ConfigMap,
-    /// A Secret.
-    Secret,
-}
-
-/// An object that a pod refers to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectRef {
-    /// Its kind.
-    pub kind: ObjectKind,
-    /// The pod's namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl ObjectRef {
-    /// A reference to a ConfigMap.
-    pub fn config_map(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { kind: ObjectKind::ConfigMap, namespace: namespace.into(), name: name.into() }
-    }
-
-    /// A reference to a Secret.
-    pub fn secret(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { kind: ObjectKind::Secret, namespace: namespace.into(), name: name.into() }
-    }
-}
 
 /// How changes are noticed: `configMapAndSecretChangeDetectionStrategy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,7 +116,7 @@ struct Shared {
     /// Milliseconds an answer stays fresh under the Cache strategy.
     ttl: AtomicU64,
     /// What each pod refers to. Locked before the entries.
-    held: Mutex<BTreeMap<PodUid, BTreeSet<ObjectRef>>>,
+    held: Mutex<BTreeMap<PodUid, BTreeSet<ObjectReference>>>,
     config_maps: Entries<ConfigMap>,
     secrets: Entries<Secret>,
     first_lists: Arc<Semaphore>,
@@ -196,7 +165,7 @@ impl ObjectCache {
 
     /// Says what a pod refers to, in place of what was said before. Watches start for what is new, and end a minute
     /// after the last pod has let go. Must be called inside a tokio runtime.
-    pub fn hold(&self, pod: &PodUid, refs: BTreeSet<ObjectRef>) {
+    pub fn hold(&self, pod: &PodUid, refs: BTreeSet<ObjectReference>) {
         let mut held = lock(&self.shared.held);
         let before = held.remove(pod).unwrap_or_default();
         for object in refs.difference(&before) {
@@ -255,12 +224,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn key_of(object: &ObjectRef) -> (String, String) {
+fn key_of(object: &ObjectReference) -> (String, String) {
     (object.namespace.clone(), object.name.clone())
 }
 
 impl Shared {
-    fn add<K: Kept>(self: &Arc<Self>, object: &ObjectRef, pod: &PodUid) {
+    fn add<K: Kept>(self: &Arc<Self>, object: &ObjectReference, pod: &PodUid) {
         let mut entries = lock(K::kept(self));
         match self.strategy {
             ChangeDetection::Get => {}
@@ -284,7 +253,7 @@ impl Shared {
         }
     }
 
-    fn remove<K: Kept>(&self, object: &ObjectRef, pod: &PodUid) {
+    fn remove<K: Kept>(&self, object: &ObjectReference, pod: &PodUid) {
         let mut entries = lock(K::kept(self));
         let key = key_of(object);
         let Some(slot) = entries.get(&key) else { return };

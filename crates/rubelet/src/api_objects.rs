@@ -9,11 +9,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use rubelet_apiclient::objects::{ChangeDetection, ObjectCache, ObjectError, ObjectRef};
+use rubelet_apiclient::objects::{ChangeDetection, ObjectCache, ObjectError};
 use rubelet_apiclient::reflector::Reflector;
 use rubelet_core::env::{EnvObjects, EnvReferences, Missing};
 use rubelet_core::ids::PodUid;
-use rubelet_core::projection::{ObjectKind, references};
+use rubelet_core::projection::references;
 use rubelet_core::runtime_class::{RuntimeClassNotFound, runtime_handler};
 use rubelet_core::service_env::service_env;
 use rubelet_volumes::ObjectReader;
@@ -60,14 +60,7 @@ impl ApiObjects {
 
     /// Keeps what the pod refers to at hand from now on.
     pub fn hold(&self, uid: &PodUid, pod: &Pod) {
-        let refs: BTreeSet<ObjectRef> = references(pod)
-            .into_iter()
-            .map(|reference| match reference.kind {
-                ObjectKind::ConfigMap => ObjectRef::config_map(reference.namespace, reference.name),
-                ObjectKind::Secret => ObjectRef::secret(reference.namespace, reference.name),
-            })
-            .collect();
-        self.cache.hold(uid, refs);
+        self.cache.hold(uid, references(pod));
     }
 
     /// The pod needs nothing any more.

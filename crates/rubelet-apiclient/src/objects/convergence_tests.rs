@@ -53,7 +53,7 @@ fn truth(api: &FakeApi) -> View {
 async fn play(happenings: Vec<Happening>) {
     let api = FakeApi::with(Options { authorize: false, ..Options::default() });
     let cache = ObjectCache::new(api.client("admin"), ChangeDetection::Watch, 1);
-    let refs = OBJECTS.map(|number| ObjectRef::config_map("default", name(number))).collect();
+    let refs = OBJECTS.map(|number| ObjectReference::config_map("default", name(number))).collect();
     cache.hold(&PodUid::from("p"), refs);
     let (views, mut seen) = level::channel(View::new());
     let worker = tokio::spawn(work(cache, views));

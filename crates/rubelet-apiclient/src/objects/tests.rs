@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     fn hold(&self, pod: &str, config_maps: &[&str]) {
-        let refs = config_maps.iter().map(|name| ObjectRef::config_map("default", *name)).collect();
+        let refs = config_maps.iter().map(|name| ObjectReference::config_map("default", *name)).collect();
         self.cache.hold(&PodUid::from(pod), refs);
     }
 
@@ -138,7 +138,10 @@ async fn a_missing_object_appears_by_itself() {
 async fn secrets_are_kept_apart_from_config_maps() {
     let f = Fixture::new(ChangeDetection::Watch);
     f.api.create(&secret("s"));
-    let refs = BTreeSet::from([ObjectRef::secret("default", "s"), ObjectRef::config_map("default", "s")]);
+    let refs = BTreeSet::from([
+        ObjectReference::secret("default", "s"),
+        ObjectReference::config_map("default", "s"),
+    ]);
     f.cache.hold(&PodUid::from("p1"), refs);
     assert!(f.cache.get_secret("default", "s").await.is_ok());
     // Not in any pod's spec: the authorizer says so, and so does the error.
@@ -290,7 +293,7 @@ async fn many_objects_are_not_listed_all_at_once() {
     let name = |number: u32| format!("a{number}");
     for number in 0..100 {
         api.create(&config_map(&name(number), "1"));
-        let refs = BTreeSet::from([ObjectRef::config_map("default", name(number))]);
+        let refs = BTreeSet::from([ObjectReference::config_map("default", name(number))]);
         cache.hold(&PodUid::from(format!("p{number}")), refs);
     }
     let reads = (0..100).map(|number| {

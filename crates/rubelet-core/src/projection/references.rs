@@ -31,6 +31,18 @@ pub struct ObjectReference {
     pub name: String,
 }
 
+impl ObjectReference {
+    /// A reference to a ConfigMap.
+    pub fn config_map(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind: ObjectKind::ConfigMap, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// A reference to a Secret.
+    pub fn secret(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind: ObjectKind::Secret, namespace: namespace.into(), name: name.into() }
+    }
+}
+
 impl fmt::Display for ObjectReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
