@@ -25,7 +25,7 @@ containers:
     echo
     stat -Lc '%a %n' /map/color /map/sub/size /secret/token
     cd /var/run/secrets/kubernetes.io/serviceaccount
-    cut -d. -f2 < token; grep CERTIFICATE ca.crt; cat namespace; echo; echo END
+    cut -d. -f2 < token; grep CERTIFICATE ca.crt; cat namespace; echo; echo ALL SHOWN
     while sleep 0.05; do cat /map/color /secret/token > /share/seen.new; mv /share/seen.new /share/seen; done
   volumeMounts:
   - {name: map, mountPath: /map}
@@ -64,7 +64,7 @@ fn api_volumes_of_objects_are_filled_kept_up_and_taken_away() {
     cluster.run("full", SPEC);
     let pod = cluster.wait_ready("full");
     let uid = pods::uid(&pod);
-    let log = cluster.node.wait_log(&pod, "c", "END");
+    let log = cluster.node.wait_log(&pod, "c", "ALL SHOWN");
     let shown: Vec<&str> = log.lines().collect();
     let expected = format!("full{}", "blue");
     assert_eq!(&shown[..3], ["blue", "9", "one"], "{log}");
