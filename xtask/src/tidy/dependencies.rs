@@ -6,17 +6,18 @@
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in shipped code and build scripts.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("rubelet-core", &[]),
     ("rubelet-config", &["rubelet-core"]),
     ("rubelet-cri", &["rubelet-core"]),
     ("rubelet-linux", &["rubelet-core"]),
     ("rubelet-apiclient", &["rubelet-core"]),
     ("rubelet-server", &["rubelet-core"]),
-    ("rubelet-localapi", &["rubelet-core"]),
+    ("rubelet-apimachinery", &["rubelet-core"]),
+    ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery"]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
-    ("rubelet-testkit", &["rubelet-core", "rubelet-cri"]),
+    ("rubelet-testkit", &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi"]),
     (
         "rubelet",
         &[
@@ -26,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "rubelet-linux",
             "rubelet-apiclient",
             "rubelet-server",
+            "rubelet-apimachinery",
             "rubelet-localapi",
             "rubelet-volumes",
             "rubelet-plugins",

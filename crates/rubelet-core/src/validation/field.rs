@@ -6,23 +6,23 @@ use std::fmt;
 
 /// A path into an object, such as `spec.containers[0].name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Path(String);
+pub struct Path(String);
 
 impl Path {
     /// The path of a top-level field.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Self(name.to_owned())
     }
     /// A field below.
-    pub(crate) fn child(&self, name: &str) -> Self {
+    pub fn child(&self, name: &str) -> Self {
         Self(format!("{}.{name}", self.0))
     }
     /// An item of a list.
-    pub(crate) fn index(&self, index: usize) -> Self {
+    pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
     /// An entry of a map.
-    pub(crate) fn key(&self, key: &str) -> Self {
+    pub fn key(&self, key: &str) -> Self {
         Self(format!("{}[{key}]", self.0))
     }
 }
@@ -92,7 +92,7 @@ impl fmt::Display for FieldError {
 impl std::error::Error for FieldError {}
 
 /// A value as errors show it.
-pub(crate) trait Shown {
+pub trait Shown {
     /// The text.
     fn shown(&self) -> String;
 }
@@ -128,7 +128,7 @@ impl Shown for bool {
     }
 }
 /// Anything bigger is shown as JSON.
-pub(crate) struct Json<'a, T>(pub(crate) &'a T);
+pub struct Json<'a, T>(pub &'a T);
 
 impl<T: serde::Serialize> Shown for Json<'_, T> {
     fn shown(&self) -> String {
@@ -138,54 +138,54 @@ impl<T: serde::Serialize> Shown for Json<'_, T> {
 
 /// The errors found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Errors(pub(crate) Vec<FieldError>);
+pub struct Errors(pub Vec<FieldError>);
 
 impl Errors {
     fn push(&mut self, path: &Path, reason: Reason, value: Option<String>, detail: impl Into<String>) {
         self.0.push(FieldError { field: path.0.clone(), reason, value, detail: detail.into() });
     }
-    pub(crate) fn required(&mut self, path: &Path, detail: &str) {
+    pub fn required(&mut self, path: &Path, detail: &str) {
         self.push(path, Reason::Required, None, detail);
     }
-    pub(crate) fn invalid(&mut self, path: &Path, value: &(impl Shown + ?Sized), detail: impl Into<String>) {
+    pub fn invalid(&mut self, path: &Path, value: &(impl Shown + ?Sized), detail: impl Into<String>) {
         self.push(path, Reason::Invalid, Some(value.shown()), detail);
     }
     /// One error per message, all about the same value.
-    pub(crate) fn invalid_each(&mut self, path: &Path, value: &(impl Shown + ?Sized), details: Vec<String>) {
+    pub fn invalid_each(&mut self, path: &Path, value: &(impl Shown + ?Sized), details: Vec<String>) {
         for detail in details {
             self.invalid(path, value, detail);
         }
     }
-    pub(crate) fn forbidden(&mut self, path: &Path, detail: &str) {
+    pub fn forbidden(&mut self, path: &Path, detail: &str) {
         self.push(path, Reason::Forbidden, None, detail);
     }
-    pub(crate) fn duplicate(&mut self, path: &Path, value: &str) {
+    pub fn duplicate(&mut self, path: &Path, value: &str) {
         self.push(path, Reason::Duplicate, Some(value.shown()), "");
     }
-    pub(crate) fn not_found(&mut self, path: &Path, value: &str) {
+    pub fn not_found(&mut self, path: &Path, value: &str) {
         self.push(path, Reason::NotFound, Some(value.shown()), "");
     }
-    pub(crate) fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) {
+    pub fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) {
         let supported: Vec<String> = supported.iter().map(|value| value.shown()).collect();
         let detail = format!("supported values: {}", supported.join(", "));
         self.push(path, Reason::Unsupported, Some(value.shown()), detail);
     }
-    pub(crate) fn too_long(&mut self, path: &Path, limit: usize) {
+    pub fn too_long(&mut self, path: &Path, limit: usize) {
         self.push(path, Reason::TooLong, None, format!("may not be more than {limit} bytes"));
     }
-    pub(crate) fn too_many(&mut self, path: &Path, count: usize, limit: usize) {
+    pub fn too_many(&mut self, path: &Path, count: usize, limit: usize) {
         self.push(path, Reason::TooMany, Some(count.shown()), format!("must have at most {limit} items"));
     }
 
     /// A choice of texts: absent is an error of its own.
-    pub(crate) fn one_of(&mut self, path: &Path, value: Option<&str>, supported: &[&str]) {
+    pub fn one_of(&mut self, path: &Path, value: Option<&str>, supported: &[&str]) {
         match value.unwrap_or_default() {
             "" => self.required(path, ""),
             value => self.optional_one_of(path, Some(value), supported),
         }
     }
     /// A choice of texts that may be absent.
-    pub(crate) fn optional_one_of(&mut self, path: &Path, value: Option<&str>, supported: &[&str]) {
+    pub fn optional_one_of(&mut self, path: &Path, value: Option<&str>, supported: &[&str]) {
         if let Some(value) = value
             && !supported.contains(&value)
         {

@@ -9,7 +9,7 @@
 
 mod containers;
 mod env;
-mod field;
+pub mod field;
 mod handlers;
 mod names;
 mod network;

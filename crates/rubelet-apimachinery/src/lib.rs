@@ -1,0 +1,18 @@
+//! What a Kubernetes API server decides, without doing any of it: kinds and their types, decoding, patches, field
+//! ownership, selectors, defaults and validation, printed columns, discovery and OpenAPI.
+//!
+//! Pure: values in, values out. No clock, file, socket, lock or task; who calls passes the time, the user and a way to
+//! look things up. `rubelet-localapi` is the server around it.
+//!
+//! Objects are `serde_json::Value`s that follow the published types ([`schema`]), so that one body of code serves every
+//! kind; rules that belong to one kind are in [`strategy`].
+
+pub mod kinds;
+pub mod schema;
+pub mod status;
+pub mod strategy;
+pub mod user;
+
+pub use kinds::Resource;
+pub use status::ApiError;
+pub use user::User;

@@ -1,0 +1,6 @@
+//! A Kubernetes API for one node: `rubelet-apimachinery`'s decisions around an embedded store.
+//!
+//! Tasks and values: `store` holds every object and tells of changes; `engine` answers one request; `auth` says who asks
+//! and who may; `serve` is the TLS listener; `controllers` make true what only a control plane can. It knows nothing of
+//! containers: what a node does for a request (logs, exec) is asked of a [`node::NodeStreams`].
+pub mod node;

@@ -1,0 +1,36 @@
+//! What the API asks of the node agent beside it: what only the machine with the containers can answer.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::combinators::UnsyncBoxBody;
+use serde_json::Value;
+
+/// The body of an answer, whole or as it comes.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Which of the kubelet's endpoints a request through the API is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `pods/log`.
+    Log,
+    /// `pods/exec`.
+    Exec,
+    /// `pods/attach`.
+    Attach,
+    /// `pods/portforward`.
+    PortForward,
+}
+
+/// The node agent, as the API server calls it.
+pub trait NodeStreams: Send + Sync {
+    /// Serves `request` for `pod`, a stored Pod that is bound to this node.
+    ///
+    /// The request is the client's own: its query holds the endpoint's options, and it can be upgraded. The answer is
+    /// the node's, errors (as `Status` objects) included.
+    fn serve(
+        &self,
+        endpoint: Endpoint,
+        pod: Value,
+        request: http::Request<Body>,
+    ) -> BoxFuture<'_, http::Response<Body>>;
+}
