@@ -1,0 +1,115 @@
+//! What the engine asks of others: who may do what ([`Authorize`]), and what only keys can answer ([`Reviews`]).
+//!
+//! Traits and plain values; `auth` implements them, the engine calls them. Without an implementation everyone may do
+//! everything, and tokens are neither made nor known.
+
+use rubelet_apimachinery::strategy::Lookup;
+use rubelet_apimachinery::{ApiError, User};
+use serde_json::Value;
+
+/// What a request is about, as authorization sees it (`authorizer.Attributes`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// get, list, watch, create, update, patch, delete or deletecollection; for other paths the method in lower case.
+    pub verb: String,
+    /// Whether a resource is asked for; if not, only verb and path count.
+    pub is_resource: bool,
+    /// API group, empty for core.
+    pub group: String,
+    /// The version within the group.
+    pub version: String,
+    /// Resource in the plural.
+    pub resource: String,
+    /// Such as `status`; empty without one.
+    pub subresource: String,
+    /// Empty for cluster-wide requests.
+    pub namespace: String,
+    /// The object's name; for list and watch the name that a field selector demands.
+    pub name: String,
+    /// The path, for requests that are about no resource.
+    pub path: String,
+    /// The field selector of a list, watch or deletecollection, as it was sent.
+    pub field_selector: String,
+    /// The label selector of a list, watch or deletecollection, as it was sent.
+    pub label_selector: String,
+}
+
+/// Whether a request may be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may.
+    Allow,
+    /// It may not; the text says why and can be empty.
+    Deny(String),
+}
+
+/// Decides who may do what.
+pub trait Authorize: Send + Sync {
+    /// Whether `user` may do what `attributes` say. `lookup` is the store as of now.
+    fn allowed(&self, user: &User, attributes: &Attributes, lookup: &dyn Lookup) -> Decision;
+}
+
+/// Everyone may do everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllowAll;
+
+impl Authorize for AllowAll {
+    fn allowed(&self, _: &User, _: &Attributes, _: &dyn Lookup) -> Decision {
+        Decision::Allow
+    }
+}
+
+/// A wish for a service account's token that the engine has checked: the account is there, the object bound to too.
+pub struct TokenWish<'a> {
+    /// The `TokenRequest`, with name, namespace, UID and audiences as sent; `spec.expirationSeconds` has its default.
+    pub request: &'a Value,
+    /// The ServiceAccount.
+    pub account: &'a Value,
+    /// The object of `spec.boundObjectRef`: a Pod, Secret or Node.
+    pub bound: Option<&'a Value>,
+    /// The Node of a bound Pod, if it is there.
+    pub node: Option<&'a Value>,
+}
+
+/// What takes the server's keys, or knowledge of who people are.
+pub trait Reviews: Send + Sync {
+    /// The `status` of a `TokenReview` with this `spec`.
+    ///
+    /// # Errors
+    /// When the spec is wrong; a token nobody knows is no error but `authenticated: false`.
+    fn token_review(&self, lookup: &dyn Lookup, spec: &Value) -> Result<Value, ApiError>;
+
+    /// The `status` of a `TokenRequest`: token and expirationTimestamp.
+    ///
+    /// # Errors
+    /// When the request's spec is wrong or signing fails.
+    fn issue_token(&self, wish: &TokenWish<'_>) -> Result<Value, ApiError>;
+
+    /// The document at `/.well-known/openid-configuration`.
+    fn openid_configuration(&self) -> Option<Value>;
+
+    /// The document at `/openid/v1/jwks`.
+    fn jwks(&self) -> Option<Value>;
+}
+
+/// No keys: no token is known, none is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoReviews;
+
+impl Reviews for NoReviews {
+    fn token_review(&self, _: &dyn Lookup, _: &Value) -> Result<Value, ApiError> {
+        Ok(serde_json::json!({"authenticated": false, "user": {}}))
+    }
+
+    fn issue_token(&self, _: &TokenWish<'_>) -> Result<Value, ApiError> {
+        Err(ApiError::new(500, "InternalError", "this server has no key to sign tokens with"))
+    }
+
+    fn openid_configuration(&self) -> Option<Value> {
+        None
+    }
+
+    fn jwks(&self) -> Option<Value> {
+        None
+    }
+}

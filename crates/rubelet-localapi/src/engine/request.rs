@@ -1,0 +1,293 @@
+//! What a request asks for, read from its method, path and query as kube-apiserver's `RequestInfoFactory` reads it.
+//!
+//! Parsing only: whether there is such a resource or object, and who may, is decided by those who call it.
+
+use http::{Method, Uri};
+use rubelet_apimachinery::status::{ApiError, bad_request, unknown_path};
+
+use super::hooks::Attributes;
+
+/// More segments than any path of the API has, log and proxy paths included.
+const MAX_SEGMENTS: usize = 32;
+
+/// The decoded query of a request, in its order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// The first value of a parameter, if it is there and not empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// Whether the parameter is there at all, with a value or without.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// All values of a parameter.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A switch: as Go's conversion reads one, everything but `false` and `0` switches on, if it is there.
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
+        let value = &self.0.iter().find(|(key, _)| key == name)?.1;
+        Some(!matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// As the server words a number that is none.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(text)))
+        })
+    }
+}
+
+/// A request, taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RequestInfo {
+    /// As in [`Attributes::verb`]; empty for a method that no resource knows.
+    pub(crate) verb: &'static str,
+    pub(crate) is_resource: bool,
+    pub(crate) path: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    pub(crate) namespace: String,
+    /// Decoded segments of the whole path.
+    pub(crate) segments: Vec<String>,
+    /// Whether something follows the subresource.
+    pub(crate) deeper: bool,
+    pub(crate) query: Query,
+}
+
+impl RequestInfo {
+    /// Reads method and URI.
+    ///
+    /// # Errors
+    /// 400 for escapes that are none, 404 for paths that are not in their shortest form (`..`, `//`).
+    pub(crate) fn parse(method: &Method, uri: &Uri) -> Result<Self, ApiError> {
+        let path = decode(uri.path(), false).ok_or_else(|| bad_request("the path holds an invalid escape"))?;
+        let query = parse_query(uri.query().unwrap_or_default());
+        let trimmed = uri.path().trim_matches('/');
+        let mut segments = Vec::new();
+        if !trimmed.is_empty() {
+            for segment in trimmed.split('/') {
+                let segment = decode(segment, false).ok_or_else(unknown_path)?;
+                // An escaped slash would be a way out of the place that the path names.
+                if segment.is_empty() || segment == "." || segment == ".." || segment.contains(['/', '\0']) {
+                    return Err(unknown_path());
+                }
+                segments.push(segment);
+            }
+        }
+        if segments.len() > MAX_SEGMENTS {
+            return Err(unknown_path());
+        }
+        let verb = match *method {
+            Method::GET | Method::HEAD => "get",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            Method::OPTIONS => "options",
+            _ => "",
+        };
+        let mut info = Self { verb, path, query, segments, ..Self::default() };
+        info.read_resource();
+        Ok(info)
+    }
+
+    fn read_resource(&mut self) {
+        let parts: Vec<&str> = self.segments.iter().map(String::as_str).collect();
+        let (group, version, mut rest) = match parts.as_slice() {
+            ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+            ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+            _ => return,
+        };
+        let mut verb = match self.verb {
+            "post" => "create",
+            "put" => "update",
+            verb @ ("get" | "patch" | "delete") => verb,
+            _ => "",
+        };
+        if rest[0] == "watch" && rest.len() > 1 {
+            rest = &rest[1..];
+            verb = "watch";
+        }
+        let mut namespace = "";
+        if rest[0] == "namespaces" && rest.len() > 1 {
+            namespace = rest[1];
+            if rest.len() > 2 && !matches!(rest[2], "status" | "finalize") {
+                rest = &rest[2..];
+            }
+        }
+        let at = |index: usize| rest.get(index).map(|s| (*s).to_owned()).unwrap_or_default();
+        let (resource, name, subresource) = (at(0), at(1), at(2));
+        let deeper = rest.len() > 3;
+        let (group, version, namespace) = (group.to_owned(), version.to_owned(), namespace.to_owned());
+        let mut name = name;
+        if name.is_empty() && verb == "get" {
+            verb = if self.query.flag("watch").unwrap_or(false) { "watch" } else { "list" };
+        }
+        if name.is_empty() && verb == "delete" {
+            verb = "deletecollection";
+        }
+        if name.is_empty()
+            && matches!(verb, "list" | "watch")
+            && let Some(selected) = self.selected_name()
+        {
+            name = selected;
+        }
+        self.is_resource = true;
+        self.verb = verb;
+        self.group = group;
+        self.version = version;
+        self.namespace = namespace;
+        self.resource = resource;
+        self.name = name;
+        self.subresource = subresource;
+        self.deeper = deeper;
+    }
+
+    /// The name that the field selector demands, if it demands exactly one that a path could hold.
+    fn selected_name(&self) -> Option<String> {
+        self.query.text("fieldSelector")?.split(',').find_map(|term| {
+            let (key, value) = term.split_once('=')?;
+            let value = value.strip_prefix('=').unwrap_or(value);
+            let fits = key == "metadata.name" && !value.is_empty() && value != "." && value != "..";
+            (fits && !value.contains(['/', '%', '\\'])).then(|| value.to_owned())
+        })
+    }
+
+    /// What authorization is told.
+    pub(crate) fn attributes(&self) -> Attributes {
+        let text = |text: &str| text.to_owned();
+        let selects = matches!(self.verb, "list" | "watch" | "deletecollection");
+        let selector = |name: &str| {
+            self.query.text(name).filter(|_| self.is_resource && selects).unwrap_or_default().to_owned()
+        };
+        Attributes {
+            verb: text(self.verb),
+            is_resource: self.is_resource,
+            group: text(&self.group),
+            version: text(&self.version),
+            resource: text(&self.resource),
+            subresource: text(&self.subresource),
+            namespace: text(&self.namespace),
+            name: text(&self.name),
+            path: text(&self.path),
+            field_selector: selector("fieldSelector"),
+            label_selector: selector("labelSelector"),
+        }
+    }
+}
+
+/// Text in double quotes, as Go's `%q` writes what is plain.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// Decodes a query string; a pair that cannot be decoded is left out, as `url.Values` does.
+fn parse_query(query: &str) -> Query {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
+    Query(
+        pairs
+            .filter_map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Some((decode(key, true)?, decode(value, true)?))
+            })
+            .collect(),
+    )
+}
+
+/// Resolves percent escapes; `None` for an escape that is none and for bytes that are no text.
+fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'%' => {
+                let hex = |index: usize| bytes.get(index).and_then(|b| char::from(*b).to_digit(16));
+                let value = hex(at + 1)? * 16 + hex(at + 2)?;
+                out.push(u8::try_from(value).ok()?);
+                at += 2;
+            }
+            b'+' if plus_is_space => out.push(b' '),
+            other => out.push(other),
+        }
+        at += 1;
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: &str, uri: &str) -> Result<RequestInfo, ApiError> {
+        RequestInfo::parse(&method.parse().unwrap(), &uri.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn check(line: &str, verb: &str, place: &str) {
+        let (method, uri) = line.split_once(' ').unwrap();
+        let info = parse(method, uri).unwrap();
+        let found = [&info.group, &info.version, &info.namespace, &info.resource, &info.name, &info.subresource];
+        let found: Vec<&str> = found.into_iter().map(String::as_str).collect();
+        assert_eq!((info.verb, found.join("|").as_str()), (verb, place), "{line}");
+    }
+
+    #[test]
+    fn paths_are_read_as_the_real_server_does() {
+        check("GET /api/v1/pods", "list", "|v1||pods||");
+        check("GET /api/v1/pods?watch=true", "watch", "|v1||pods||");
+        check("GET /api/v1/pods?watch=0", "list", "|v1||pods||");
+        check("GET /api/v1/watch/namespaces/a/pods", "watch", "|v1|a|pods||");
+        check("GET /api/v1/watch/namespaces/a/pods/b", "watch", "|v1|a|pods|b|");
+        check("GET /api/v1/namespaces", "list", "|v1||namespaces||");
+        check("GET /api/v1/namespaces/a", "get", "|v1|a|namespaces|a|");
+        check("PUT /api/v1/namespaces/a/finalize", "update", "|v1|a|namespaces|a|finalize");
+        check("PATCH /api/v1/namespaces/a/pods/b/status", "patch", "|v1|a|pods|b|status");
+        check("DELETE /api/v1/namespaces/a/pods", "deletecollection", "|v1|a|pods||");
+        check("DELETE /api/v1/namespaces/a/pods/b", "delete", "|v1|a|pods|b|");
+        check("POST /apis/coordination.k8s.io/v1/namespaces/a/leases", "create", "coordination.k8s.io|v1|a|leases||");
+        check("GET /api/v1/pods?fieldSelector=metadata.name%3Dx", "list", "|v1||pods|x|");
+        check("GET /api/v1/namespaces/a/pods/b%20c", "get", "|v1|a|pods|b c|");
+        check("GET /apis/coordination.k8s.io/v1", "get", "|||||");
+        check("POST /healthz", "post", "|||||");
+    }
+
+    #[test]
+    fn ways_out_are_refused() {
+        for path in [
+            "/api/v1/namespaces/../pods",
+            "/api/v1/namespaces/%2e%2e/pods",
+            "/api/v1/namespaces/a%2Fb/pods",
+            "/api/v1//pods",
+            "/api/v1/namespaces/a%00/pods",
+        ] {
+            assert_eq!(parse("GET", path).unwrap_err().code, 404, "{path}");
+        }
+        assert_eq!(parse("GET", "/api/v1/pods/%zz").unwrap_err().code, 400);
+        assert_eq!(parse("GET", "/api/v1/pods/%ff").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = parse_query("a=1&b=x+y%3D&a=2&c&bad=%zz&=x");
+        assert_eq!(query.text("a"), Some("1"));
+        assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(query.text("b"), Some("x y="));
+        assert_eq!((query.flag("c"), query.text("c"), query.has("c")), (Some(true), None, true));
+        assert!(!query.has("bad"));
+    }
+}
