@@ -4,3 +4,6 @@
 //! and who may; `serve` is the TLS listener; `controllers` make true what only a control plane can. It knows nothing of
 //! containers: what a node does for a request (logs, exec) is asked of a [`node::NodeStreams`].
 pub mod node;
+pub mod auth;
+pub mod pki;
+pub mod serve;

@@ -1,0 +1,276 @@
+//! The keys and certificates of a local API on disk, and the kubeconfig of its owner.
+//!
+//! ```text
+//! <data-dir>/pki/ca.crt, ca.key                 the authority; made once, lasts ten years
+//! <data-dir>/pki/apiserver.crt, apiserver.key   what the server shows; made again when its names or its end ask for it
+//! <data-dir>/pki/sa.key                         signs service account tokens; made once
+//! ```
+//! Keys and kubeconfigs are only for root (0600). What cannot be read is an error that names the file: making a new
+//! authority would lock out everybody who trusts the old one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use rcgen::KeyPair;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{Ca, Identity, LIFETIME, PkiError};
+
+/// A certificate is made again at a start within this time of its end.
+const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// A file cannot be read or written.
+    #[error("{path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What is in a file is no certificate or key.
+    #[error("{path} cannot be used: put the file back, or remove {dir} to begin with a new authority")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The folder of all of them.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: PkiError,
+    },
+    /// Making a certificate failed.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What a local API's start needs of its folder.
+pub struct Files {
+    /// The authority.
+    pub ca: Ca,
+    /// What the server shows.
+    pub server: Identity,
+    /// Signs service account tokens: P-256, PKCS #8 DER.
+    pub token_key: Vec<u8>,
+}
+
+/// Reads what is in `dir`, and makes what is missing. The server's certificate is good for `names` and `addresses`.
+///
+/// # Errors
+/// [`FilesError`].
+pub fn open(dir: &Path, names: &[&str], addresses: &[IpAddr], now: Timestamp) -> Result<Files, FilesError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FilesError::Io { path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
+    let damaged = |path: &Path| {
+        let (path, dir) = (path.to_owned(), dir.to_owned());
+        move |source: PkiError| FilesError::Damaged { path, dir, source }
+    };
+    let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let ca = match (read(&certificate)?, read(&key)?) {
+        (Some(cert_pem), Some(key_pem)) => {
+            Ca::from_pem(Identity { cert_pem, key_pem }).map_err(damaged(&certificate))?
+        }
+        (None, None) => {
+            let ca = Ca::new("rubelet-local-ca", now)?;
+            let made = ca.identity();
+            write_private(&key, made.key_pem.as_bytes()).map_err(io(&key))?;
+            write(&certificate, made.cert_pem.as_bytes(), 0o644).map_err(io(&certificate))?;
+            ca
+        }
+        (there, _) => {
+            let missing = if there.is_some() { &key } else { &certificate };
+            return Err(FilesError::Io {
+                path: missing.clone(),
+                source: io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("is missing beside its other half: put it back, or remove {}", dir.display()),
+                ),
+            });
+        }
+    };
+    let server = server_identity(dir, &ca, names, addresses, now)?;
+    let path = dir.join("sa.key");
+    let pem = match read(&path)? {
+        Some(pem) => pem,
+        None => {
+            let pem = KeyPair::generate().map_err(PkiError)?.serialize_pem();
+            write_private(&path, pem.as_bytes()).map_err(io(&path))?;
+            pem
+        }
+    };
+    let token_key = PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|_| damaged(&path)(PkiError(rcgen::Error::CouldNotParseKeyPair)))?
+        .secret_der()
+        .to_vec();
+    Ok(Files { ca, server, token_key })
+}
+
+fn server_identity(
+    dir: &Path,
+    ca: &Ca,
+    names: &[&str],
+    addresses: &[IpAddr],
+    now: Timestamp,
+) -> Result<Identity, FilesError> {
+    let (certificate, key) = (dir.join("apiserver.crt"), dir.join("apiserver.key"));
+    if let (Some(cert_pem), Some(key_pem)) = (read(&certificate)?, read(&key)?)
+        && KeyPair::from_pem(&key_pem).is_ok()
+        && is_good_for(&cert_pem, names, addresses, now)
+    {
+        return Ok(Identity { cert_pem, key_pem });
+    }
+    let made = ca.server(names, addresses, now, LIFETIME)?;
+    let io = |path: &Path, source| FilesError::Io { path: path.to_owned(), source };
+    write_private(&key, made.key_pem.as_bytes()).map_err(|e| io(&key, e))?;
+    write(&certificate, made.cert_pem.as_bytes(), 0o644).map_err(|e| io(&certificate, e))?;
+    Ok(made)
+}
+
+/// Whether a server's certificate names all of these and lasts for a while.
+fn is_good_for(pem: &str, names: &[&str], addresses: &[IpAddr], now: Timestamp) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let Ok((_, parsed)) = X509Certificate::from_der(&der) else { return false };
+    let wanted_until = now.checked_add(RENEW_BEFORE).unwrap_or(now).as_second();
+    if parsed.validity().not_after.timestamp() < wanted_until {
+        return false;
+    }
+    let Ok(Some(there)) = parsed.subject_alternative_name() else { return false };
+    let there: BTreeSet<String> = there
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+                16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    names.iter().all(|n| there.contains(*n)) && addresses.iter().all(|a| there.contains(&a.to_string()))
+}
+
+/// The kubeconfig of a client of `server` (a URL) who shows `identity`.
+pub fn kubeconfig(server: &str, ca_pem: &str, user: &str, identity: &Identity) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: rubelet\n  cluster:\n    server: {server}\n    \
+         certificate-authority-data: {ca}\nusers:\n- name: {user}\n  user:\n    client-certificate-data: {cert}\n    \
+         client-key-data: {key}\ncontexts:\n- name: {user}@rubelet\n  context:\n    cluster: rubelet\n    user: {user}\n\
+         current-context: {user}@rubelet\n",
+        ca = STANDARD.encode(ca_pem),
+        cert = STANDARD.encode(&identity.cert_pem),
+        key = STANDARD.encode(&identity.key_pem),
+    )
+}
+
+/// Writes the kubeconfig of the machine's owner, whole or not at all, readable for root only.
+///
+/// # Errors
+/// When the file or its folder cannot be written.
+pub fn write_kubeconfig(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    write_private(path, text.as_bytes())
+}
+
+fn read(path: &Path) -> Result<Option<String>, FilesError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FilesError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, 0o600)
+}
+
+/// Replaces a file by rename, so that a crash leaves the old one or the new one.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const NAMES: [&str; 2] = ["localhost", "kubernetes"];
+
+    fn addresses() -> [IpAddr; 2] {
+        [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap()]
+    }
+
+    fn at(days: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + days * 24 * 3600).unwrap()
+    }
+
+    #[test]
+    fn what_was_made_is_found_again_and_keys_are_for_root_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("pki");
+        let first = open(&dir, &NAMES, &addresses(), at(0)).unwrap();
+        let second = open(&dir, &NAMES, &addresses(), at(1)).unwrap();
+        assert_eq!(first.ca.pem(), second.ca.pem());
+        assert_eq!(first.server.cert_pem, second.server.cert_pem);
+        assert_eq!(first.token_key, second.token_key);
+        for key in ["ca.key", "apiserver.key", "sa.key"] {
+            assert_eq!(fs::metadata(dir.join(key)).unwrap().permissions().mode() & 0o777, 0o600, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_servers_certificate_is_made_again_for_new_addresses_and_before_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+        let more = [addresses()[0], addresses()[1], "10.1.2.3".parse().unwrap()];
+        let second = open(dir.path(), &NAMES, &more, at(0)).unwrap();
+        assert_ne!(first.server.cert_pem, second.server.cert_pem);
+        let same = open(dir.path(), &NAMES, &addresses(), at(200)).unwrap();
+        assert_eq!(second.server.cert_pem, same.server.cert_pem, "it names more than was asked for");
+        let third = open(dir.path(), &NAMES, &more, at(320)).unwrap();
+        assert_ne!(second.server.cert_pem, third.server.cert_pem);
+        assert_eq!(first.ca.pem(), third.ca.pem());
+    }
+
+    #[test]
+    fn a_damaged_or_halved_authority_is_named_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+        fs::write(dir.path().join("ca.crt"), "nothing").unwrap();
+        let error = open(dir.path(), &NAMES, &addresses(), at(0)).err().unwrap();
+        assert!(error.to_string().contains("ca.crt cannot be used"), "{error}");
+        fs::remove_file(dir.path().join("ca.crt")).unwrap();
+        let error = open(dir.path(), &NAMES, &addresses(), at(0)).err().unwrap();
+        assert!(error.to_string().contains("ca.crt"), "{error}");
+    }
+}
