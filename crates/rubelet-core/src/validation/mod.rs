@@ -11,7 +11,7 @@ mod containers;
 mod env;
 pub mod field;
 mod handlers;
-mod names;
+pub mod names;
 mod network;
 mod resources;
 mod scheduling;

@@ -33,7 +33,7 @@ fn is_subdomain(text: &str) -> bool {
 }
 
 /// A DNS label (RFC 1123).
-pub(super) fn dns_label(text: &str) -> Vec<String> {
+pub fn dns_label(text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     if text.len() > 63 {
         broken.push(too_long(63));
@@ -54,7 +54,7 @@ pub(super) fn dns_label(text: &str) -> Vec<String> {
 }
 
 /// A DNS subdomain (RFC 1123): labels joined by dots.
-pub(super) fn dns_subdomain(text: &str) -> Vec<String> {
+pub fn dns_subdomain(text: &str) -> Vec<String> {
     let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
                 must start and end with an alphanumeric character";
     subdomain(text, rule, LABEL_FORMAT, is_subdomain(text))
@@ -89,7 +89,7 @@ fn is_key(text: &str) -> bool {
 }
 
 /// A qualified name: a label key, an annotation key, a condition type, a resource name.
-pub(super) fn qualified_name(text: &str) -> Vec<String> {
+pub fn qualified_name(text: &str) -> Vec<String> {
     let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
                 alphanumeric character";
     let pattern = pattern(rule, KEY_FORMAT, &["MyName", "my.name", "123-abc"]);
@@ -123,7 +123,7 @@ pub(super) fn qualified_name(text: &str) -> Vec<String> {
 }
 
 /// The value of a label.
-pub(super) fn label_value(text: &str) -> Vec<String> {
+pub fn label_value(text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     if text.len() > 63 {
         broken.push("must be no more than 63 bytes".to_owned());
