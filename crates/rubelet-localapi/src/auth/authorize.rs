@@ -46,19 +46,23 @@ pub struct Rules {
 
 /// What everyone may read who has proved who they are (upstream's `system:discovery` and
 /// `system:public-info-viewer`).
-const PUBLIC_PATHS: [&str; 12] = [
+const PUBLIC_PATHS: [&str; 16] = [
     "/api",
     "/api/*",
     "/apis",
     "/apis/*",
     "/healthz",
+    "/healthz/*",
     "/livez",
+    "/livez/*",
     "/readyz",
+    "/readyz/*",
     "/version",
     "/version/",
     "/openapi/*",
     "/.well-known/openid-configuration",
     "/openid/v1/jwks",
+    "/openid/v1/jwks/",
 ];
 
 impl Rules {
@@ -115,12 +119,7 @@ fn is_for_everyone(wanted: &Attributes) -> bool {
 fn is_below(pattern: &str, path: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
-        None => {
-            path == pattern
-                || path
-                    .strip_prefix(pattern)
-                    .is_some_and(|rest| rest.starts_with('/') && pattern.ends_with('z'))
-        }
+        None => path == pattern,
     }
 }
 
