@@ -3,9 +3,57 @@
 //! Made by the build script from `k8s-openapi`'s types and the facts it lacks (list types, merge keys: the struct tags
 //! of the published API). Read-only data of the program: nothing is built at start.
 
+mod table;
+#[cfg(test)]
+mod tests;
+
 /// A type of the API: a struct such as `io.k8s.api.core.v1.PodSpec`, or what a field of one holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Type(u16);
+
+impl Type {
+    /// The type of objects with this `apiVersion` and kind: all registered kinds but those that need a cluster, their
+    /// lists, and what goes through subresources or comes from the API itself (`TokenRequest`, `Eviction`, `Status`).
+    /// `DeleteOptions` go by every group version.
+    pub fn of(api_version: &str, kind: &str) -> Option<Type> {
+        table::by_kind(api_version, kind)
+    }
+
+    /// The type of this full name, such as `io.k8s.api.core.v1.PodSpec`.
+    pub fn named(name: &str) -> Option<Type> {
+        table::by_name(name)
+    }
+
+    /// All kinds that [`Type::of`] knows: `apiVersion`, kind and type, sorted.
+    pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, Type)> {
+        table::kinds()
+    }
+
+    /// What its values look like.
+    pub fn shape(self) -> Shape {
+        table::shape(self)
+    }
+
+    /// Its full name; empty for lists, maps and plain values.
+    pub fn name(self) -> &'static str {
+        table::name(self)
+    }
+
+    /// Whether server-side apply owns its values as a whole wherever they stand. [`Field::atomic`] has this in it.
+    pub fn is_atomic(self) -> bool {
+        table::is_atomic(self)
+    }
+
+    /// A field of a struct; none for other shapes.
+    pub fn field(self, name: &str) -> Option<Field> {
+        table::field(self, name)
+    }
+
+    /// The fields of a struct, sorted by name; none for other shapes.
+    pub fn fields(self) -> impl ExactSizeIterator<Item = Field> {
+        table::fields(self)
+    }
+}
 
 /// What values of a type look like in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,4 +134,21 @@ pub struct Field {
     pub atomic: bool,
     /// How strategic merge patch treats it.
     pub patch: PatchRule,
+    /// What the schema alone fills in when it is absent, as JSON text (`+default`), such as `"TCP"` for a port's
+    /// `protocol`, which is a key of its list. The server's own defaults are rules of the kind, not here.
+    pub default: Option<&'static str>,
+    /// What becomes of an empty or absent value.
+    pub empty: Empty,
+}
+
+/// What the published Go types make of an empty or absent value when they write JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// A pointer: absent stays absent, and an empty value (`0`, `false`, `""`, `{}`) stays too.
+    Kept,
+    /// `omitempty`: an empty value is the same as none and is left out.
+    Dropped,
+    /// Always written: an absent value is written as the empty one (`""`, `0`, `false`, `{}`; `null` for lists, maps
+    /// and times, and for what was a pointer).
+    Written,
 }
