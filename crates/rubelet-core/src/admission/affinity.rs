@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod}
 use super::NodeFacts;
 use crate::containers::spec_of;
 
-/// Whether the node is one the pod wants.
-pub(super) fn matches(pod: &Pod, node: &NodeFacts) -> bool {
+/// Whether the node is one the pod wants: its node selector and required node affinity.
+pub fn matches(pod: &Pod, node: &NodeFacts) -> bool {
     let spec = spec_of(pod);
     let selected =
         spec.node_selector.iter().flatten().all(|(key, value)| label(node, key) == Some(value.as_str()));

@@ -34,7 +34,9 @@ impl fmt::Display for Insufficient {
     }
 }
 
-pub(super) fn insufficient<'a>(
+/// What the node is short of for a pod beside the others, CPU, memory and storage first. Resources that the node does
+/// not have at all count only when they are huge pages.
+pub fn insufficient<'a>(
     pod: &Pod,
     others: impl Iterator<Item = &'a Pod>,
     node: &NodeFacts,

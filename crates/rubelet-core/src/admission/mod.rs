@@ -15,8 +15,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
-pub use self::fit::Insufficient;
+pub use self::affinity::matches as matches_node_affinity;
+pub use self::fit::{Insufficient, insufficient};
 pub use self::kind::{is_critical_pod, is_mirror_pod, is_node_critical_pod, is_static_pod};
+pub use self::ports::conflict as has_port_conflict;
 pub use self::pressure::NodePressure;
 pub use self::sysctl::{SysctlPatternError, check_sysctl_pattern};
 use crate::containers::{ephemeral_as_container, regular_containers, spec_of};
@@ -159,7 +161,8 @@ fn has_untolerated_taint(pod: &Pod, node: &NodeFacts) -> bool {
     !is_static_pod(pod) && node.taints.iter().any(|taint| taint.effect == "NoExecute" && untolerated(taint))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration puts up with a taint (upstream `ToleratesTaint`).
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let any_or = |field: &Option<String>, value: &str| {
         field.as_deref().is_none_or(|field| field.is_empty() || field == value)
     };

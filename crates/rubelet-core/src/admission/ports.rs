@@ -9,7 +9,7 @@ use crate::containers::{init_containers, is_sidecar, spec_of};
 const ANY: &str = "0.0.0.0";
 
 /// Whether a pod asks for a node port that another one has.
-pub(super) fn conflict<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>) -> bool {
+pub fn conflict<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>) -> bool {
     let wanted: Vec<_> = host_ports(pod).collect();
     if wanted.is_empty() {
         return false;

@@ -15,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub use self::cgroup_names::{CgroupDriver, CgroupRoot, cgroup_path};
 pub use self::oom::oom_score_adjust;
-pub(crate) use self::sums::{pod_limits, pod_requests};
+pub(crate) use self::sums::pod_limits;
+pub use self::sums::pod_requests;
 use crate::admission::is_critical_pod;
 use crate::containers::spec_of;
 use crate::qos::{QosClass, pod_qos};

@@ -12,12 +12,12 @@ use crate::containers::{init_containers, is_sidecar, spec_of};
 use crate::quantity::{Amount, listed};
 
 /// Amounts by resource name.
-pub(crate) type Sums = BTreeMap<String, Amount>;
+pub type Sums = BTreeMap<String, Amount>;
 
 type List = Option<BTreeMap<String, Quantity>>;
 
 /// Requests of a pod: pod-level ones where given, else the sum over containers.
-pub(crate) fn pod_requests(pod: &Pod, overhead: bool) -> Sums {
+pub fn pod_requests(pod: &Pod, overhead: bool) -> Sums {
     let spec = spec_of(pod);
     let mut sums = container_requests(spec);
     override_with(&mut sums, spec, |resources| &resources.requests);

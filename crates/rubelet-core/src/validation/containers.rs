@@ -1,7 +1,7 @@
 //! Containers and init containers: names, images, ports, restart rules, and what each kind may have.
 //!
 //! Owns the rules per container; its parts (environment, mounts, probes, resources, security) have modules of
-//! their own. Ephemeral containers are not looked into, as no static pod may have any.
+//! their own; ephemeral containers have one too.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,8 @@ fn init_only(errors: &mut Errors, container: &Container, path: &Path) {
     }
 }
 
-fn common(errors: &mut Errors, facts: &Facts<'_>, container: &Container, path: &Path) {
+/// The rules that all containers share.
+pub(super) fn common(errors: &mut Errors, facts: &Facts<'_>, container: &Container, path: &Path) {
     match container.name.as_str() {
         "" => errors.required(&path.child("name"), ""),
         name => errors.invalid_each(&path.child("name"), name, names::dns_label(name)),

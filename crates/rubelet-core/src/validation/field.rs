@@ -128,7 +128,11 @@ impl Shown for bool {
     }
 }
 /// Anything bigger is shown as JSON.
-pub struct Json<'a, T>(pub &'a T);
+#[derive(Debug)]
+pub struct Json<'a, T>(
+    /// What is shown.
+    pub &'a T,
+);
 
 impl<T: serde::Serialize> Shown for Json<'_, T> {
     fn shown(&self) -> String {
@@ -136,17 +140,28 @@ impl<T: serde::Serialize> Shown for Json<'_, T> {
     }
 }
 
-/// The errors found so far.
+/// The errors found so far, in the order in which they were found.
 #[derive(Debug, Default)]
-pub struct Errors(pub Vec<FieldError>);
+pub struct Errors(
+    /// What was found.
+    pub Vec<FieldError>,
+);
 
 impl Errors {
     fn push(&mut self, path: &Path, reason: Reason, value: Option<String>, detail: impl Into<String>) {
         self.0.push(FieldError { field: path.0.clone(), reason, value, detail: detail.into() });
     }
+    /// The field has to be set; `detail` says why, or is empty.
     pub fn required(&mut self, path: &Path, detail: &str) {
         self.push(path, Reason::Required, None, detail);
     }
+    /// The text must not be empty.
+    pub fn required_text(&mut self, path: &Path, value: &str) {
+        if value.is_empty() {
+            self.required(path, "");
+        }
+    }
+    /// The value breaks the rule that `detail` words.
     pub fn invalid(&mut self, path: &Path, value: &(impl Shown + ?Sized), detail: impl Into<String>) {
         self.push(path, Reason::Invalid, Some(value.shown()), detail);
     }
@@ -156,23 +171,29 @@ impl Errors {
             self.invalid(path, value, detail);
         }
     }
+    /// The field must not be set, or not be changed; `detail` says why.
     pub fn forbidden(&mut self, path: &Path, detail: &str) {
         self.push(path, Reason::Forbidden, None, detail);
     }
+    /// Another item has the same value already.
     pub fn duplicate(&mut self, path: &Path, value: &str) {
         self.push(path, Reason::Duplicate, Some(value.shown()), "");
     }
+    /// Nothing has the name that the field refers to.
     pub fn not_found(&mut self, path: &Path, value: &str) {
         self.push(path, Reason::NotFound, Some(value.shown()), "");
     }
+    /// The value is none of those that are known.
     pub fn unsupported(&mut self, path: &Path, value: &str, supported: &[&str]) {
         let supported: Vec<String> = supported.iter().map(|value| value.shown()).collect();
         let detail = format!("supported values: {}", supported.join(", "));
         self.push(path, Reason::Unsupported, Some(value.shown()), detail);
     }
+    /// The text has more than `limit` bytes.
     pub fn too_long(&mut self, path: &Path, limit: usize) {
         self.push(path, Reason::TooLong, None, format!("may not be more than {limit} bytes"));
     }
+    /// The list has `count` items, which is more than `limit`.
     pub fn too_many(&mut self, path: &Path, count: usize, limit: usize) {
         self.push(path, Reason::TooMany, Some(count.shown()), format!("must have at most {limit} items"));
     }

@@ -1,21 +1,26 @@
-//! Whether a pod that passed no API server keeps the rules one would have enforced.
+//! Whether a pod keeps the rules of the API.
 //!
-//! Owns upstream's `ValidatePodCreate` as far as it matters on a node, in upstream's wording, with the feature
+//! Owns upstream's `ValidatePodCreate` and what it shares with updates, in upstream's wording, with the feature
 //! gates at their defaults for 1.36. Reports every broken rule, never just the first. Takes defaulted pods and
-//! never changes them. `static_pod` calls it; the API server has done the same for every other pod.
+//! never changes them. `static_pod` calls it for pods that never pass an API server, and our own API server for
+//! all others.
 //!
-//! Left out: what only concerns objects that static pods may not refer to (claims, CSI, trust bundles),
-//! Windows pods, and the annotations that fields have replaced.
+//! Left out: trust bundles and pod certificates (their gates are off), Windows host processes, and the details of
+//! volume sources that no driver serves any more.
 
+mod annotations;
 mod containers;
 mod env;
+mod ephemeral;
 pub mod field;
 mod handlers;
 pub mod names;
 mod network;
+mod references;
 mod resources;
 mod scheduling;
 mod security;
+mod systems;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -23,20 +28,21 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use annotations::APPARMOR_CONTAINER;
 pub(crate) use field::{Errors, Path};
 pub use field::{FieldError, Reason};
+pub use references::validate_claim_spec;
+pub use scheduling::validate_tolerations;
 
 /// All annotations of an object together, keys and values.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
-/// Every rule a defaulted pod breaks, in the order of its fields.
+/// Every rule a new, defaulted pod breaks, in the order of its fields.
 pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
-    let mut errors = Errors::default();
-    metadata(&mut errors, &pod.metadata, &Path::new("metadata"));
+    let mut errors = Errors(validate_metadata_and_spec(pod));
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let path = Path::new("spec");
-    validate_spec(&mut errors, spec, &path);
     if spec.ephemeral_containers.as_ref().is_some_and(|ephemeral| !ephemeral.is_empty()) {
         errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
     }
@@ -45,6 +51,21 @@ pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
         errors
             .forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    annotations::agree_with_fields(&mut errors, pod, spec, &path);
+    errors.0
+}
+
+/// Every rule a defaulted pod breaks that hold for its whole life (upstream `validatePodMetadataAndSpec`).
+pub fn validate_metadata_and_spec(pod: &Pod) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let path = Path::new("metadata");
+    metadata(&mut errors, &pod.metadata, &path);
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    annotations::validate(&mut errors, pod, spec, &path.child("annotations"));
+    let path = Path::new("spec");
+    validate_spec(&mut errors, pod, spec, &path);
+    references::tokens_need_an_account(&mut errors, spec, &path);
     errors.0
 }
 
@@ -119,7 +140,7 @@ fn metadata(errors: &mut Errors, metadata: &ObjectMeta, path: &Path) {
     }
 }
 
-fn validate_spec(errors: &mut Errors, spec: &PodSpec, path: &Path) {
+fn validate_spec(errors: &mut Errors, pod: &Pod, spec: &PodSpec, path: &Path) {
     if spec.termination_grace_period_seconds.is_none() {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
@@ -131,7 +152,10 @@ fn validate_spec(errors: &mut Errors, spec: &PodSpec, path: &Path) {
         grace_seconds: spec.termination_grace_period_seconds,
         host_users: spec.host_users.unwrap_or(true),
     };
+    references::claims_of_volumes(errors, pod, spec, &path.child("volumes"));
+    references::resource_claims(errors, pod, spec, &path.child("resourceClaims"));
     containers::validate(errors, &facts, path);
+    ephemeral::validate(errors, &facts, path);
     resources::pod_level(errors, spec, path);
     network::host_network_ports(errors, spec, path);
     errors.one_of(
@@ -168,6 +192,7 @@ fn validate_spec(errors: &mut Errors, spec: &PodSpec, path: &Path) {
             "" => errors.required(&path.child("os").child("name"), ""),
             name => errors.optional_one_of(&path.child("os"), Some(name), &["linux", "windows"]),
         }
+        systems::validate(errors, spec, path);
     }
     env::file_key_volumes(errors, &facts, path);
 }

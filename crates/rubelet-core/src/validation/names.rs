@@ -16,7 +16,7 @@ fn pattern(rule: &str, format: &str, examples: &[&str]) -> String {
 }
 
 /// The message for a number outside its range.
-pub(super) fn range(low: i64, high: i64) -> String {
+pub fn range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
@@ -61,7 +61,7 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
 }
 
 /// A DNS subdomain whose labels may hold underscores, as search domains do.
-pub(super) fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
+pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
     let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', \
                 and must start and end with an alphanumeric character";
     let well_formed = text
@@ -140,7 +140,7 @@ pub fn label_value(text: &str) -> Vec<String> {
 }
 
 /// The name of a port (IANA service name).
-pub(super) fn port_name(text: &str) -> Vec<String> {
+pub fn port_name(text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     if text.len() > 15 {
         broken.push(too_long(15));
@@ -161,18 +161,18 @@ pub(super) fn port_name(text: &str) -> Vec<String> {
 }
 
 /// The number of a port.
-pub(super) fn port_number(port: i32) -> Vec<String> {
+pub fn port_number(port: i32) -> Vec<String> {
     if (1..=65535).contains(&port) { Vec::new() } else { vec![range(1, 65535)] }
 }
 
 /// The number of a user or group.
-pub(super) fn user_or_group(id: i64) -> Vec<String> {
+pub fn user_or_group(id: i64) -> Vec<String> {
     let high = i64::from(i32::MAX);
     if (0..=high).contains(&id) { Vec::new() } else { vec![range(0, high)] }
 }
 
 /// The name of an environment variable: anything printable without `=` (RelaxedEnvironmentVariableValidation).
-pub(super) fn variable_name(text: &str) -> Vec<String> {
+pub fn variable_name(text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     if text.is_empty() {
         broken.push("environment variable name must be non-empty".to_owned());
@@ -186,7 +186,7 @@ pub(super) fn variable_name(text: &str) -> Vec<String> {
 }
 
 /// The key of a ConfigMap or Secret.
-pub(super) fn config_key(text: &str) -> Vec<String> {
+pub fn config_key(text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     if text.len() > 253 {
         broken.push(too_long(253));
@@ -209,7 +209,7 @@ pub(super) fn config_key(text: &str) -> Vec<String> {
 }
 
 /// The name of an HTTP header.
-pub(super) fn header_name(text: &str) -> Vec<String> {
+pub fn header_name(text: &str) -> Vec<String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Vec::new();
     }
@@ -218,7 +218,7 @@ pub(super) fn header_name(text: &str) -> Vec<String> {
 }
 
 /// The name of a sysctl, with dots or slashes between its segments.
-pub(super) fn sysctl_name(text: &str) -> Vec<String> {
+pub fn sysctl_name(text: &str) -> Vec<String> {
     let segment = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
     let well_formed = text.split(['.', '/']).all(|segment| is_label(segment, |b| b == b'-' || b == b'_'));
     if text.len() <= 253 && well_formed {
@@ -228,7 +228,7 @@ pub(super) fn sysctl_name(text: &str) -> Vec<String> {
 }
 
 /// An IP address as a field that always had to be strict takes it.
-pub(super) fn ip_address(text: &str) -> Vec<String> {
+pub fn ip_address(text: &str) -> Vec<String> {
     match text.parse::<std::net::IpAddr>() {
         Ok(std::net::IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
             vec!["must not be an IPv4-mapped IPv6 address".into()]

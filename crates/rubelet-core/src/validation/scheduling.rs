@@ -54,8 +54,13 @@ pub(super) fn validate(errors: &mut Errors, spec: &PodSpec, path: &Path) {
         let path = path.child("topologySpreadConstraints").index(index);
         spread(errors, constraint, &constraints[index + 1..], &path);
     }
-    for (index, toleration) in spec.tolerations.iter().flatten().enumerate() {
-        validate_toleration(errors, toleration, &path.child("tolerations").index(index));
+    validate_tolerations(errors, spec.tolerations.as_deref().unwrap_or_default(), &path.child("tolerations"));
+}
+
+/// A list of tolerations, as pods and runtime classes have them.
+pub fn validate_tolerations(errors: &mut Errors, tolerations: &[Toleration], path: &Path) {
+    for (index, toleration) in tolerations.iter().enumerate() {
+        validate_toleration(errors, toleration, &path.index(index));
     }
 }
 
@@ -67,7 +72,8 @@ pub(super) fn labels(errors: &mut Errors, labels: Option<&BTreeMap<String, Strin
     }
 }
 
-fn selector(errors: &mut Errors, selector: Option<&LabelSelector>, path: &Path) {
+/// A label selector.
+pub(super) fn selector(errors: &mut Errors, selector: Option<&LabelSelector>, path: &Path) {
     let Some(selector) = selector else { return };
     labels(errors, selector.match_labels.as_ref(), &path.child("matchLabels"));
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {

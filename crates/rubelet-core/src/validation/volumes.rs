@@ -1,16 +1,16 @@
 //! Volumes and their mounts: exactly one source each, paths that stay inside, names that exist.
 //!
-//! Owns the rules of sources that a node can serve without the API. Sources that refer to API objects are only
-//! counted, because static pods are refused for them anyway.
+//! Owns the rules of sources that a node can serve without the API, and of mounts; sources that refer to API objects
+//! are in `references`. Of sources that no driver serves any more only their presence is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, HostPathVolumeSource, ProjectedVolumeSource, Volume, VolumeMount,
+    Container, DownwardAPIVolumeFile, HostPathVolumeSource, Volume, VolumeMount,
 };
 
 use super::field::{Errors, Path};
-use super::{Facts, env, names, text};
+use super::{Facts, env, names, references, text};
 use crate::quantity::Amount;
 
 /// Pod fields that a downward API file may show, beside single labels and annotations.
@@ -116,8 +116,11 @@ fn one_source(errors: &mut Errors, volume: &Volume, kind: &str, path: &Path) {
             downward_file(errors, file, path);
         }
     } else if let ("projected", Some(projected)) = (kind, &volume.projected) {
-        validate_projected(errors, projected, path);
+        references::projected(errors, projected, path);
     } else if let ("image", Some(image)) = (kind, &volume.image) {
+        if text(&image.reference).is_empty() {
+            errors.required(&path.child("reference"), "");
+        }
         let policies = &["Always", "IfNotPresent", "Never"];
         errors.one_of(&path.child("pullPolicy"), image.pull_policy.as_deref(), policies);
     } else if let ("gitRepo", Some(repository)) = (kind, &volume.git_repo) {
@@ -125,6 +128,8 @@ fn one_source(errors: &mut Errors, volume: &Volume, kind: &str, path: &Path) {
             errors.required(&path.child("repository"), "");
         }
         descending(errors, text(&repository.directory), &path.child("directory"));
+    } else {
+        references::source(errors, volume, kind, path);
     }
 }
 
@@ -136,32 +141,7 @@ fn validate_host_path(errors: &mut Errors, host_path: &HostPathVolumeSource, pat
     errors.optional_one_of(&path.child("type"), host_path.type_.as_deref(), HOST_PATH_TYPES);
 }
 
-fn validate_projected(errors: &mut Errors, projected: &ProjectedVolumeSource, path: &Path) {
-    mode(errors, projected.default_mode, &path.child("defaultMode"));
-    let mut paths = BTreeSet::new();
-    for (index, source) in projected.sources.iter().flatten().enumerate() {
-        let source_path = path.child("sources").index(index);
-        let kinds = [
-            source.secret.is_some(),
-            source.config_map.is_some(),
-            source.downward_api.is_some(),
-            source.service_account_token.is_some(),
-            source.cluster_trust_bundle.is_some(),
-            source.pod_certificate.is_some(),
-        ];
-        for file in source.downward_api.iter().flat_map(|downward| downward.items.iter().flatten()) {
-            downward_file(errors, file, &source_path.child("downwardAPI"));
-            if !file.path.is_empty() && !paths.insert(file.path.as_str()) {
-                errors.invalid(path, &file.path, "conflicting duplicate paths");
-            }
-        }
-        if kinds.into_iter().filter(|present| *present).count() > 1 {
-            errors.forbidden(&source_path, "may not specify more than 1 volume type per source");
-        }
-    }
-}
-
-fn downward_file(errors: &mut Errors, file: &DownwardAPIVolumeFile, path: &Path) {
+pub(super) fn downward_file(errors: &mut Errors, file: &DownwardAPIVolumeFile, path: &Path) {
     if file.path.is_empty() {
         errors.required(&path.child("path"), "");
     }
@@ -180,7 +160,7 @@ fn downward_file(errors: &mut Errors, file: &DownwardAPIVolumeFile, path: &Path)
     mode(errors, file.mode, &path.child("mode"));
 }
 
-fn mode(errors: &mut Errors, mode: Option<i32>, path: &Path) {
+pub(super) fn mode(errors: &mut Errors, mode: Option<i32>, path: &Path) {
     if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
         errors.invalid(path, &mode, MODE_RULE);
     }
@@ -202,7 +182,7 @@ pub(super) fn no_backsteps(errors: &mut Errors, target: &str, path: &Path) {
 }
 
 /// A relative path that keeps clear of the names that atomic updates need.
-fn local_path(errors: &mut Errors, target: &str, path: &Path) {
+pub(super) fn local_path(errors: &mut Errors, target: &str, path: &Path) {
     descending(errors, target, path);
     if target.starts_with("..") && !target.starts_with("../") {
         errors.invalid(path, target, "must not start with '..'");
