@@ -7,6 +7,7 @@
 //! Objects are `serde_json::Value`s that follow the published types ([`schema`]), so that one body of code serves every
 //! kind; rules that belong to one kind are in [`strategy`].
 
+pub mod binding;
 pub mod kinds;
 pub mod schema;
 pub mod status;
