@@ -1,10 +1,14 @@
 //! Makes, from the published types, what a server says of them: the type tables and the OpenAPI documents.
 
 mod facts;
+mod gnostic;
 #[allow(dead_code, reason = "the registry serves the crate first; the script reads its rows only")]
 #[path = "../src/kinds.rs"]
 mod kinds;
 mod model;
+mod openapi;
+mod paths;
+mod schemas;
 mod tables;
 
 /// Why the build stops.
@@ -17,5 +21,6 @@ fn main() -> Result<(), Failure> {
     let facts = facts::read(include_str!("facts.txt"))?;
     let definitions = model::definitions(&facts)?;
     std::fs::write(out.join("tables.rs"), tables::source(&definitions)?)?;
+    openapi::write(&out, &definitions)?;
     Ok(())
 }

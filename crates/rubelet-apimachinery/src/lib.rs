@@ -9,6 +9,8 @@
 
 pub mod binding;
 pub mod kinds;
+pub mod managed_fields;
+pub mod openapi;
 pub mod schema;
 pub mod status;
 pub mod strategy;
