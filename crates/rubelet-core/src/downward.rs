@@ -190,7 +190,7 @@ pub fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// Appends a double-quoted string as Go's `strconv.Quote` prints it.
-fn push_go_quoted(out: &mut String, text: &str) {
+pub fn push_go_quoted(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
         match character {

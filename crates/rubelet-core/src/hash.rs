@@ -74,7 +74,7 @@ pub(crate) fn push_go_json_string(out: &mut String, text: &str) {
 
 /// Rewrites compact JSON so that it escapes what Go's encoder escapes. The five characters can only stand
 /// inside strings, so a replacement over the whole text is exact.
-pub(crate) fn go_escaped_json(json: &str) -> String {
+pub fn go_escaped_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {
         match character {
