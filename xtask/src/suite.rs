@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::containerd::Version;
 use crate::process::{command, find_program, output, run, say, step};
-use crate::{host, tidy};
+use crate::{host, programs, tidy};
 
 /// What `test` was asked to do.
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,9 @@ pub(crate) fn test(options: &TestOptions) -> Result<()> {
     }
     for version in &options.versions {
         node_tests(*version, nextest)?;
+    }
+    if let Some(version) = options.versions.last() {
+        library_example(*version)?;
     }
     two_commands()
 }
@@ -110,6 +114,37 @@ fn node_tests(version: Version, nextest: bool) -> Result<()> {
             command.env(target, "sudo --preserve-env");
         }
         run(&mut command)
+    })
+}
+
+/// The example of the library, on a containerd of its own.
+fn library_example(version: Version) -> Result<()> {
+    step("the library's example", || {
+        let example = programs::example("rubelet", "node_and_pod")?;
+        let dir = format!("/tmp/rubelet-example-{}", std::process::id());
+        let version = version.to_string();
+        let started = output(&mut xtask(&["containerd", "start", "--version", &version, "--dir", &dir])?)?;
+        let runtime: Value = serde_json::from_str(&started).context("containerd start printed no JSON")?;
+        let text = |key: &str| runtime[key].as_str().unwrap_or_default().to_owned();
+        let files = format!("{dir}/example");
+        let ran = output(&mut host::as_root(&[
+            &example.display().to_string(),
+            "--runtime",
+            &text("endpoint"),
+            "--image",
+            &text("busybox_image"),
+            "--cgroup-root",
+            &text("cgroup_root"),
+            "--dir",
+            &files,
+        ])?);
+        let stopped = output(&mut xtask(&["containerd", "stop", "--dir", &dir])?);
+        let printed = ran?;
+        stopped?;
+        if !printed.contains("ended with exit code 0") {
+            bail!("the example did not come to its end:\n{printed}");
+        }
+        Ok(())
     })
 }
 

@@ -33,6 +33,7 @@ pub mod paths;
 pub mod phase;
 pub mod plan;
 pub mod pod_change;
+pub mod pod_builder;
 pub mod projection;
 pub mod qos;
 pub mod quantity;

@@ -15,6 +15,14 @@ pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
     fs::write(path, score.to_string())
 }
 
+/// A new random UUID, as the kernel makes them.
+///
+/// # Errors
+/// When procfs is not there.
+pub fn random_uuid() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
+}
+
 /// Limits glibc's allocator to two arenas: an agent of few threads would otherwise keep freed memory in many.
 /// Elsewhere it does nothing.
 #[allow(unsafe_code, reason = "mallopt has no safe form")]

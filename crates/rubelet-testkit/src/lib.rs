@@ -7,5 +7,4 @@ pub mod pods;
 pub mod scripted;
 
 pub use fake_api::FakeApi;
-pub use pods::{ContainerBuilder, PodBuilder};
 pub use scripted::ScriptedCri;

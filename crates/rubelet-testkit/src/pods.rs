@@ -1,291 +1,33 @@
-//! Builders of pods for tests: say what matters, get the rest as the API server would have defaulted it.
+//! Pods for tests: core's builders, with what the API server would have filled in.
 //! Never used outside tests.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, EphemeralContainer, ExecAction, Lifecycle, LifecycleHandler, Pod,
-    PodSpec, Probe, SleepAction, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use rubelet_core::pod_builder::{ContainerBuilder, PodBuilder};
 
-/// A pod in the making. Starts as `default/<name>` with UID `<name>-uid`, restart policy Always, a grace period
-/// of 30 s and no container.
-#[derive(Clone, Debug)]
-pub struct PodBuilder {
-    pod: Pod,
-}
-
-impl PodBuilder {
-    /// A pod of that name.
-    pub fn new(name: &str) -> Self {
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some("default".to_owned()),
-            uid: Some(format!("{name}-uid")),
-            creation_timestamp: Some(Time(Timestamp::UNIX_EPOCH)),
-            ..Default::default()
-        };
-        let spec = PodSpec {
-            restart_policy: Some("Always".to_owned()),
-            termination_grace_period_seconds: Some(30),
-            dns_policy: Some("ClusterFirst".to_owned()),
-            enable_service_links: Some(true),
-            scheduler_name: Some("default-scheduler".to_owned()),
-            node_name: Some("node".to_owned()),
-            security_context: Some(Default::default()),
-            ..Default::default()
-        };
-        Self { pod: Pod { metadata, spec: Some(spec), status: None } }
-    }
-
-    /// Another UID than `<name>-uid`.
-    pub fn uid(self, uid: &str) -> Self {
-        self.edit(|pod| pod.metadata.uid = Some(uid.to_owned()))
-    }
-
-    /// Another namespace than `default`.
-    pub fn namespace(self, namespace: &str) -> Self {
-        self.edit(|pod| pod.metadata.namespace = Some(namespace.to_owned()))
-    }
-
-    /// One more label.
-    pub fn label(self, key: &str, value: &str) -> Self {
-        self.edit(|pod| insert(&mut pod.metadata.labels, key, value))
-    }
-
-    /// One more annotation.
-    pub fn annotation(self, key: &str, value: &str) -> Self {
-        self.edit(|pod| insert(&mut pod.metadata.annotations, key, value))
-    }
-
-    /// When the object was created.
-    pub fn created_at(self, at: Timestamp) -> Self {
-        self.edit(|pod| pod.metadata.creation_timestamp = Some(Time(at)))
-    }
-
-    /// Marked for deletion at that time, with that many seconds of grace.
-    pub fn deleted_at(self, at: Timestamp, grace_seconds: i64) -> Self {
-        self.edit(|pod| {
-            pod.metadata.deletion_timestamp = Some(Time(at));
-            pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
+/// A pod `default/<name>` with UID `<name>-uid` on the node `node`, restart policy Always, a grace period of 30 s and no
+/// container.
+pub fn pod(name: &str) -> PodBuilder {
+    PodBuilder::new(name)
+        .uid(&format!("{name}-uid"))
+        .edit(|pod| pod.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH)))
+        .spec(|spec| {
+            spec.restart_policy = Some("Always".to_owned());
+            spec.termination_grace_period_seconds = Some(30);
+            spec.dns_policy = Some("ClusterFirst".to_owned());
+            spec.enable_service_links = Some(true);
+            spec.scheduler_name = Some("default-scheduler".to_owned());
+            spec.node_name = Some("node".to_owned());
+            spec.security_context = Some(Default::default());
         })
-    }
-
-    /// One more container.
-    pub fn container(self, container: ContainerBuilder) -> Self {
-        self.spec(|spec| spec.containers.push(container.build()))
-    }
-
-    /// One more init container; a sidecar when its restart policy is Always.
-    pub fn init_container(self, container: ContainerBuilder) -> Self {
-        self.spec(|spec| spec.init_containers.get_or_insert_default().push(container.build()))
-    }
-
-    /// One more ephemeral container.
-    pub fn ephemeral_container(self, container: ContainerBuilder) -> Self {
-        self.spec(|spec| spec.ephemeral_containers.get_or_insert_default().push(container.build_ephemeral()))
-    }
-
-    /// `restartPolicy`: Always, OnFailure or Never.
-    pub fn restart_policy(self, policy: &str) -> Self {
-        self.spec(|spec| spec.restart_policy = Some(policy.to_owned()))
-    }
-
-    /// `terminationGracePeriodSeconds`.
-    pub fn grace(self, seconds: i64) -> Self {
-        self.spec(|spec| spec.termination_grace_period_seconds = Some(seconds))
-    }
-
-    /// `activeDeadlineSeconds`.
-    pub fn active_deadline(self, seconds: i64) -> Self {
-        self.spec(|spec| spec.active_deadline_seconds = Some(seconds))
-    }
-
-    /// The node's network.
-    pub fn host_network(self) -> Self {
-        self.spec(|spec| spec.host_network = Some(true))
-    }
-
-    /// One more volume.
-    pub fn volume(self, volume: Volume) -> Self {
-        self.spec(|spec| spec.volumes.get_or_insert_default().push(volume))
-    }
-
-    /// Any change of the spec that has no method of its own.
-    pub fn spec(mut self, edit: impl FnOnce(&mut PodSpec)) -> Self {
-        edit(self.pod.spec.get_or_insert_default());
-        self
-    }
-
-    /// Any change that has no method of its own.
-    pub fn edit(mut self, edit: impl FnOnce(&mut Pod)) -> Self {
-        edit(&mut self.pod);
-        self
-    }
-
-    /// The pod.
-    pub fn build(self) -> Pod {
-        self.pod
-    }
 }
 
-/// A container in the making. Starts with the image `busybox:1` and nothing else.
-#[derive(Clone, Debug)]
-pub struct ContainerBuilder {
-    container: Container,
-}
-
-impl ContainerBuilder {
-    /// A container of that name.
-    pub fn new(name: &str) -> Self {
-        let container = Container {
-            name: name.to_owned(),
-            image: Some("busybox:1".to_owned()),
-            image_pull_policy: Some("IfNotPresent".to_owned()),
-            termination_message_path: Some("/dev/termination-log".to_owned()),
-            termination_message_policy: Some("File".to_owned()),
-            resources: Some(Default::default()),
-            ..Default::default()
-        };
-        Self { container }
-    }
-
-    /// Another image than `busybox:1`.
-    pub fn image(self, image: &str) -> Self {
-        self.edit(|c| c.image = Some(image.to_owned()))
-    }
-
-    /// `imagePullPolicy`: Always, IfNotPresent or Never.
-    pub fn pull_policy(self, policy: &str) -> Self {
-        self.edit(|c| c.image_pull_policy = Some(policy.to_owned()))
-    }
-
-    /// The command.
-    pub fn command<const N: usize>(self, command: [&str; N]) -> Self {
-        self.edit(|c| c.command = Some(command.map(str::to_owned).to_vec()))
-    }
-
-    /// One more environment variable.
-    pub fn env(self, name: &str, value: &str) -> Self {
-        let variable = EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
-        self.edit(|c| c.env.get_or_insert_default().push(variable))
-    }
-
-    /// One more TCP port.
-    pub fn port(self, port: i32) -> Self {
-        let port =
-            ContainerPort { container_port: port, protocol: Some("TCP".to_owned()), ..Default::default() };
-        self.edit(|c| c.ports.get_or_insert_default().push(port))
-    }
-
-    /// One more mount.
-    pub fn mount(self, volume: &str, path: &str) -> Self {
-        let mount =
-            VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), ..Default::default() };
-        self.edit(|c| c.volume_mounts.get_or_insert_default().push(mount))
-    }
-
-    /// `restartPolicy` of the container; Always makes an init container a sidecar.
-    pub fn restart_policy(self, policy: &str) -> Self {
-        self.edit(|c| c.restart_policy = Some(policy.to_owned()))
-    }
-
-    /// A sidecar: restart policy Always.
-    pub fn sidecar(self) -> Self {
-        self.restart_policy("Always")
-    }
-
-    /// A postStart hook that runs a command.
-    pub fn post_start<const N: usize>(self, command: [&str; N]) -> Self {
-        self.edit(|c| c.lifecycle.get_or_insert_with(Lifecycle::default).post_start = Some(exec(command)))
-    }
-
-    /// A preStop hook that runs a command.
-    pub fn pre_stop<const N: usize>(self, command: [&str; N]) -> Self {
-        self.edit(|c| c.lifecycle.get_or_insert_with(Lifecycle::default).pre_stop = Some(exec(command)))
-    }
-
-    /// A preStop hook that sleeps.
-    pub fn pre_stop_sleep(self, seconds: i64) -> Self {
-        let handler = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..Default::default() };
-        self.edit(|c| c.lifecycle.get_or_insert_with(Lifecycle::default).pre_stop = Some(handler))
-    }
-
-    /// A readiness probe.
-    pub fn readiness_probe(self, probe: Probe) -> Self {
-        self.edit(|c| c.readiness_probe = Some(probe))
-    }
-
-    /// A liveness probe.
-    pub fn liveness_probe(self, probe: Probe) -> Self {
-        self.edit(|c| c.liveness_probe = Some(probe))
-    }
-
-    /// A startup probe.
-    pub fn startup_probe(self, probe: Probe) -> Self {
-        self.edit(|c| c.startup_probe = Some(probe))
-    }
-
-    /// Any change that has no method of its own.
-    pub fn edit(mut self, edit: impl FnOnce(&mut Container)) -> Self {
-        edit(&mut self.container);
-        self
-    }
-
-    /// The container.
-    pub fn build(self) -> Container {
-        self.container
-    }
-
-    /// The container as an ephemeral one, without the fields those lack.
-    pub fn build_ephemeral(self) -> EphemeralContainer {
-        let c = self.container;
-        EphemeralContainer {
-            name: c.name,
-            image: c.image,
-            image_pull_policy: c.image_pull_policy,
-            command: c.command,
-            args: c.args,
-            env: c.env,
-            volume_mounts: c.volume_mounts,
-            security_context: c.security_context,
-            termination_message_path: c.termination_message_path,
-            termination_message_policy: c.termination_message_policy,
-            ..Default::default()
-        }
-    }
-}
-
-fn exec<const N: usize>(command: [&str; N]) -> LifecycleHandler {
-    let action = ExecAction { command: Some(command.map(str::to_owned).to_vec()) };
-    LifecycleHandler { exec: Some(action), ..Default::default() }
-}
-
-fn insert(map: &mut Option<BTreeMap<String, String>>, key: &str, value: &str) {
-    map.get_or_insert_default().insert(key.to_owned(), value.to_owned());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_has_what_was_said_and_api_defaults() {
-        let pod = PodBuilder::new("web")
-            .label("app", "web")
-            .restart_policy("Never")
-            .init_container(ContainerBuilder::new("proxy").sidecar())
-            .container(ContainerBuilder::new("app").image("nginx:1").pre_stop(["nginx", "-s", "quit"]))
-            .ephemeral_container(ContainerBuilder::new("debug").command(["sh"]))
-            .build();
-        let text = serde_json::to_value(&pod).unwrap();
-        assert_eq!(text["metadata"]["uid"], "web-uid");
-        assert_eq!(text["spec"]["restartPolicy"], "Never");
-        assert_eq!(text["spec"]["terminationGracePeriodSeconds"], 30);
-        assert_eq!(text["spec"]["initContainers"][0]["restartPolicy"], "Always");
-        assert_eq!(text["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][2], "quit");
-        assert_eq!(text["spec"]["ephemeralContainers"][0]["terminationMessagePath"], "/dev/termination-log");
-    }
+/// A container with the image `busybox:1`.
+pub fn container(name: &str) -> ContainerBuilder {
+    ContainerBuilder::new(name, "busybox:1").edit(|c| {
+        c.image_pull_policy = Some("IfNotPresent".to_owned());
+        c.termination_message_path = Some("/dev/termination-log".to_owned());
+        c.termination_message_policy = Some("File".to_owned());
+        c.resources = Some(Default::default());
+    })
 }

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
+use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{Event, EventRecorder};
 use crate::fs_pool::FsPool;
@@ -163,7 +164,8 @@ impl KubeletBuilder {
         (self.node_machine, self.node_probe) = (Some(machine), probe);
         self
     }
-    /// The caller gives pods through [`KubeletHandle::set_pods`]. Nothing is removed before it did so once.
+    /// The caller gives pods, through [`KubeletHandle::run_pod`] or [`KubeletHandle::set_pods`]. Nothing is removed
+    /// before it did so once.
     pub fn embedded(mut self) -> Self {
         self.embedded = true;
         self
@@ -331,7 +333,7 @@ impl KubeletBuilder {
             handle: KubeletHandle {
                 table: table.clone(),
                 events: events.clone(),
-                pods: pods.clone(),
+                embedded: EmbeddedPods::new(pods.clone(), table.clone(), clock.clone(), self.embedded),
                 node_name: name.clone(),
             },
             tasks: JoinSet::new(),
@@ -385,7 +387,7 @@ pub struct Kubelet {
 pub struct KubeletHandle {
     table: PodTable,
     events: EventRecorder,
-    pods: PodConfig,
+    embedded: EmbeddedPods,
     node_name: String,
 }
 
@@ -466,9 +468,21 @@ impl KubeletHandle {
         &self.node_name
     }
 
-    /// Gives the full set of the embedding program's pods; what is missing in it is ended.
+    /// Gives the full set of the embedding program's pods, each with a UID and all defaults; what is missing in it is
+    /// ended.
     pub fn set_pods(&self, pods: Vec<Arc<Pod>>) {
-        self.pods.publish(SourceKind::Embedder, pods, false);
+        self.embedded.replace(pods);
+    }
+
+    /// Runs one more pod. Defaults are filled in, a UID too if it has none.
+    ///
+    /// With the first pod that is given, the program's pods count as known, and what an earlier run of the program
+    /// left is ended: give those that should go on together, through [`Self::set_pods`].
+    ///
+    /// # Errors
+    /// [`RunPodError`]: an invalid pod, a name that is taken, an agent that takes no pods of its program.
+    pub fn run_pod(&self, pod: Pod) -> Result<RunningPod, RunPodError> {
+        self.embedded.run(pod)
     }
 
     /// Every pod with its newest status.

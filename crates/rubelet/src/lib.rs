@@ -13,6 +13,24 @@
 //! # }
 //! ```
 //!
+//! A program that is its own control plane gives the agent pods and takes them back:
+//! ```no_run
+//! # async fn example(config: rubelet::KubeletConfiguration) -> Result<(), Box<dyn std::error::Error>> {
+//! use rubelet::{ContainerBuilder, Kubelet, PodBuilder};
+//!
+//! let kubelet = Kubelet::builder(config).node_name("node-1").embedded().build().await?;
+//! let pods = kubelet.handle();
+//! let agent = tokio::spawn(kubelet.run(std::future::pending()));
+//! let main = ContainerBuilder::new("main", "busybox:1").command(["sleep", "3600"]);
+//! let mut pod = pods.run_pod(PodBuilder::new("hello").container(main).build())?;
+//! println!("{:?}", pod.wait_ready().await.pod_ip);
+//! pod.delete(None).await;
+//! agent.abort();
+//! # Ok(())
+//! # }
+//! ```
+//! `examples/node_and_pod.rs` is the whole of it.
+//!
 //! Tasks, each with what it reads and what it writes:
 //! - sources (`sources`): files and URLs → `PodConfig`
 //! - `pleg`: the runtime → hints, the last full list
@@ -29,6 +47,7 @@ pub mod api_pods;
 pub mod clock;
 pub mod control_plane;
 pub mod desired;
+mod embedded;
 pub mod event_sink;
 pub mod events;
 mod exit_watch;
@@ -58,5 +77,8 @@ mod termination_log;
 mod user_namespaces;
 pub mod worker;
 
+pub use embedded::{RunPodError, RunningPod};
 pub use kubelet::{Kubelet, KubeletBuilder, KubeletHandle, StartError};
 pub use rubelet_config::KubeletConfiguration;
+pub use rubelet_core::Pod;
+pub use rubelet_core::pod_builder::{ContainerBuilder, PodBuilder};

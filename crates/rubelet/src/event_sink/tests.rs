@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Event as ApiEvent;
 use rubelet_testkit::fake_api::{Failure, FakeApi, Fault, Outage};
-use rubelet_testkit::pods::{ContainerBuilder, PodBuilder};
+use rubelet_testkit::pods;
 use serde_json::json;
 
 use super::*;
@@ -28,7 +28,7 @@ impl Bench {
     fn new(qps: f64, burst: u32) -> Self {
         let api = FakeApi::new();
         let recorder = EventRecorder::new(Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap()));
-        let pod = Arc::new(PodBuilder::new("web").container(ContainerBuilder::new("main")).build());
+        let pod = Arc::new(pods::pod("web").container(pods::container("main")).build());
         let find: FindPod = Arc::new(move |uid| (uid.as_str() == "web-uid").then(|| pod.clone()));
         let config = EventSinkConfig { node_name: NODE.to_owned(), qps, burst };
         let sink = EventSink::subscribe(&recorder, config, find);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Node, PodStatus};
 use rubelet_core::lifecycle::TerminationCause;
 use rubelet_testkit::FakeApi;
 use rubelet_testkit::fake_api::{Failure, Fault, Outage};
-use rubelet_testkit::pods::{ContainerBuilder, PodBuilder};
+use rubelet_testkit::pods;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -111,11 +111,11 @@ async fn settle() {
 }
 
 fn static_pod(name: &str, hash: &str) -> Pod {
-    PodBuilder::new(name)
+    pods::pod(name)
         .uid(hash)
         .annotation("kubernetes.io/config.hash", hash)
         .annotation("kubernetes.io/config.source", "file")
-        .container(ContainerBuilder::new("etcd"))
+        .container(pods::container("etcd"))
         .spec(|spec| spec.node_name = Some(NODE.to_owned()))
         .build()
 }

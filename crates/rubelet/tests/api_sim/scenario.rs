@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rubelet_testkit::fake_api::{Failure, Fault};
+use rubelet_testkit::pods;
 use rubelet_testkit::scripted::{Behaviour, Phase, RandomFaults, Rng, RuntimeKind};
-use rubelet_testkit::{ContainerBuilder, PodBuilder};
 
 use crate::gate::{CrashPoint, Side};
 
@@ -223,7 +223,7 @@ impl Scenario {
 impl SimPod {
     /// A pod of one container that runs for ever.
     pub fn steady(name: &str) -> Self {
-        let container = ContainerBuilder::new("app").build();
+        let container = pods::container("app").build();
         Self::of(name, Kind::Steady, vec![Behaviour::forever()], container)
     }
 
@@ -240,7 +240,7 @@ impl SimPod {
         behaviours: Vec<Behaviour>,
         container: k8s_openapi::api::core::v1::Container,
     ) -> Self {
-        let mut pod = PodBuilder::new(name).grace(5).build();
+        let mut pod = pods::pod(name).grace(5).build();
         if let Some(spec) = &mut pod.spec {
             spec.containers = vec![container];
             if kind == Kind::Job {
@@ -307,7 +307,7 @@ impl SimPod {
 
     /// A pod that no node is big enough for.
     pub fn too_big(name: &str) -> Self {
-        let container = ContainerBuilder::new("app")
+        let container = pods::container("app")
             .edit(|container| {
                 let cpu = [("cpu".to_owned(), Quantity("1000".to_owned()))].into();
                 container.resources.get_or_insert_default().requests = Some(cpu);
@@ -318,7 +318,7 @@ impl SimPod {
 
     /// A pod that ends with this code.
     pub fn job(name: &str, after: Duration, code: i32) -> Self {
-        let container = ContainerBuilder::new("app").build();
+        let container = pods::container("app").build();
         Self::of(name, Kind::Job, vec![Behaviour::exits(after, code)], container)
     }
 }
@@ -359,14 +359,14 @@ fn draw_pod(rng: &mut Rng, index: u64) -> SimPod {
         spec.host_network = host_network.then_some(true);
         let mut inits = Vec::new();
         if sidecar {
-            inits.push(ContainerBuilder::new("sidecar").sidecar().build());
+            inits.push(pods::container("sidecar").sidecar().build());
         }
         if init {
-            inits.push(ContainerBuilder::new("init").build());
+            inits.push(pods::container("init").build());
         }
         spec.init_containers = (!inits.is_empty()).then_some(inits);
         if second {
-            spec.containers.push(ContainerBuilder::new("second").build());
+            spec.containers.push(pods::container("second").build());
         }
     });
     pod

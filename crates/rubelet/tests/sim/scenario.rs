@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_testkit::scripted::{Behaviour, ExecScript, Phase, PullScript, RandomFaults, Rng, RuntimeKind};
-use rubelet_testkit::{ContainerBuilder, PodBuilder, ScriptedCri};
+use rubelet_testkit::{ScriptedCri, pods};
 
 /// The command of every postStart hook.
 pub const POST_START: &str = "post-start";
@@ -137,16 +137,16 @@ impl Scenario {
         script("web", "app", vec![forever()]);
         script("db", "store", vec![forever()]);
         script("db", "watch", vec![forever()]);
-        let web = PodBuilder::new("web")
+        let web = pods::pod("web")
             .grace(20)
-            .init_container(ContainerBuilder::new("setup"))
-            .init_container(ContainerBuilder::new("proxy").sidecar().post_start([POST_START]))
-            .container(ContainerBuilder::new("app").post_start([POST_START]).pre_stop([PRE_STOP]))
+            .init_container(pods::container("setup"))
+            .init_container(pods::container("proxy").sidecar().post_start([POST_START]))
+            .container(pods::container("app").post_start([POST_START]).pre_stop([PRE_STOP]))
             .build();
-        let db = PodBuilder::new("db")
+        let db = pods::pod("db")
             .grace(20)
-            .container(ContainerBuilder::new("store").pre_stop([PRE_STOP]))
-            .container(ContainerBuilder::new("watch").pull_policy("Always"))
+            .container(pods::container("store").pre_stop([PRE_STOP]))
+            .container(pods::container("watch").pull_policy("Always"))
             .build();
         Self {
             seed: 0,
@@ -230,9 +230,9 @@ fn draw_pod(rng: &mut Rng, index: u64, scripts: &mut Vec<Script>) -> SimPod {
         _ => "Never",
     };
     let grace = [1, 2, 5, 30][usize::try_from(rng.below(4)).unwrap_or(0)];
-    let mut builder = PodBuilder::new(&name).restart_policy(policy).grace(grace);
+    let mut builder = pods::pod(&name).restart_policy(policy).grace(grace);
     let mut add = |rng: &mut Rng, container: &str, behaviours: Vec<Behaviour>, regular_init: bool| {
-        let mut made = ContainerBuilder::new(container);
+        let mut made = pods::container(container);
         let mut script = Script {
             pod: name.clone(),
             container: container.to_owned(),

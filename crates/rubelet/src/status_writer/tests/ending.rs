@@ -128,7 +128,7 @@ fn an_end_that_somebody_else_wrote_is_told_from_our_own() {
     let running = container(json!({"running": {}}));
     let mut over = container(json!({"terminated": {"exitCode": 0}}));
     over["phase"] = "Succeeded".into();
-    let pod = PodBuilder::new("web").container(ContainerBuilder::new("app")).restart_policy("Never").build();
+    let pod = pods::pod("web").container(pods::container("app")).restart_policy("Never").build();
     let copy = |version: u32, status: &Value| {
         let mut copy = pod.clone();
         copy.metadata.resource_version = Some(version.to_string());

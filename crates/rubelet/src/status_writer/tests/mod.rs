@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rubelet_core::ids::{PodUid, pod_uid};
 use rubelet_core::lifecycle::{PodState, TerminationCause};
 use rubelet_testkit::FakeApi;
-use rubelet_testkit::pods::{ContainerBuilder, PodBuilder};
+use rubelet_testkit::pods;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,7 +59,7 @@ impl Bench {
 
     /// Creates a pod on this node and shows it to the writer.
     pub(super) fn pod(&self, name: &str) -> Pod {
-        let pod = PodBuilder::new(name).container(ContainerBuilder::new("app")).build();
+        let pod = pods::pod(name).container(pods::container("app")).build();
         let mut pod = Pod { status: None, ..pod };
         pod.metadata.uid = None;
         pod.spec.as_mut().unwrap().node_name = Some(NODE.to_owned());

@@ -159,11 +159,11 @@ async fn a_static_pods_status_goes_to_the_mirror_that_shows_it() {
     let bench = Bench::new();
     let node = bench.api.get::<k8s_openapi::api::core::v1::Node>("", NODE).unwrap();
     let static_pod = |hash: &str| {
-        PodBuilder::new("etcd-n1")
+        pods::pod("etcd-n1")
             .uid(hash)
             .annotation("kubernetes.io/config.hash", hash)
             .annotation("kubernetes.io/config.source", "file")
-            .container(ContainerBuilder::new("etcd"))
+            .container(pods::container("etcd"))
             .spec(|spec| spec.node_name = Some(NODE.to_owned()))
             .build()
     };
