@@ -8,6 +8,7 @@
 //! kind; rules that belong to one kind are in [`strategy`].
 
 pub mod binding;
+pub mod discovery;
 pub mod kinds;
 pub mod managed_fields;
 pub mod openapi;

@@ -39,7 +39,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     found
 }
 
-fn inner<'a>(message: &'a [u8], number: u64) -> Vec<&'a [u8]> {
+fn inner(message: &[u8], number: u64) -> Vec<&[u8]> {
     fields(message).into_iter().filter(|(n, _)| *n == number).map(|(_, content)| content).collect()
 }
 
@@ -160,11 +160,11 @@ fn the_protobuf_document_says_the_same() {
         assert_eq!(names, expected);
     }
     let definitions = inner(&bytes, 9)[0];
-    let quantity = inner(definitions, 1)
+    let port = inner(definitions, 1)
         .into_iter()
         .find(|entry| inner(entry, 1)[0] == b"io.k8s.api.core.v1.ContainerPort")
         .map(|entry| inner(entry, 2)[0])
         .unwrap();
-    assert_eq!(inner(quantity, 19), [b"containerPort"]);
-    assert_eq!(inner(inner(quantity, 22)[0], 1), [b"object"]);
+    assert_eq!(inner(port, 19), [b"containerPort"]);
+    assert_eq!(inner(inner(port, 22)[0], 1), [b"object"]);
 }
