@@ -8,11 +8,15 @@
 //! kind; rules that belong to one kind are in [`strategy`].
 
 pub mod binding;
+pub mod decode;
 pub mod discovery;
+pub mod events;
 pub mod kinds;
 pub mod managed_fields;
 pub mod openapi;
+pub mod patch;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod user;

@@ -1,0 +1,94 @@
+//! The order of merged lists in a strategic merge patch: what the patch says goes before what the object had, and items
+//! that only the object has keep their places as well as they can.
+
+use serde_json::Value;
+
+use super::strategic::StrategicError;
+
+pub(super) type Items = Vec<Value>;
+
+/// Whether two items are the same one: the same value, or objects with the same key.
+fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
+    match key {
+        None => a == b,
+        Some(key) => matches!((a.get(key), b.get(key)), (Some(a), Some(b)) if a == b),
+    }
+}
+
+fn index(items: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
+    items.iter().position(|other| same(other, item, key))
+}
+
+fn require_key(items: &[Value], key: Option<&'static str>) -> Result<(), StrategicError> {
+    let Some(key) = key else { return Ok(()) };
+    match items.iter().find(|item| item.get(key).is_none()) {
+        Some(item) => Err(StrategicError::NoMergeKey { map: super::go_print(item), key }),
+        None => Ok(()),
+    }
+}
+
+/// Whether an order names all items of the patch, in the order in which the patch has them.
+pub(super) fn check(
+    patch: &[Value],
+    order: &[Value],
+    key: Option<&'static str>,
+) -> Result<(), StrategicError> {
+    if patch.is_empty() || order.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<&Value> = patch.iter().filter(|item| item.get("$patch").is_none()).collect();
+    require_key(order, key)?;
+    let mut at = 0;
+    for wanted in order {
+        let Some(next) = named.get(at) else { break };
+        if let Some(key) = key.filter(|key| next.get(key).is_none()) {
+            return Err(StrategicError::NoMergeKey { map: super::go_print(next), key });
+        }
+        if same(next, wanted, key) {
+            at += 1;
+        }
+    }
+    if at < named.len() {
+        return Err(StrategicError::Order {
+            patch: super::go_print(&Value::Array(patch.to_vec())),
+            order: super::go_print(&Value::Array(order.to_vec())),
+        });
+    }
+    Ok(())
+}
+
+/// Puts merged items in order: those that `order` names in its order, the others in that of `live`, which also says
+/// where the ones go between the others.
+pub(super) fn normalize(
+    merged: Items,
+    order: &[Value],
+    live: &[Value],
+    key: Option<&'static str>,
+) -> Result<Items, StrategicError> {
+    require_key(&merged, key)?;
+    require_key(order, key)?;
+    let (mut ordered, mut others) = (Vec::new(), Vec::new());
+    for item in merged {
+        let in_live = index(live, &item, key);
+        match index(order, &item, key) {
+            Some(at) => ordered.push((at, in_live, item)),
+            None => others.push((in_live.unwrap_or(usize::MAX), in_live, item)),
+        }
+    }
+    ordered.sort_by_key(|(at, ..)| *at);
+    others.sort_by_key(|(at, ..)| *at);
+    let mut result = Vec::with_capacity(ordered.len() + others.len());
+    let (mut left, mut right) = (others.into_iter().peekable(), ordered.into_iter().peekable());
+    loop {
+        let other_first = match (left.peek(), right.peek()) {
+            (None, None) => return Ok(result),
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some((_, other, _)), Some((_, item, _))) => {
+                matches!((other, item), (Some(other), Some(item)) if other < item)
+            }
+        };
+        let next = if other_first { left.next() } else { right.next() };
+        result.extend(next.map(|(_, _, item)| item));
+    }
+}
