@@ -24,6 +24,8 @@ pub enum Empty {
     Dropped,
     /// Absent is written out as empty.
     Written,
+    /// Absent is written out as null.
+    Null,
 }
 
 /// What is known of one type or field; all empty where nothing is.
@@ -33,6 +35,8 @@ pub struct Facts {
     pub list: Option<ListFact>,
     /// Owned as a whole.
     pub atomic: bool,
+    /// Owned field by field, whatever its type says.
+    pub granular: bool,
     /// The published patch strategy, such as `merge,retainKeys`.
     pub patch: Option<String>,
     /// The published merge key.
@@ -70,6 +74,7 @@ pub fn read(text: &str) -> Result<FactTable, Failure> {
                     facts.list = Some(ListFact::Map(keys.split(',').map(str::to_owned).collect()));
                 }
                 ("atomic", _) => facts.atomic = true,
+                ("granular", _) => facts.granular = true,
                 ("patch", strategy) => facts.patch = Some(strategy.to_owned()),
                 ("key", key) => facts.key = Some(key.to_owned()),
                 ("default", json) => facts.default = Some(json.to_owned()),
@@ -78,6 +83,7 @@ pub fn read(text: &str) -> Result<FactTable, Failure> {
                 ("kept", _) => facts.empty = Some(Empty::Kept),
                 ("dropped", _) => facts.empty = Some(Empty::Dropped),
                 ("written", _) => facts.empty = Some(Empty::Written),
+                ("null", _) => facts.empty = Some(Empty::Null),
                 _ => return Err(wrong("an unknown fact").into()),
             }
         }

@@ -162,13 +162,14 @@ impl Maker<'_> {
     fn operation(&self, method: &'static str, action: &'static str, verb: &str, suffix: &str) -> Operation {
         let (verb, infix) = verb.split_once(' ').unwrap_or((verb, ""));
         let Resource { group, version, kind, .. } = self.resource;
-        let short = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
+        let tag = camel(group);
+        let tag = format!("{}{}_{version}", tag[..1].to_lowercase(), &tag[1..]);
         Operation {
             method,
             action,
             id: format!("{verb}{}{}{infix}{}{kind}{suffix}", camel(group), capital(version), self.scope),
             description: String::new(),
-            tag: format!("{short}_{version}"),
+            tag,
             kind: (group.to_string(), version.to_string(), kind.to_string()),
             query: Vec::new(),
             body: None,

@@ -116,8 +116,8 @@ fn field(of: &Field, all: &Definitions, dialect: Dialect) -> Value {
             say("list-map-keys", json!(keys));
         }
     }
-    if of.facts.atomic {
-        say("map-type", "atomic".into());
+    if of.facts.atomic || of.facts.granular {
+        say("map-type", if of.facts.atomic { "atomic" } else { "granular" }.into());
     }
     if let Some(key) = &of.facts.key {
         say("patch-merge-key", key.as_str().into());

@@ -132,7 +132,7 @@ impl Tables {
         };
         let strategy: Vec<&str> = facts.patch.as_deref().unwrap_or_default().split(',').collect();
         let flags = u8::from(field.required)
-            | u8::from(facts.atomic || whole) << 1
+            | u8::from(facts.atomic || (whole && !facts.granular)) << 1
             | u8::from(strategy.contains(&"merge")) << 2
             | u8::from(strategy.contains(&"retainKeys")) << 3
             | u8::from(strategy.contains(&"replace")) << 4
@@ -140,6 +140,7 @@ impl Tables {
                 Empty::Kept => 0,
                 Empty::Dropped => 1 << 5,
                 Empty::Written => 2 << 5,
+                Empty::Null => 3 << 5,
             };
         let (key, default) = (self.word(facts.key.as_ref()), self.word(facts.default.as_ref()));
         Ok(format!("f({}, {flags}, {of}, {key}, {default})", self.text(&field.name)))

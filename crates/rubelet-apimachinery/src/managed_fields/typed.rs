@@ -44,7 +44,7 @@ impl Of {
     }
 
     fn of_field(field: Field) -> Self {
-        Self { t: field.of, atomic: field.atomic || field.of.is_atomic() }
+        Self { t: field.of, atomic: field.atomic }
     }
 
     /// How the place is owned.

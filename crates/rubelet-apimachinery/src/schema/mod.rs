@@ -39,7 +39,8 @@ impl Type {
         table::name(self)
     }
 
-    /// Whether server-side apply owns its values as a whole wherever they stand. [`Field::atomic`] has this in it.
+    /// Whether server-side apply owns its values as a whole. [`Field::atomic`] has this in it, and the few fields that
+    /// say otherwise (`claimRef` of a volume).
     pub fn is_atomic(self) -> bool {
         table::is_atomic(self)
     }
@@ -149,6 +150,8 @@ pub enum Empty {
     /// `omitempty`: an empty value is the same as none and is left out.
     Dropped,
     /// Always written: an absent value is written as the empty one (`""`, `0`, `false`, `{}`; `null` for lists, maps
-    /// and times, and for what was a pointer).
+    /// and times).
     Written,
+    /// A pointer that is always written: an absent value is written as `null`, and an empty one stays.
+    Null,
 }

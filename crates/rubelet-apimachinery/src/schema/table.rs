@@ -151,7 +151,8 @@ fn field_of(row: &FieldRow) -> Field {
         empty: match row.flags >> 5 {
             0 => Empty::Kept,
             1 => Empty::Dropped,
-            _ => Empty::Written,
+            2 => Empty::Written,
+            _ => Empty::Null,
         },
     }
 }

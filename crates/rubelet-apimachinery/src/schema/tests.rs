@@ -51,6 +51,8 @@ fn patch_rules_and_atomic_fields() {
     assert!(!field("api.core.v1.PodSpec", "overhead").atomic);
     assert!(named("api.core.v1.NodeSelector").is_atomic());
     assert!(field("api.core.v1.ContainerPort", "protocol").default == Some("\"TCP\""));
+    assert!(named("api.core.v1.ObjectReference").is_atomic());
+    assert!(!field("api.core.v1.PersistentVolumeSpec", "claimRef").atomic);
     // The type says it, so its fields do.
     assert!(field("api.core.v1.EnvVarSource", "fieldRef").atomic);
 }
@@ -94,6 +96,7 @@ fn empty_values() {
     check("api.core.v1.Container", "securityContext", Empty::Kept);
     check("apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp", Empty::Dropped);
     check("api.core.v1.Pod", "status", Empty::Written);
+    check("api.core.v1.TypedLocalObjectReference", "apiGroup", Empty::Null);
 }
 
 #[test]
