@@ -1,3 +1,14 @@
 //! What a node agent serves of its pods: logs, and the streams of exec, attach and port-forward.
 //!
-//! Each is a function from a request to a response; who may ask is decided by whoever listens.
+//! Each is a function from a request to a response; who may ask is decided by whoever listens. Nothing here knows
+//! which pods there are or calls the container runtime's API: the caller names the log file, or the streaming URL
+//! that the runtime gave for a command.
+
+mod body;
+pub mod logs;
+mod problem;
+mod query;
+pub mod streams;
+
+pub use body::Body;
+pub use problem::Problem;
