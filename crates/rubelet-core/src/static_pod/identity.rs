@@ -24,8 +24,8 @@ const OLD_INIT_CONTAINER_ANNOTATIONS: [&str; 4] = [
     "pod.alpha.kubernetes.io/init-container-statuses",
 ];
 
-/// What upstream's conversion between v1 and internal objects does to a pod.
-pub(super) fn convert(pod: &mut Pod) {
+/// What upstream's conversion between v1 and internal objects does to any pod, in an API server as on a node.
+pub fn convert(pod: &mut Pod) {
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.retain(|key, _| !OLD_INIT_CONTAINER_ANNOTATIONS.contains(&key.as_str()));
     }

@@ -15,7 +15,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 pub use identity::{
-    CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION, mark,
+    CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION,
+    convert, mark,
 };
 pub use merge::{Dropped, filter_invalid, unsupported_volumes};
 pub use shape::ShapeError;
