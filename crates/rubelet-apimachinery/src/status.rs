@@ -14,7 +14,7 @@ use crate::kinds::Resource;
 pub struct ApiError {
     /// The HTTP status code.
     pub code: u16,
-    /// The machine-readable reason, such as `NotFound`.
+    /// The machine-readable reason, such as `NotFound`; empty where kube-apiserver gives none.
     pub reason: &'static str,
     /// What people read.
     pub message: String,
@@ -57,8 +57,11 @@ impl ApiError {
     pub fn body(&self) -> Value {
         let mut body = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            body["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
             body["details"] = self.details.clone();
         }

@@ -123,8 +123,8 @@ fn step(
     Ok((if changed { merged } else { live.clone() }, managers))
 }
 
-/// Removes what the manager applied last time, does not apply now, and nobody owns (`Updater.prune`). Items and structs
-/// that hold something of others stay.
+/// Removes what the manager applied last time, does not apply now, and nobody owns (`Updater.prune`). A struct stays
+/// while something in it does; an item of a list goes with all that is in it, unless somebody owns the item itself.
 fn prune(of: Of, merged: Value, managers: &Managers, last: &Set, api_version: &str) -> Value {
     let named = |set: &Set| with_structs(Some(of), set);
     let without = |set: &Set| remove(of, &merged, set).unwrap_or_else(|| json!({}));
@@ -156,7 +156,7 @@ fn last_applied(of: Of, live: &Value, api_version: &str) -> Option<Set> {
 /// Keeps the annotation of client-side apply in step with what is applied, where there is one.
 fn renew_last_applied(object: &mut Value, mut applied: Value) {
     let Some(annotations) = annotations_of(object) else { return };
-    if !annotations.get(LAST_APPLIED).and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
+    if annotations.get(LAST_APPLIED).and_then(Value::as_str).is_none_or(str::is_empty) {
         return;
     }
     if let Some(own) = annotations_of(&mut applied) {

@@ -3,6 +3,8 @@
 //! Pure walks over values and types, by structured-merge-diff's `Compare`, `RemoveItems` and their helpers. Called by the
 //! rules of apply and update.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::element::{Element, same};
@@ -87,10 +89,10 @@ impl Walk {
     fn visit_items(&mut self, list: Items, old: &[Value], new: &[Value]) {
         let old = grouped(list, old);
         let new = grouped(list, new);
-        let only_new = new.iter().filter(|(element, _)| !old.iter().any(|(other, _)| other == element));
-        for (element, _) in old.iter().chain(only_new) {
-            let before = group(&old, element);
-            let after = group(&new, element);
+        let only_new = new.keys().filter(|element| !old.contains_key(*element));
+        for element in old.keys().chain(only_new) {
+            let before = old.get(element).map(Vec::as_slice).unwrap_or_default();
+            let after = new.get(element).map(Vec::as_slice).unwrap_or_default();
             self.path.push(element.clone());
             // An item that stands there more than once is one thing that is owned as a whole.
             match (before, after) {
@@ -124,22 +126,13 @@ fn no_fields(value: Option<&Value>) -> bool {
     fields(value).is_none_or(Map::is_empty)
 }
 
-type Grouped<'a> = Vec<(Element, Vec<&'a Value>)>;
-
-/// The items of a list by element, in the order of their first.
-fn grouped(list: Items, values: &[Value]) -> Grouped<'_> {
-    let mut groups: Grouped<'_> = Vec::new();
+/// The items of a list by element.
+fn grouped(list: Items, values: &[Value]) -> BTreeMap<Element, Vec<&Value>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (element, item) in list.elements(values) {
-        match groups.iter_mut().find(|(other, _)| *other == element) {
-            Some((_, group)) => group.push(item),
-            None => groups.push((element, vec![item])),
-        }
+        groups.entry(element).or_default().push(item);
     }
     groups
-}
-
-fn group<'a, 'v>(groups: &'a Grouped<'v>, element: &Element) -> &'a [&'v Value] {
-    groups.iter().find(|(other, _)| other == element).map(|(_, group)| group.as_slice()).unwrap_or_default()
 }
 
 /// The value without the items and fields that are in `set`. None when nothing is left. Containers that lose a part of

@@ -207,7 +207,7 @@ pub fn is_reset(entries: &Value) -> bool {
 }
 
 /// Merges the oldest entries of updates, version by version, until no more are left than an object keeps
-/// (`capManagersManager`).
+/// (`capManagersManager`; unlike there, the merged entry is not lost when it is the second oldest).
 pub fn cap(managers: &mut Managers) {
     let mut updates: Vec<(i64, Id)> = managers
         .iter()

@@ -49,10 +49,12 @@ pub fn merge(of: Of, live: Option<&Value>, applied: Option<&Value>) -> Option<Va
     }
 }
 
+type ByElement<'a> = BTreeMap<Element, Option<&'a Value>>;
+
 /// Elements in order, and the item of each; none for an item that stands there more than once.
-fn indexed(list: Items, values: &[Value]) -> (Vec<(Element, &Value)>, BTreeMap<Element, Option<&Value>>) {
+fn indexed(list: Items, values: &[Value]) -> (Vec<(Element, &Value)>, ByElement<'_>) {
     let elements = list.elements(values);
-    let mut by_element = BTreeMap::new();
+    let mut by_element = ByElement::new();
     for (element, item) in &elements {
         by_element.entry(element.clone()).and_modify(|found| *found = None).or_insert(Some(*item));
     }

@@ -1,6 +1,6 @@
 //! Which fields a path takes no part in: what the strategy of a kind resets before it stores the object.
 //!
-//! The facts are upstream's `GetResetFields` and `GetResetFieldsFilter` of each strategy. Nobody becomes the owner of such
+//! The facts are upstream's `GetResetFields` of each strategy. Nobody becomes the owner of such
 //! a field through that path.
 
 use super::set::Set;
@@ -9,10 +9,8 @@ use crate::kinds::Resource;
 /// Drops from a set what a write through this path cannot change.
 pub fn without_reset(resource: &Resource, subresource: &str, set: Set) -> Set {
     let reset: &[&[&str]] = match (resource.group, resource.plural, subresource) {
-        ("", "pods", "ephemeralcontainers") => {
-            return set.matching(&[&[Some("spec"), Some("ephemeralContainers")]]);
-        }
-        ("", "pods", "resize") => return set.matching(RESIZED),
+        // Upstream's strategies for these have a filter, but what serves the paths does not ask for it.
+        ("", "pods", "ephemeralcontainers" | "resize") => return set,
         ("", "pods", "status") => {
             &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
         }
@@ -31,13 +29,6 @@ pub fn without_reset(resource: &Resource, subresource: &str, set: Set) -> Set {
     };
     set.recursive_difference(&Set::of_fields(reset))
 }
-
-const RESIZED: &[&[Option<&str>]] = &[
-    &[Some("spec"), Some("containers"), None, Some("resources")],
-    &[Some("spec"), Some("containers"), None, Some("resizePolicy")],
-    &[Some("spec"), Some("initContainers"), None, Some("resources")],
-    &[Some("spec"), Some("initContainers"), None, Some("resizePolicy")],
-];
 
 /// What is never owned by anyone (`NewStripMetaManager`).
 pub fn never_owned() -> Set {

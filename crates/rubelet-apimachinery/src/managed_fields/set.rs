@@ -187,28 +187,4 @@ impl Set {
         }
         out
     }
-
-    /// Paths that lead to or below one of `patterns`: names of fields, or anything where there is none.
-    pub fn matching(&self, patterns: &[&[Option<&str>]]) -> Self {
-        if patterns.iter().any(|pattern| pattern.is_empty()) {
-            return self.clone();
-        }
-        let fits = |step: Option<&str>, element: &Element| match step {
-            None => true,
-            Some(name) => matches!(element, Element::Field(field) if field == name),
-        };
-        let below = |element: &Element| -> Vec<&[Option<&str>]> {
-            let split = patterns.iter().filter_map(|pattern| pattern.split_first());
-            split.filter(|(step, _)| fits(**step, element)).map(|(_, rest)| rest).collect()
-        };
-        let members = self.members.iter().filter(|element| !below(element).is_empty());
-        let mut out = Self { members: members.cloned().collect(), ..Self::default() };
-        for (element, child) in &self.children {
-            let patterns = below(element);
-            if !patterns.is_empty() {
-                out.put(element.clone(), child.matching(&patterns));
-            }
-        }
-        out
-    }
 }

@@ -3,6 +3,8 @@
 //! The facts come from [`crate::schema`]; the rules are those of structured-merge-diff's `typed`. Values that do not fit
 //! their type are taken as a whole, so that nothing here fails on them; [`check`] says what does not fit.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::element::{Element, Plain};
@@ -165,11 +167,14 @@ fn mention(of: Of, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
         Parts::Whole => set.insert(path),
         Parts::Items(list) => {
             let elements = list.elements(items(Some(value)));
+            let mut times: BTreeMap<&Element, usize> = BTreeMap::new();
+            for (element, _) in &elements {
+                *times.entry(element).or_default() += 1;
+            }
             for (element, item) in &elements {
-                // What stands there twice is one thing, owned as a whole.
-                let twice = elements.iter().filter(|(other, _)| other == element).count() > 1;
                 path.push(element.clone());
-                if !twice {
+                // What stands there twice is one thing, owned as a whole.
+                if times.get(element) == Some(&1) {
                     mention(list.item, item, path, set);
                 }
                 set.insert(path);
@@ -254,7 +259,7 @@ fn check_at(of: Of, value: &Value, path: &mut Vec<Element>, found: &mut Vec<Stri
 }
 
 fn check_items(of: Of, item_type: Type, list: &[Value], path: &mut Vec<Element>, found: &mut Vec<String>) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for (index, item) in list.iter().enumerate() {
         let element = match of.parts() {
             Parts::Items(items) => match items.element(item) {
@@ -264,7 +269,7 @@ fn check_items(of: Of, item_type: Type, list: &[Value], path: &mut Vec<Element>,
                     element
                 }
                 Ok(element) => {
-                    seen.push(element.clone());
+                    seen.insert(element.clone());
                     element
                 }
                 Err(problem) => {
