@@ -118,6 +118,16 @@ fn is_pod(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "pods"
 }
 
+/// Fills in what clients may leave out. [`create`] and [`update`] do it too: this is for those who must know before who
+/// owns what is filled in (`managed_fields::track`). Doing it again changes nothing.
+pub fn defaults(resource: &Resource, object: &mut Value) {
+    value::open(object);
+    rules(resource).defaults(object);
+    if is_pod(resource) {
+        pods::defaults(object);
+    }
+}
+
 /// Makes a new object ready to be stored: defaults, admission, name, UID, what the kind fills in.
 ///
 /// A generated name may exist already; the caller then calls again with the object as it came. For a PUT that creates,

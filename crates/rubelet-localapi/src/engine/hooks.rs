@@ -5,34 +5,10 @@
 
 use rubelet_apimachinery::strategy::Lookup;
 use rubelet_apimachinery::{ApiError, User};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// What a request is about, as authorization sees it (`authorizer.Attributes`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// get, list, watch, create, update, patch, delete or deletecollection; for other paths the method in lower case.
-    pub verb: String,
-    /// Whether a resource is asked for; if not, only verb and path count.
-    pub is_resource: bool,
-    /// API group, empty for core.
-    pub group: String,
-    /// The version within the group.
-    pub version: String,
-    /// Resource in the plural.
-    pub resource: String,
-    /// Such as `status`; empty without one.
-    pub subresource: String,
-    /// Empty for cluster-wide requests.
-    pub namespace: String,
-    /// The object's name; for list and watch the name that a field selector demands.
-    pub name: String,
-    /// The path, for requests that are about no resource.
-    pub path: String,
-    /// The field selector of a list, watch or deletecollection, as it was sent.
-    pub field_selector: String,
-    /// The label selector of a list, watch or deletecollection, as it was sent.
-    pub label_selector: String,
-}
+pub use crate::auth::authorize::Attributes;
+use crate::auth::authorize::{Rules, rules_of};
 
 /// Whether a request may be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +23,25 @@ pub enum Decision {
 pub trait Authorize: Send + Sync {
     /// Whether `user` may do what `attributes` say. `lookup` is the store as of now.
     fn allowed(&self, user: &User, attributes: &Attributes, lookup: &dyn Lookup) -> Decision;
+
+    /// What `user` may do in `namespace`, as `SelfSubjectRulesReview` lists it: resource rules and path rules.
+    fn rules(&self, _user: &User, _namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let resources = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]});
+        (vec![resources], vec![json!({"verbs": ["*"], "nonResourceURLs": ["*"]})])
+    }
+}
+
+impl Authorize for Rules {
+    fn allowed(&self, user: &User, attributes: &Attributes, _: &dyn Lookup) -> Decision {
+        match self.allow(user, attributes) {
+            Ok(()) => Decision::Allow,
+            Err(why) => Decision::Deny(why),
+        }
+    }
+
+    fn rules(&self, user: &User, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        rules_of(*self, user, namespace)
+    }
 }
 
 /// Everyone may do everything.
@@ -98,7 +93,7 @@ pub struct NoReviews;
 
 impl Reviews for NoReviews {
     fn token_review(&self, _: &dyn Lookup, _: &Value) -> Result<Value, ApiError> {
-        Ok(serde_json::json!({"authenticated": false, "user": {}}))
+        Ok(json!({"authenticated": false, "user": {}}))
     }
 
     fn issue_token(&self, _: &TokenWish<'_>) -> Result<Value, ApiError> {

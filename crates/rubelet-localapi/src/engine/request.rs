@@ -42,9 +42,9 @@ impl Query {
     /// As the server words a number that is none.
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(text)))
-        })
+        text.parse()
+            .map(Some)
+            .map_err(|_| bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(text))))
     }
 }
 
@@ -74,7 +74,8 @@ impl RequestInfo {
     /// # Errors
     /// 400 for escapes that are none, 404 for paths that are not in their shortest form (`..`, `//`).
     pub(crate) fn parse(method: &Method, uri: &Uri) -> Result<Self, ApiError> {
-        let path = decode(uri.path(), false).ok_or_else(|| bad_request("the path holds an invalid escape"))?;
+        let path =
+            decode(uri.path(), false).ok_or_else(|| bad_request("the path holds an invalid escape"))?;
         let query = parse_query(uri.query().unwrap_or_default());
         let trimmed = uri.path().trim_matches('/');
         let mut segments = Vec::new();
@@ -170,22 +171,14 @@ impl RequestInfo {
     /// What authorization is told.
     pub(crate) fn attributes(&self) -> Attributes {
         let text = |text: &str| text.to_owned();
-        let selects = matches!(self.verb, "list" | "watch" | "deletecollection");
-        let selector = |name: &str| {
-            self.query.text(name).filter(|_| self.is_resource && selects).unwrap_or_default().to_owned()
-        };
         Attributes {
             verb: text(self.verb),
-            is_resource: self.is_resource,
             group: text(&self.group),
-            version: text(&self.version),
             resource: text(&self.resource),
             subresource: text(&self.subresource),
             namespace: text(&self.namespace),
             name: text(&self.name),
-            path: text(&self.path),
-            field_selector: selector("fieldSelector"),
-            label_selector: selector("labelSelector"),
+            path: text(if self.is_resource { "" } else { &self.path }),
         }
     }
 }
@@ -241,7 +234,8 @@ mod tests {
     fn check(line: &str, verb: &str, place: &str) {
         let (method, uri) = line.split_once(' ').unwrap();
         let info = parse(method, uri).unwrap();
-        let found = [&info.group, &info.version, &info.namespace, &info.resource, &info.name, &info.subresource];
+        let found =
+            [&info.group, &info.version, &info.namespace, &info.resource, &info.name, &info.subresource];
         let found: Vec<&str> = found.into_iter().map(String::as_str).collect();
         assert_eq!((info.verb, found.join("|").as_str()), (verb, place), "{line}");
     }
@@ -259,7 +253,11 @@ mod tests {
         check("PATCH /api/v1/namespaces/a/pods/b/status", "patch", "|v1|a|pods|b|status");
         check("DELETE /api/v1/namespaces/a/pods", "deletecollection", "|v1|a|pods||");
         check("DELETE /api/v1/namespaces/a/pods/b", "delete", "|v1|a|pods|b|");
-        check("POST /apis/coordination.k8s.io/v1/namespaces/a/leases", "create", "coordination.k8s.io|v1|a|leases||");
+        check(
+            "POST /apis/coordination.k8s.io/v1/namespaces/a/leases",
+            "create",
+            "coordination.k8s.io|v1|a|leases||",
+        );
         check("GET /api/v1/pods?fieldSelector=metadata.name%3Dx", "list", "|v1||pods|x|");
         check("GET /api/v1/namespaces/a/pods/b%20c", "get", "|v1|a|pods|b c|");
         check("GET /apis/coordination.k8s.io/v1", "get", "|||||");

@@ -59,6 +59,15 @@ pub fn create(change: &Change<'_>, new: &mut Value) -> Result<Warnings, ApiError
     Ok(warnings)
 }
 
+/// Fills in what clients may leave out of a pod. What cannot be read as one stays as it is, to be refused later.
+pub(crate) fn defaults(new: &mut Value) {
+    let Ok(mut pod) = read::<Pod>(new) else { return };
+    normal::apply(&mut pod);
+    if let Ok(spec) = written(&pod.spec) {
+        new["spec"] = spec;
+    }
+}
+
 /// Makes an updated pod what is stored; what the path of the change may not touch stays as it was.
 ///
 /// # Errors
