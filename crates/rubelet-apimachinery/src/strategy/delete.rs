@@ -225,8 +225,7 @@ pub(crate) fn set_finalizers(object: &mut Value, options: &DeleteOptions) {
 /// stored (`ShouldDeleteDuringUpdate`).
 pub(crate) fn removed_by_update(resource: &Resource, new: &Value, old: &Value) -> bool {
     let grace = at(old, &["metadata", "deletionGracePeriodSeconds"]).as_i64().unwrap_or(0);
-    items(new, &["metadata", "finalizers"]).is_empty()
-        && meta::is_deleted(old)
-        && grace == 0
-        && !(namespaces::is_namespace(resource) && !items(new, &["spec", "finalizers"]).is_empty())
+    let occupied = namespaces::is_namespace(resource) && !items(new, &["spec", "finalizers"]).is_empty();
+    let finalized = items(new, &["metadata", "finalizers"]).is_empty();
+    meta::is_deleted(old) && grace == 0 && finalized && !occupied
 }

@@ -347,7 +347,9 @@ fn traffic(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     let internal = path.child("internalTrafficPolicy");
     match spec["internalTrafficPolicy"].as_str() {
-        None if text(spec, &["type"]) != "ExternalName" => errors.required(&internal, ""),
+        None if matches!(text(spec, &["type"]), "ClusterIP" | "NodePort" | "LoadBalancer") => {
+            errors.required(&internal, "");
+        }
         policy => errors.optional_one_of(&internal, policy, &["Cluster", "Local"]),
     }
     errors.optional_one_of(
