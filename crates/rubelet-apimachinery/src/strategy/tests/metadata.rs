@@ -39,7 +39,10 @@ fn bad_metadata_is_refused_field_by_field() {
     );
     check(json!({"name": null}), &["metadata.name: Required value: name or generateName is required"]);
     check(json!({"name": null, "generateName": "x-"}), &[]);
-    check(json!({"name": null, "generateName": "XY-"}), &["metadata.generateName: Inv", "metadata.name: Inv"]);
+    check(
+        json!({"name": null, "generateName": "XY-"}),
+        &["metadata.generateName: Inv", "metadata.name: Inv"],
+    );
     check(
         json!({"namespace": "other"}),
         &["400 the namespace of the provided object does not match the namespace sent on the request"],

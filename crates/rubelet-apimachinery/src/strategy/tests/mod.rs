@@ -4,6 +4,7 @@ mod deletion;
 mod metadata;
 mod others;
 mod services;
+mod storage;
 
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -183,4 +184,27 @@ pub(crate) fn expect_part(object: &Value, part: &Value) {
         }
     }
     assert!(holds(object, part), "{part:#} is not in {object:#}");
+}
+
+/// Creating it breaks these rules.
+#[track_caller]
+pub(crate) fn check(api_version: &str, kind: &str, fields: Value, expected: &[&str]) {
+    expect_broken(&World::new().create(object(api_version, kind, fields)), expected);
+}
+
+/// Creating it makes this.
+#[track_caller]
+pub(crate) fn check_made(api_version: &str, kind: &str, fields: Value, expected: Value) -> Value {
+    let made = World::new().create(object(api_version, kind, fields)).expect("created");
+    expect_part(&made, &expected);
+    made
+}
+
+/// Changing a field of a good object breaks these rules.
+#[track_caller]
+pub(crate) fn check_change(made: Value, pointer: &str, value: Value, expected: &[&str]) {
+    let mut world = World::new();
+    let old = world.made(made);
+    let path: Vec<&str> = pointer.split('/').collect();
+    expect_broken(&world.update("", &old, |new| value::set(new, &path, value)), expected);
 }
