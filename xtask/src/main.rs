@@ -5,9 +5,11 @@
 
 mod bench;
 mod containerd;
+mod debian;
 mod host;
 mod http;
 mod images;
+mod kubectl;
 mod node;
 mod process;
 mod programs;
@@ -45,6 +47,12 @@ enum Task {
         /// Where the archives go.
         #[arg(long)]
         out: Option<PathBuf>,
+    },
+    /// Print the path of a real kubectl, fetched when it is not there.
+    Kubectl {
+        /// The version line; without it, one for a person: your own if there is one.
+        #[arg(long, value_enum)]
+        version: Option<kubectl::Version>,
     },
     /// Start, check and stop private containerds for tests.
     #[command(subcommand)]
@@ -94,6 +102,10 @@ fn perform(task: Task) -> Result<()> {
             for archive in images::build(&out.unwrap_or_else(images::default_dir))?.0 {
                 println!("{} {}", archive.image, archive.path.display());
             }
+            Ok(())
+        }
+        Task::Kubectl { version } => {
+            println!("{}", version.map_or_else(kubectl::for_person, kubectl::provide)?.display());
             Ok(())
         }
         Task::Containerd(ContainerdTask::Start { version, dir, check }) => {
