@@ -9,3 +9,5 @@ pub mod auth;
 pub mod pki;
 pub mod serve;
 pub mod store;
+pub mod controllers;
+pub mod local;

@@ -6,21 +6,20 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use rubelet_apimachinery::kinds::{self, Resource};
-use rubelet_apimachinery::status::{self, ApiError, Cause, bad_request};
+use rubelet_apimachinery::status::ApiError;
 use rubelet_apimachinery::strategy::Lookup;
 use rubelet_apimachinery::user::SERVICE_ACCOUNTS;
 use rubelet_apimachinery::{User, user};
 use serde_json::{Value, json};
 
 use super::tokens::ISSUER;
+use crate::engine::TokenWish;
 
 /// The lifetime that the admission plugin writes into pods: such tokens last a year, and only warn after an hour
 /// (upstream's `WarnOnlyBoundTokenExpirationSeconds`).
 const WARN_ONLY_SECONDS: i64 = 60 * 60 + 7;
 /// How long those last.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
-/// What a request that says nothing gets.
-const DEFAULT_SECONDS: i64 = 3600;
 /// The shortest lifetime.
 const MIN_SECONDS: i64 = 600;
 
@@ -32,133 +31,71 @@ fn resource(plural: &str) -> Option<&'static Resource> {
     kinds::find("", "v1", plural)
 }
 
-/// A time as objects show it: whole seconds.
-fn shown(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// What a TokenRequest gets, before its claims are signed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grant {
     /// What the token is to say.
     pub claims: Value,
-    /// The answer, in which only `status.token` is missing.
-    pub answer: Value,
+    /// When the client is to count it as expired.
+    pub expires: Timestamp,
 }
 
-/// Answers a TokenRequest for the service account `name` of `namespace`. `id` is the token's own, random.
+/// Answers a wish for a token. `id` is the token's own, random.
 ///
 /// # Errors
-/// Unknown accounts and objects, lifetimes under ten minutes, an object that is not the account's.
-pub fn grant(
-    lookup: &dyn Lookup,
-    namespace: &str,
-    name: &str,
-    mut request: Value,
-    now: Timestamp,
-    id: &str,
-) -> Result<Grant, ApiError> {
-    let (Some(accounts), Some(request_kind)) =
-        (resource("serviceaccounts"), kinds::find("", "v1", "serviceaccounts"))
-    else {
-        return Err(status::unknown_path());
-    };
-    let account = lookup.get(accounts, namespace, name).ok_or_else(|| status::not_found(accounts, name))?;
-    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
-    let refuse = |why: &str| {
-        let message = format!("Invalid value: {seconds}: {why}");
-        let field = "spec.expirationSeconds".to_owned();
-        let mut error =
-            status::invalid(request_kind, "", &[Cause { field, reason: "FieldValueInvalid", message }]);
-        error.message = error.message.replacen("ServiceAccount", "TokenRequest.authentication.k8s.io", 1);
-        error
-    };
+/// Lifetimes under ten minutes or beyond 2^32 seconds.
+pub fn grant(wish: &TokenWish<'_>, now: Timestamp, id: &str) -> Result<Grant, ApiError> {
+    let spec = &wish.request["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(MIN_SECONDS);
     if seconds < MIN_SECONDS {
-        return Err(refuse("may not specify a duration less than 10 minutes"));
+        return Err(refuse(seconds, "may not specify a duration less than 10 minutes"));
     }
     if seconds > 1 << 32 {
-        return Err(refuse("may not specify a duration larger than 2^32 seconds"));
+        return Err(refuse(seconds, "may not specify a duration larger than 2^32 seconds"));
     }
-    let asks_for_api = request["spec"]["audiences"].as_array().is_none_or(Vec::is_empty);
-    if asks_for_api {
-        request["spec"]["audiences"] = json!([ISSUER]);
+    let audiences = match spec["audiences"].as_array() {
+        Some(asked) if !asked.is_empty() => json!(asked),
+        _ => json!([ISSUER]),
+    };
+    let (namespace, name) =
+        (text(wish.account, &["metadata", "namespace"]), text(wish.account, &["metadata", "name"]));
+    let who = |object: &Value| json!({"name": object["metadata"]["name"], "uid": object["metadata"]["uid"]});
+    let mut own = json!({"namespace": namespace, "serviceaccount": who(wish.account)});
+    let bound = wish.bound.map(|object| (text(spec, &["boundObjectRef", "kind"]).to_lowercase(), object));
+    let is_pods = bound.as_ref().is_some_and(|(kind, _)| kind == "pod");
+    if let Some((kind, object)) = &bound {
+        own[kind.as_str()] = who(object);
+        let node = text(object, &["spec", "nodeName"]);
+        if is_pods && !node.is_empty() {
+            own["node"] = wish.node.map_or_else(|| json!({"name": node}), who);
+        }
     }
-    let mut own =
-        json!({"namespace": namespace, "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]}});
-    let bound = bind(lookup, &request["spec"]["boundObjectRef"], namespace, name, &mut own)?;
-    let extended = bound == Some("pods")
-        && seconds == WARN_ONLY_SECONDS
-        && request["spec"]["audiences"] == json!([ISSUER]);
+    let extended = is_pods && seconds == WARN_ONLY_SECONDS && audiences == json!([ISSUER]);
     let issued = now.as_second();
     if extended {
         own["warnafter"] = json!(issued + seconds);
     }
     let lasts = if extended { EXTENDED_SECONDS } else { seconds };
     let claims = json!({
-        "aud": request["spec"]["audiences"], "exp": issued + lasts, "iat": issued, "nbf": issued, "iss": ISSUER,
+        "aud": audiences, "exp": issued + lasts, "iat": issued, "nbf": issued, "iss": ISSUER,
         "jti": id, "sub": format!("system:serviceaccount:{namespace}:{name}"), "kubernetes.io": own,
     });
-    let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
-    request["kind"] = json!("TokenRequest");
-    request["apiVersion"] = json!("authentication.k8s.io/v1");
-    request["spec"]["expirationSeconds"] = json!(seconds);
-    request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": shown(now)});
-    request["status"] = json!({"expirationTimestamp": shown(expires)});
-    Ok(Grant { claims, answer: request })
+    Ok(Grant { claims, expires: now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now) })
 }
 
-/// Writes the object that the token is bound to into its claims; gives the object's resource.
-fn bind(
-    lookup: &dyn Lookup,
-    reference: &Value,
-    namespace: &str,
-    account: &str,
-    own: &mut Value,
-) -> Result<Option<&'static str>, ApiError> {
-    if reference.is_null() {
-        return Ok(None);
-    }
-    let (api_version, kind) = (text(reference, &["apiVersion"]), text(reference, &["kind"]));
-    let (plural, scope) = match (api_version, kind) {
-        ("v1" | "", "Pod") => ("pods", namespace),
-        ("v1" | "", "Secret") => ("secrets", namespace),
-        ("v1" | "", "Node") => ("nodes", ""),
-        _ => {
-            return Err(bad_request(format!(
-                "cannot bind token to object of type {api_version}, Kind={kind}"
-            )));
-        }
-    };
-    let Some(resource) = resource(plural) else { return Ok(None) };
-    let name = text(reference, &["name"]);
-    let object = lookup.get(resource, scope, name).ok_or_else(|| status::not_found(resource, name))?;
-    let uid = text(&object, &["metadata", "uid"]);
-    let wanted = text(reference, &["uid"]);
-    if !wanted.is_empty() && wanted != uid {
-        let why = format!(
-            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have \
-             been deleted and then recreated"
-        );
-        return Err(status::conflict(resource, name, &why));
-    }
-    if plural == "pods" {
-        if text(&object, &["spec", "serviceAccountName"]) != account {
-            return Err(bad_request(format!(
-                "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-            )));
-        }
-        let node = text(&object, &["spec", "nodeName"]);
-        if !node.is_empty() {
-            own["node"] = json!({"name": node});
-            let stored = self::resource("nodes").and_then(|nodes| lookup.get(nodes, "", node));
-            if let Some(stored) = stored {
-                own["node"]["uid"] = stored["metadata"]["uid"].clone();
-            }
-        }
-    }
-    let singular = resource.singular;
-    own[singular] = json!({"name": name, "uid": uid});
-    Ok(Some(plural))
+fn refuse(seconds: i64, why: &str) -> ApiError {
+    let message = format!("Invalid value: {seconds}: {why}");
+    let field = "spec.expirationSeconds".to_owned();
+    let mut error = ApiError::new(
+        422,
+        "Invalid",
+        format!("TokenRequest.authentication.k8s.io \"\" is invalid: {field}: {message}"),
+    );
+    error.details = json!({
+        "group": "authentication.k8s.io", "kind": "TokenRequest",
+        "causes": [{"reason": "FieldValueInvalid", "field": field, "message": message}],
+    });
+    error
 }
 
 /// Who the bearer of a token with these claims is.
@@ -277,7 +214,17 @@ mod tests {
     }
 
     fn ask(spec: Value) -> Result<Grant, ApiError> {
-        grant(&world(), "ns", "sa", json!({"spec": spec}), now(), "id-1")
+        let world = world();
+        let get =
+            |plural: &str, namespace: &str, name: &str| world.get(resource(plural).unwrap(), namespace, name);
+        let request = json!({"spec": spec});
+        let wish = TokenWish {
+            request: &request,
+            account: &get("serviceaccounts", "ns", "sa").unwrap(),
+            bound: get("pods", "ns", text(&request, &["spec", "boundObjectRef", "name"])).as_ref(),
+            node: get("nodes", "", "n").as_ref(),
+        };
+        grant(&wish, now(), "id-1")
     }
 
     #[test]
@@ -288,7 +235,7 @@ mod tests {
         assert_eq!(grant.claims["kubernetes.io"]["warnafter"], 1_800_003_607);
         assert_eq!(grant.claims["kubernetes.io"]["pod"], json!({"name": "p", "uid": "u-p"}));
         assert_eq!(grant.claims["kubernetes.io"]["node"], json!({"name": "n", "uid": "u-n"}));
-        assert_eq!(grant.answer["status"]["expirationTimestamp"], "2027-01-15T09:00:07Z");
+        assert_eq!(grant.expires.as_second(), 1_800_003_607);
         let user = bearer(&world(), &grant.claims, &[ISSUER], now()).unwrap();
         assert_eq!(user.name, "system:serviceaccount:ns:sa");
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
@@ -296,28 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_worded_as_upstream_words_them() {
-        let check = |spec: Value, code: u16, message: &str| {
-            let error = ask(spec).unwrap_err();
-            assert_eq!((error.code, error.message.contains(message)), (code, true), "{}", error.message);
-        };
-        check(json!({"expirationSeconds": 10}), 422, "may not specify a duration less than 10 minutes");
-        check(json!({"expirationSeconds": 10}), 422, "TokenRequest.authentication.k8s.io \"\" is invalid");
-        check(json!({"boundObjectRef": {"kind": "Pod", "name": "none"}}), 404, "pods \"none\" not found");
-        check(json!({"boundObjectRef": {"kind": "Pod", "name": "q"}}), 400, "different serviceaccount name");
-        check(
-            json!({"boundObjectRef": {"kind": "Pod", "name": "p", "uid": "x"}}),
-            409,
-            "does not match the UID",
+    fn lifetimes_are_bounded_as_upstream_bounds_them() {
+        let error = ask(json!({"expirationSeconds": 10})).unwrap_err();
+        assert_eq!(
+            error.message,
+            "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 10: may not \
+             specify a duration less than 10 minutes"
         );
-        check(json!({"boundObjectRef": {"kind": "Service", "name": "p"}}), 400, "cannot bind token");
-        let error = grant(&world(), "ns", "none", json!({}), now(), "").unwrap_err();
-        assert_eq!(error.code, 404);
+        assert_eq!(ask(json!({"expirationSeconds": 1_i64 << 33})).unwrap_err().code, 422);
+        let plain = ask(json!({"expirationSeconds": 3607})).unwrap();
+        assert_eq!(plain.claims["exp"], 1_800_003_607, "only tokens of pods are extended");
     }
 
     #[test]
     fn a_token_is_worth_nothing_once_time_or_its_objects_have_gone() {
-        let claims = ask(json!({"boundObjectRef": {"kind": "Pod", "name": "p"}})).unwrap().claims;
+        let claims = ask(json!({"expirationSeconds": 3600, "boundObjectRef": {"kind": "Pod", "name": "p"}}))
+            .unwrap()
+            .claims;
         let hour = SignedDuration::from_secs(3600);
         assert_eq!(bearer(&world(), &claims, &[ISSUER], now() + hour), Err("token has expired"));
         assert!(bearer(&world(), &claims, &["vault"], now()).is_err());

@@ -1,0 +1,226 @@
+//! A local API, put together: store, keys, engine, controllers, listener.
+//!
+//! Called by whoever runs one: `rubelet local`, and tests.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use rubelet_apimachinery::strategy::Settings;
+use rubelet_apimachinery::user::MASTERS;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::auth::authority::Authority;
+use crate::auth::authorize::Rules;
+use crate::auth::peer::Peer;
+use crate::auth::tokens::{KeyError, TokenKey};
+use crate::controllers::{self, Advertised, ControllerOptions, Folders};
+use crate::engine::{self, Api, ApiOptions, Now, Stored};
+use crate::node::{Body, NodeStreams};
+use crate::pki::files::{self, FilesError};
+use crate::pki::{LIFETIME, PkiError};
+use crate::serve::{Front, ListenError, Listener, Tls};
+use crate::store::{OpenError, Store, StoreOptions};
+
+/// Names by which the server is known besides its addresses.
+const NAMES: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+/// How the owner of the machine is called.
+const OWNER: &str = "kubernetes-admin";
+
+/// What a local API is told.
+pub struct LocalOptions {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where it listens; port 0 takes one that is free.
+    pub address: SocketAddr,
+    /// Where pods are told to connect, if not to the address.
+    pub advertise: Option<IpAddr>,
+    /// Where the owner's kubeconfig is written.
+    pub kubeconfig: PathBuf,
+    /// Who may do what.
+    pub rules: Rules,
+    /// Cluster IPs of Services.
+    pub service_network: (Ipv4Addr, u8),
+    /// The name of this machine's node, and who answers for its containers.
+    pub node: (String, Arc<dyn NodeStreams>),
+    /// Makes volumes.
+    pub folders: Option<Arc<dyn Folders>>,
+    /// The machine's clock.
+    pub now: Now,
+}
+
+/// Why there is no local API.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Keys or certificates cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The key for tokens cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// What every server has could not be written.
+    #[error(transparent)]
+    Prepare(#[from] controllers::StartError),
+    /// The kubeconfig cannot be written.
+    #[error("cannot write the kubeconfig {0}")]
+    Kubeconfig(PathBuf, #[source] io::Error),
+    /// A thread of this process ended.
+    #[error("cannot start the local API")]
+    Thread(#[source] tokio::task::JoinError),
+}
+
+/// A local API that listens and is not served yet.
+pub struct LocalApi {
+    api: Api,
+    listener: Listener,
+    authority: Arc<Authority>,
+    controllers: ControllerOptions,
+    stopping: CancellationToken,
+    kubeconfig: PathBuf,
+}
+
+/// Where the store of a data folder is.
+pub fn store_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
+}
+
+impl LocalApi {
+    /// Opens or makes everything in the data folder, and binds the address. Clients may connect from then on and are
+    /// answered once [`Self::run`] does.
+    ///
+    /// # Errors
+    /// [`LocalError`].
+    pub async fn open(options: LocalOptions) -> Result<Self, LocalError> {
+        let LocalOptions {
+            data_dir,
+            address,
+            advertise,
+            kubeconfig,
+            rules,
+            service_network,
+            node,
+            folders,
+            now,
+        } = options;
+        let advertised = advertise.unwrap_or(address.ip());
+        let (folder, clock) = (data_dir.clone(), now.clone());
+        // File work, with fsyncs: not on a thread of the runtime.
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = Store::open(&store_dir(&folder), StoreOptions::new(clock.clone()))?;
+            let mut addresses =
+                vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST), advertised];
+            if !address.ip().is_unspecified() {
+                addresses.push(address.ip());
+            }
+            addresses.sort();
+            addresses.dedup();
+            let files = files::open(&folder.join("pki"), &NAMES, &addresses, clock())?;
+            Ok::<_, LocalError>((store, files))
+        });
+        let (store, files) = opened.await.map_err(LocalError::Thread)??;
+        let listener = Listener::bind(address, Tls::new(files.ca.pem(), &files.server)?).await?;
+        let port = listener.address().port();
+        let url = format!("https://{}", SocketAddr::new(advertised, port));
+        let random = engine::system();
+        let key = TokenKey::new(&files.token_key)?;
+        let authority = Arc::new(Authority::new(key, now.clone(), random.clone(), url.clone()));
+        let settings = Settings { service_network, root_ca: files.ca.pem().to_owned() };
+        let stopping = CancellationToken::new();
+        let name = node.0.clone();
+        let api = Api::new(ApiOptions {
+            store,
+            now: now.clone(),
+            settings: settings.clone(),
+            random,
+            serve_on_request: Default::default(),
+            node: Some(node),
+            reviews: authority.clone(),
+            authorize: Arc::new(rules),
+            stopping: stopping.clone(),
+        });
+        controllers::prepare(&api, &settings, Some(Advertised { address: advertised, port })).await?;
+        let owner = files.ca.client(OWNER, &[MASTERS.to_owned()], now(), LIFETIME)?;
+        let text = files::kubeconfig(&url, files.ca.pem(), OWNER, &owner);
+        let path = kubeconfig.clone();
+        tokio::task::spawn_blocking(move || {
+            files::write_kubeconfig(&path, &text).map_err(|e| LocalError::Kubeconfig(path, e))
+        })
+        .await
+        .map_err(LocalError::Thread)??;
+        let controllers = ControllerOptions { node: name, settings, folders };
+        Ok(Self { api, listener, authority, controllers, stopping, kubeconfig })
+    }
+
+    /// The server itself, for clients in this process.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Where the owner's kubeconfig is.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Answers clients and runs the controllers until `end`; then open requests have a moment to finish.
+    pub async fn run(self, end: impl Future<Output = ()>) {
+        info!(address = %self.address(), kubeconfig = %self.kubeconfig.display(), "the local API answers");
+        let front = Arc::new(Door { api: self.api.clone(), authority: self.authority });
+        let mut serving = std::pin::pin!(self.listener.serve(front, self.stopping.clone()));
+        // Cancel safe: the listener is polled on, the controllers are not needed any more.
+        tokio::select! { biased;
+            () = end => {}
+            () = &mut serving => return,
+            // The store is closed, which only its owner does; nothing is left to be served.
+            () = controllers::run(self.api, self.controllers) => {}
+        }
+        self.stopping.cancel();
+        serving.await;
+    }
+}
+
+/// Knows who asks before the engine does.
+struct Door {
+    api: Api,
+    authority: Arc<Authority>,
+}
+
+impl Front for Door {
+    fn answer<'a>(
+        &'a self,
+        peer: &'a Peer,
+        request: http::Request<Body>,
+    ) -> BoxFuture<'a, http::Response<Body>> {
+        let user = self.authority.user(peer, request.headers(), &Stored(self.api.store()));
+        match user {
+            Ok(user) => self.api.handle(user, request).boxed(),
+            Err(refusal) => {
+                let response = engine::refusal(&refusal);
+                async move { response }.boxed()
+            }
+        }
+    }
+}
