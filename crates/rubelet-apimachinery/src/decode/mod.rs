@@ -143,7 +143,10 @@ pub fn decode(
         let version = said_version.rsplit('/').next().unwrap_or_default();
         bad_request(format!("{said_kind} in version {version:?} cannot be handled as a {kind}: {why}"))
     };
-    if (said_version.as_str(), said_kind.as_str()) != expected
+    // What every group has, such as DeleteOptions, belongs to a group of its own too.
+    let common = said_version == "meta.k8s.io/v1" && said_kind == kind && t.name().contains(".meta.v1.");
+    if !common
+        && (said_version.as_str(), said_kind.as_str()) != expected
         && Type::of(&said_version, &said_kind) != Some(t)
     {
         return Err(match mismatch(expected, (&said_version, &said_kind)) {

@@ -1,22 +1,31 @@
 //! The order of merged lists in a strategic merge patch: what the patch says goes before what the object had, and items
 //! that only the object has keep their places as well as they can.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::strategic::StrategicError;
 
 pub(super) type Items = Vec<Value>;
 
-/// Whether two items are the same one: the same value, or objects with the same key.
-fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
+/// What tells an item from others: its text, or that of its key. None for an object without the key.
+pub(super) fn id(item: &Value, key: Option<&str>) -> Option<String> {
     match key {
-        None => a == b,
-        Some(key) => matches!((a.get(key), b.get(key)), (Some(a), Some(b)) if a == b),
+        None => Some(item.to_string()),
+        Some(key) => item.get(key).map(Value::to_string),
     }
 }
 
-fn index(items: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    items.iter().position(|other| same(other, item, key))
+/// Where each item is first. Lists can be as long as a request's body, so none is searched item by item.
+pub(super) fn places(items: &[Value], key: Option<&str>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        if let Some(id) = id(item, key) {
+            places.entry(id).or_insert(at);
+        }
+    }
+    places
 }
 
 fn require_key(items: &[Value], key: Option<&'static str>) -> Result<(), StrategicError> {
@@ -44,7 +53,7 @@ pub(super) fn check(
         if let Some(key) = key.filter(|key| next.get(key).is_none()) {
             return Err(StrategicError::NoMergeKey { map: super::go_print(next), key });
         }
-        if same(next, wanted, key) {
+        if id(next, key) == id(wanted, key) {
             at += 1;
         }
     }
@@ -68,9 +77,11 @@ pub(super) fn normalize(
     require_key(&merged, key)?;
     require_key(order, key)?;
     let (mut ordered, mut others) = (Vec::new(), Vec::new());
+    let (order, live) = (places(order, key), places(live, key));
     for item in merged {
-        let in_live = index(live, &item, key);
-        match index(order, &item, key) {
+        let id = id(&item, key).unwrap_or_default();
+        let in_live = live.get(&id).copied();
+        match order.get(&id).copied() {
             Some(at) => ordered.push((at, in_live, item)),
             None => others.push((in_live.unwrap_or(usize::MAX), in_live, item)),
         }

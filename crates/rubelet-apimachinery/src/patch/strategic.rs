@@ -3,6 +3,8 @@
 //! The rules are those of apimachinery's `strategicpatch`; how each list merges is in the published types. Where
 //! upstream fails on types without such facts (free-form maps), values merge as in a merge patch.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::order::{self, Items};
@@ -40,9 +42,6 @@ pub(super) enum StrategicError {
     /// `$retainKeys` is no list, or lacks a field that the patch sets.
     #[error("invalid patch format of retainKeys")]
     RetainKeys,
-    /// `$setElementOrder` for something else than a list.
-    #[error("invalid patch format of setElementOrder list")]
-    SetOrder,
     /// Lists in lists.
     #[error("lists of lists are not supported")]
     ListOfLists,
@@ -90,12 +89,13 @@ fn merge_map(mut original: Fields, mut patch: Fields, schema: Option<Type>) -> R
         let (below, rule) = field(schema, name);
         match (original.get_mut(name), value) {
             (Some(Value::Array(items)), Value::Array(gone)) if deletes => {
-                items.retain(|item| !gone.contains(item))
+                let gone = order::places(&gone, None);
+                items.retain(|item| !gone.contains_key(&item.to_string()));
             }
             (_, _) if deletes => {}
             (Some(Value::Object(old)), Value::Object(new)) => {
                 let old = std::mem::take(old);
-                let merged = if rule.replace { new } else { merge_map(old, new, below)? };
+                let merged = if rule.replace { clean_fields(new) } else { merge_map(old, new, below)? };
                 original.insert(key, Value::Object(merged));
             }
             (Some(Value::Array(old)), Value::Array(new)) => {
@@ -132,7 +132,8 @@ fn field(schema: Option<Type>, name: &str) -> (Option<Type>, PatchRule) {
 fn retain_keys(original: &mut Fields, patch: &mut Fields) -> Result<()> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let retained = retained.as_array().ok_or(StrategicError::RetainKeys)?;
-    let named = |key: &str| retained.iter().any(|r| r == key);
+    let retained: BTreeSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| retained.contains(key);
     for (key, value) in &*patch {
         if !value.is_null() && !key.starts_with(DELETE_FROM) && !key.starts_with(SET_ORDER) && !named(key) {
             return Err(StrategicError::RetainKeys);
@@ -188,7 +189,7 @@ fn not_list(value: Option<&Value>) -> StrategicError {
 
 fn merge_list(old: Items, new: Items, schema: Option<Type>, rule: PatchRule) -> Result<Items> {
     if !rule.merge {
-        return Ok(new);
+        return Ok(new.into_iter().filter_map(clean).collect());
     }
     let item = schema.and_then(|t| match t.shape() {
         Shape::List { item, .. } => Some(item),
@@ -203,12 +204,9 @@ fn merge_list(old: Items, new: Items, schema: Option<Type>, rule: PatchRule) -> 
         return Err(StrategicError::Mixed(super::go_print(&Value::Array(vec![old.into(), new.into()]))));
     }
     if !objects {
-        let mut merged: Items = Vec::with_capacity(old.len() + new.len());
-        for value in old.iter().chain(&new) {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let fresh = old.iter().chain(&new).filter(|value| seen.insert(value.to_string()));
+        let merged: Items = fresh.cloned().collect();
         return order::normalize(merged, &new, &old, None);
     }
     let key = rule.merge_key.ok_or_else(|| StrategicError::Keyless("slice".to_owned()))?;
@@ -221,6 +219,7 @@ fn merge_keyed(mut old: Items, new: Items, item: Option<Type>, key: &'static str
         key,
     };
     let mut plain = Vec::with_capacity(new.len());
+    let mut gone = BTreeSet::new();
     let mut replace = false;
     for value in new {
         let Value::Object(fields) = value else { continue };
@@ -228,8 +227,7 @@ fn merge_keyed(mut old: Items, new: Items, item: Option<Type>, key: &'static str
             None => plain.push(fields),
             Some(word) => match word.as_str() {
                 Some("delete") => {
-                    let id = fields.get(key).ok_or_else(|| no_key(&fields))?;
-                    old.retain(|item| item.get(key) != Some(id));
+                    gone.insert(fields.get(key).ok_or_else(|| no_key(&fields))?.to_string());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => return Err(StrategicError::MergeItem),
@@ -245,13 +243,21 @@ fn merge_keyed(mut old: Items, new: Items, item: Option<Type>, key: &'static str
     if replace {
         return Ok(plain.into_iter().map(|fields| Value::Object(clean_fields(fields))).collect());
     }
+    if !gone.is_empty() {
+        old.retain(|item| order::id(item, Some(key)).is_none_or(|id| !gone.contains(&id)));
+    }
     let live = old.clone();
+    let mut places = order::places(&old, Some(key));
     let order: Items = plain.iter().map(|fields| Value::Object(fields.clone())).collect();
     for fields in plain {
-        let id = fields.get(key).ok_or_else(|| no_key(&fields))?;
-        match old.iter_mut().find(|item| item.get(key) == Some(id)) {
-            Some(Value::Object(found)) => *found = merge_map(std::mem::take(found), fields, item)?,
-            _ => old.push(Value::Object(clean_fields(fields))),
+        let id = fields.get(key).ok_or_else(|| no_key(&fields))?.to_string();
+        let at = places.get(&id).copied();
+        match at.and_then(|at| old.get_mut(at)).and_then(Value::as_object_mut) {
+            Some(found) => *found = merge_map(std::mem::take(found), fields, item)?,
+            None => {
+                places.insert(id, old.len());
+                old.push(Value::Object(clean_fields(fields)));
+            }
         }
     }
     order::normalize(old, &order, &live, Some(key))

@@ -83,7 +83,7 @@ fn lists_of_objects_merge_by_key() {
     check_spec(
         json!({"containers": [{"name": "a", "ports": [{"containerPort": 80}], "command": ["x", "y"]}]}),
         json!({"containers": [{"name": "a", "ports": [{"containerPort": 81, "name": "p"}], "command": ["z"]}]}),
-        json!({"containers": [{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81, "name": "p"}],
+        json!({"containers": [{"name": "a", "ports": [{"containerPort": 81, "name": "p"}, {"containerPort": 80}],
             "command": ["z"]}]}),
     );
     // Lists without a strategy are replaced.
@@ -140,10 +140,10 @@ fn order_is_that_of_the_patch_and_then_that_of_the_object() {
     check("abc", "", "cba", "cba");
     check("abc", "d", "abcd", "abcd");
     check("abc", "d", "dab", "dabc");
-    check("axbyc", "", "cab", "cabxy");
+    check("axbyc", "", "cab", "xycab");
     check("xab", "c", "bca", "xbca");
     check("abc", "", "", "abc");
-    // Without an order, new items come after and changed ones keep their place as well as they can.
+    // Without one, the order of the patch's items counts; new ones go before what only the object has.
     check_spec(
         json!({"containers": named("abc")}),
         json!({"containers": named("cd")}),
@@ -196,6 +196,18 @@ fn malformed_patches_are_refused() {
         json!({"metadata": {"finalizers": [[]]}}),
     );
     assert_eq!(nested.unwrap_err().code, 422);
+}
+
+#[test]
+fn long_lists_take_no_long_time() {
+    let list =
+        |from: usize| -> Value { (from..from + 20_000).map(|n| json!({"name": format!("c{n}")})).collect() };
+    let patched = strategic(
+        "Pod",
+        json!({"spec": {"containers": list(0)}}),
+        json!({"spec": {"containers": list(10_000), "$setElementOrder/containers": list(10_000)}}),
+    );
+    assert_eq!(patched.unwrap()["spec"]["containers"].as_array().unwrap().len(), 30_000);
 }
 
 #[test]
@@ -271,14 +283,13 @@ proptest! {
     #[test]
     fn strategic_patches_settle(patch in any_json()) {
         // A patch without directives that was applied changes nothing any more.
-        let text = patch.to_string();
-        prop_assume!(patch.is_object() && !text.contains('$'));
+        let patch: Value = serde_json::from_str(&patch.to_string().replace('$', "")).unwrap();
         let t = type_of("Pod");
         let current = json!({"spec": {"containers": [{"name": "a"}]}, "metadata": {"finalizers": ["a"]}});
-        if let Ok(once) = apply(PatchKind::Strategic, t, &current, &patch) {
-            if let Ok(twice) = apply(PatchKind::Strategic, t, &once, &patch) {
-                prop_assert_eq!(twice, once);
-            }
+        if let Ok(once) = apply(PatchKind::Strategic, t, &current, &patch)
+            && let Ok(twice) = apply(PatchKind::Strategic, t, &once, &patch)
+        {
+            prop_assert_eq!(twice, once);
         }
     }
 }

@@ -46,7 +46,7 @@ enum Source {
     /// The first of a pod's addresses.
     FirstPodIp,
     /// The component an event came from, old or new style.
-    EventSource,
+    EventComponent,
     /// Always empty: upstream takes the name and never fills it.
     Nothing,
 }
@@ -73,7 +73,7 @@ impl Source {
                 _ => "false",
             },
             Self::FirstPodIp => text("/status/podIPs/0/ip"),
-            Self::EventSource => match text("/source/component") {
+            Self::EventComponent => match text("/source/component") {
                 "" => text("/reportingComponent"),
                 component => component,
             },
@@ -207,7 +207,7 @@ fn pod(field: &str) -> Option<Source> {
 fn core_event(field: &str) -> Option<Source> {
     Some(match field {
         "reportingComponent" => Source::Text("/reportingComponent"),
-        "source" => Source::EventSource,
+        "source" => Source::EventComponent,
         _ => return event(field, "involvedObject."),
     })
 }
