@@ -248,7 +248,8 @@ pub(super) fn resource_claims(errors: &mut Errors, pod: &Pod, spec: &PodSpec, pa
     let mut seen = BTreeSet::new();
     for (index, claim) in spec.resource_claims.iter().flatten().enumerate() {
         if mirror {
-            errors.forbidden(&Path::new(""), "static pods do not support resource claims");
+            // How upstream prints the path of no field.
+            errors.forbidden(&Path::new("[]"), "static pods do not support resource claims");
             continue;
         }
         let path = path.index(index);

@@ -62,7 +62,7 @@ fn check(binding: &Value) -> Result<(), ApiError> {
 }
 
 /// UID and resource version, where the binding says them, are those of the pod that the scheduler has seen.
-pub(super) fn preconditions(change: &Change<'_>, old: &Value, wanted: &Value) -> Result<(), ApiError> {
+fn preconditions(change: &Change<'_>, old: &Value, wanted: &Value) -> Result<(), ApiError> {
     for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
         let wanted = wanted[field].as_str().unwrap_or_default();
         let there = old["metadata"][field].as_str().unwrap_or_default();

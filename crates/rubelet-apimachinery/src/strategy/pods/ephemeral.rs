@@ -26,7 +26,7 @@ pub(super) fn update(change: &Change<'_>, new: &mut Value, old: &Value) -> Resul
     let mut errors = Errors(validate_metadata_and_spec(&pod));
     if is_mirror(&old) {
         errors.0.clear();
-        errors.forbidden(&Path::new(""), "static pods do not support ephemeral containers");
+        errors.forbidden(&Path::new(super::WHOLE), "static pods do not support ephemeral containers");
     } else {
         only_additions(&mut errors, containers(&pod), containers(&old))?;
     }

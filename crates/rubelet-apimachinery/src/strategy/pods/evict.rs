@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::Change;
 use super::schedule::selects;
-use super::{bind, condition, read};
+use super::{condition, read};
 use crate::kinds;
 use crate::status::{self, ApiError};
 
@@ -37,7 +37,7 @@ pub fn evict(change: &Change<'_>, old: &Value, eviction: &Value) -> Result<Evict
         return Err(status::bad_request("name in URL does not match name in Eviction object"));
     }
     let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-    bind::preconditions(change, old, &options["preconditions"])?;
+    preconditions(change, old, &options["preconditions"])?;
     let budget = if is_exempt(old) { None } else { spend(change, old)? };
     let mut pod = old.clone();
     let going = json!({
@@ -46,6 +46,27 @@ pub fn evict(change: &Change<'_>, old: &Value, eviction: &Value) -> Result<Evict
     });
     condition::update(&mut pod, going, change.now);
     Ok(Eviction { pod, budget, options })
+}
+
+/// UID and resource version, where the eviction says them, are those of the pod that was meant.
+fn preconditions(change: &Change<'_>, old: &Value, wanted: &Value) -> Result<(), ApiError> {
+    let rules = [
+        ("uid", "UID", "The object might have been deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "The object might have been modified"),
+    ];
+    for (field, what, why) in rules {
+        let wanted = wanted[field].as_str().unwrap_or_default();
+        let there = old["metadata"][field].as_str().unwrap_or_default();
+        if !wanted.is_empty() && wanted != there {
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({there}). {why}"
+            );
+            // Upstream names the kind here.
+            let kind = kinds::Resource { plural: "Pod", ..*change.resource };
+            return Err(status::conflict(&kind, change.name, &why));
+        }
+    }
+    Ok(())
 }
 
 /// Pods that serve nobody: ended ones, ones that have not begun, and ones that go already.
@@ -104,6 +125,13 @@ fn spend(change: &Change<'_>, pod: &Value) -> Result<Option<Value>, ApiError> {
         return Err(refused(&reason(&budget, &name, healthy, desired), 0));
     }
     budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
+    if allowed == 1 {
+        let exhausted = json!({
+            "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+            "observedGeneration": budget["metadata"]["generation"],
+        });
+        condition::update(&mut budget, exhausted, change.now);
+    }
     let now = jiff::Timestamp::from_second(change.now.as_second()).unwrap_or(change.now);
     budget["status"]["disruptedPods"][change.name] = json!(now.to_string());
     Ok(Some(budget))

@@ -27,14 +27,17 @@ mod update;
 mod warnings;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use rubelet_core::validation::FieldError;
+use rubelet_core::validation::field::{Errors, FieldError};
+use rubelet_core::validation::names;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::bind::bind;
 pub use self::evict::{Eviction, evict};
-use super::{Change, Warnings};
+use super::{Change, Warnings, meta};
+use crate::decode;
+use crate::schema::Type;
 use crate::status::{self, ApiError};
 
 /// Makes a new pod what is stored, from one that has its metadata: defaults, admission, first status, validation.
@@ -50,12 +53,14 @@ pub fn create(change: &Change<'_>, new: &mut Value) -> Result<Warnings, ApiError
     runtime_class::admit(change, &mut pod)?;
     topology::admit(change, &mut pod);
     let mut warnings = fresh::prepare(change, &mut pod);
-    let errors = rubelet_core::validation::validate_pod(&pod);
-    refuse(change, name_of(&pod), errors)?;
+    write(new, &pod)?;
+    set(new, "status", written(&pod.status)?);
+    let mut errors = Errors::default();
+    meta::validate(change.resource, names::dns_subdomain, new, None, &mut errors);
+    errors.0.extend(rubelet_core::validation::validate_pod(&pod));
+    refuse(change, name_of(&pod), errors.0)?;
     warnings.extend(warnings::of_new(&pod));
     runtime_class::check_overhead(change, &pod)?;
-    write(new, &pod)?;
-    new["status"] = written(&pod.status)?;
     Ok(warnings)
 }
 
@@ -73,6 +78,9 @@ pub(crate) fn defaults(new: &mut Value) {
 /// # Errors
 /// 403 when a plugin refuses it, 422 with every broken rule.
 pub fn update(change: &Change<'_>, new: &mut Value, old: &Value) -> Result<Warnings, ApiError> {
+    if !new.is_object() || !new["metadata"].is_object() {
+        return Err(status::bad_request("the object has no metadata"));
+    }
     match change.subresource {
         "status" => state::update(change, new, old),
         "ephemeralcontainers" => ephemeral::update(change, new, old),
@@ -107,7 +115,13 @@ fn written<T: Serialize>(value: &T) -> Result<Value, ApiError> {
 
 /// Puts back what rules of pods change: the spec and, of the metadata, labels, annotations and the generation.
 fn write(object: &mut Value, pod: &Pod) -> Result<(), ApiError> {
-    object["spec"] = written(&pod.spec)?;
+    // The types write texts that are empty and that Go leaves out.
+    let spec = written(&pod.spec)?;
+    let spec = match Type::named("io.k8s.api.core.v1.PodSpec") {
+        Some(t) => decode::conform(t, spec)?.0,
+        None => spec,
+    };
+    set(object, "spec", spec);
     let metadata = [
         ("labels", written(&pod.metadata.labels)?),
         ("annotations", written(&pod.metadata.annotations)?),
@@ -180,6 +194,9 @@ fn is_mirror(pod: &Pod) -> bool {
     let key = rubelet_core::static_pod::CONFIG_MIRROR_ANNOTATION;
     pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
 }
+
+/// How upstream prints the path of an error that is about no field.
+const WHOLE: &str = "[]";
 
 /// The text of an optional field; absent is empty.
 fn text(field: &Option<String>) -> &str {

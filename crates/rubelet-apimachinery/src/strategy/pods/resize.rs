@@ -39,7 +39,7 @@ pub(super) fn update(change: &Change<'_>, new: &mut Value, old: &Value) -> Resul
     match never(&old) {
         Some(why) => {
             errors.0.clear();
-            errors.forbidden(&Path::new(""), why);
+            errors.forbidden(&Path::new(super::WHOLE), why);
         }
         None => validate(&mut errors, &pod, &old),
     }

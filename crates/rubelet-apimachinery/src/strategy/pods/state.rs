@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::super::{Change, Warnings};
 use super::update::annotations;
-use super::{keep, read, refuse, text};
+use super::{keep, read, refuse, text, warnings};
 use crate::status::ApiError;
 
 /// A write of a status. Labels, annotations and finalizers may come with it, as upstream has always let them.
@@ -37,7 +37,7 @@ pub(super) fn update(change: &Change<'_>, new: &mut Value, old: &Value) -> Resul
         super::spec(&before),
     );
     refuse(change, super::name_of(&pod), errors.0)?;
-    Ok(Warnings::new())
+    Ok(pod.status.as_ref().map(warnings::of_status).unwrap_or_default())
 }
 
 /// The class never changes, and what was observed is not forgotten: whoever leaves these out means what is stored.
@@ -200,8 +200,9 @@ fn addresses(errors: &mut Errors, new: &[String], old: &[String], path: &Path) {
     }
     let parsed: Vec<IpAddr> = new.iter().filter_map(|address| address.parse().ok()).collect();
     let fours = parsed.iter().filter(|address| address.is_ipv4()).count();
-    if parsed.len() == new.len() && (new.len() > 2 || fours != 1) {
-        let shown: Vec<Value> = new.iter().map(|address| json!({"ip": address})).collect();
+    if parsed.len() != 2 || new.len() > 2 || fours != 1 {
+        // Upstream shows its inner type.
+        let shown: Vec<Value> = new.iter().map(|address| json!({"IP": address})).collect();
         errors.invalid(path, &Json(&shown), "may specify no more than one IP for each IP family");
     }
 }

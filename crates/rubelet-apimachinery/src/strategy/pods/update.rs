@@ -57,8 +57,7 @@ pub(super) fn annotations(errors: &mut Errors, new: &Pod, old: &Pod) {
             None
         }
     };
-    for (key, value) in old.iter().filter(|(key, value)| new.get(*key) != Some(value)) {
-        let _ = value;
+    for (key, _) in old.iter().filter(|(key, value)| new.get(*key) != Some(value)) {
         if let Some(what) = what(key) {
             errors.forbidden(&path.key(key), &format!("may not remove or update {what}"));
         }
@@ -196,13 +195,14 @@ fn narrow_gated(errors: &mut Errors, rest: &mut PodSpec, old: &PodSpec, path: &P
 fn narrow_affinity(errors: &mut Errors, new: Option<&NodeAffinity>, old: Option<&NodeAffinity>, path: &Path) {
     let terms = |affinity: Option<&NodeAffinity>| {
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        required.map(|required| required.node_selector_terms.clone()).unwrap_or_default()
+        required.map(|required| required.node_selector_terms.clone())
     };
-    let (new, old) = (terms(new), terms(old));
+    let (given, old) = (terms(new), terms(old).unwrap_or_default());
+    let new = given.as_deref().unwrap_or_default();
     let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
     if !old.is_empty() && old.len() != new.len() {
         let rule = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return errors.invalid(&path, &Json(&new), rule);
+        return errors.invalid(&path, &Json(&given), rule);
     }
     for (index, (new, old)) in new.iter().zip(&old).enumerate() {
         if !adds_only(new, old) {

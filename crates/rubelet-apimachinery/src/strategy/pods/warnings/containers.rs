@@ -29,7 +29,7 @@ pub(super) fn all(pod: &Pod, spec: &PodSpec, warnings: &mut Warnings) {
     for (path, container) in &containers {
         let key = format!("{SECCOMP_CONTAINER}{}", container.name);
         let context = container.security_context.as_ref();
-        if !context.is_some_and(|context| context.seccomp_profile.is_some()) && annotated(&key) {
+        if context.is_none_or(|context| context.seccomp_profile.is_none()) && annotated(&key) {
             warnings.push(unused(&key));
         }
         let resources = container.resources.as_ref();

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Volume, WeightedPodAffinityTerm,
+    NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, PodStatus, Volume, WeightedPodAffinityTerm,
 };
 use rubelet_core::validation::names;
 
@@ -87,6 +87,18 @@ pub(super) fn of_new(pod: &Pod) -> Warnings {
     }
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         address_form(&alias.ip, &format!("spec.hostAliases[{index}].ip"), &mut warnings);
+    }
+    warnings
+}
+
+/// Addresses of a status that are written in an unusual way.
+pub(super) fn of_status(status: &PodStatus) -> Warnings {
+    let mut warnings = Warnings::new();
+    for (index, address) in status.pod_ips.iter().flatten().enumerate() {
+        address_form(&address.ip, &format!("status.podIPs[{index}].ip"), &mut warnings);
+    }
+    for (index, address) in status.host_ips.iter().flatten().enumerate() {
+        address_form(&address.ip, &format!("status.hostIPs[{index}].ip"), &mut warnings);
     }
     warnings
 }
