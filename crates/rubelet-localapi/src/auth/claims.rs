@@ -218,11 +218,13 @@ mod tests {
         let get =
             |plural: &str, namespace: &str, name: &str| world.get(resource(plural).unwrap(), namespace, name);
         let request = json!({"spec": spec});
+        let bound = get("pods", "ns", text(&request, &["spec", "boundObjectRef", "name"]));
+        let node = get("nodes", "", "n");
         let wish = TokenWish {
             request: &request,
             account: &get("serviceaccounts", "ns", "sa").unwrap(),
-            bound: get("pods", "ns", text(&request, &["spec", "boundObjectRef", "name"])).as_ref(),
-            node: get("nodes", "", "n").as_ref(),
+            bound: bound.as_ref(),
+            node: node.as_ref(),
         };
         grant(&wish, now(), "id-1")
     }

@@ -27,6 +27,8 @@ mod respond;
 mod reviews;
 mod service;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod write;
 
@@ -39,10 +41,12 @@ use http::{Method, Request, Response};
 use jiff::Timestamp;
 use rubelet_apimachinery::kinds::{Resource, Served};
 use rubelet_apimachinery::strategy::Settings;
-use rubelet_apimachinery::{User, status};
+use rubelet_apimachinery::{ApiError, User, status};
 use tokio_util::sync::CancellationToken;
 
 pub use self::hooks::{AllowAll, Attributes, Authorize, Decision, NoReviews, Reviews, TokenWish};
+pub(crate) use self::lookup::Shown as Stored;
+pub(crate) use self::random::uid;
 pub use self::random::{Random, seeded, system};
 pub use self::service::ClientService;
 use crate::node::{Body, NodeStreams};
@@ -77,6 +81,11 @@ pub struct ApiOptions {
 #[derive(Clone)]
 pub struct Api {
     inner: Arc<ApiOptions>,
+}
+
+/// The answer to a request of nobody that is known.
+pub(crate) fn refusal(error: &ApiError) -> Response<Body> {
+    respond::error(error, Default::default())
 }
 
 impl Api {
@@ -121,7 +130,14 @@ impl Api {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    /// The server's time.
+    pub(crate) fn now(&self) -> Timestamp {
         (self.inner.now)()
+    }
+
+    /// The server's time as objects show it: whole seconds.
+    pub(crate) fn time_text(&self) -> String {
+        let now = self.now();
+        Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
     }
 }
