@@ -19,6 +19,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod table;
 pub mod user;
 
 pub use kinds::Resource;

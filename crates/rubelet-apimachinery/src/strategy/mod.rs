@@ -25,7 +25,7 @@ mod runtime_classes;
 mod services;
 #[cfg(test)]
 mod tests;
-mod value;
+pub(crate) mod value;
 mod volumes;
 
 use jiff::Timestamp;
