@@ -2,8 +2,8 @@
 //!
 //! The caller has asked the runtime (CRI `Exec`, `Attach`, `PortForward`) and got a URL. What the runtime's server speaks
 //! goes through byte for byte: SPDY/3.1, and WebSockets with `v4.channel.k8s.io` and older, binary or base64. What it
-//! does not speak is translated: WebSockets with `v5.channel.k8s.io` ([`command`]), and SPDY inside a WebSocket
-//! ([`tunnel`]).
+//! does not speak is translated: WebSockets with `v5.channel.k8s.io` (module `command`), and SPDY inside a WebSocket
+//! (module `tunnel`).
 //!
 //! | client | exec and attach | port-forward |
 //! |---|---|---|
