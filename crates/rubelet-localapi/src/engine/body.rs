@@ -1,6 +1,7 @@
 //! Bodies: reading those of requests within bounds, making those of answers.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -64,8 +65,15 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that arrives piece by piece.
+/// A body that arrives piece by piece. A panic on the way cuts it off.
 pub(crate) fn streamed(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    // Nothing of a stream is looked at again after a panic.
+    let pieces = AssertUnwindSafe(pieces).catch_unwind().map(|piece| {
+        piece.unwrap_or_else(|_| {
+            tracing::error!("a stream made the API panic; this is a bug");
+            Err(io::Error::other("the answer could not be carried on"))
+        })
+    });
     StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 

@@ -69,6 +69,12 @@ pub(crate) fn objects(
     snapshot.list(&resource.stored_as().qualified(), namespace, after).map_err(failed)
 }
 
+/// Whether a selector can pick the object of a key; most that it cannot are told without decoding them.
+pub(crate) fn may_match(selector: &Selector, key: &Key) -> bool {
+    selector.exact_name().is_none_or(|name| name == key.name)
+        && selector.exact_namespace().is_none_or(|namespace| namespace == key.namespace)
+}
+
 /// How many [`objects`] would give.
 pub(crate) fn count(
     snapshot: &Snapshot,
@@ -94,7 +100,10 @@ pub(crate) fn pick(
         if picked.len() >= limit {
             break;
         }
-        let (_, record) = entry.map_err(failed)?;
+        let (key, record) = entry.map_err(failed)?;
+        if !may_match(selector, &key) {
+            continue;
+        }
         let object = encode::decode(&record.bytes)?;
         if selector.matches(&object) {
             picked.push(from_stored(resource, object));

@@ -95,6 +95,20 @@ pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, causes: &mut Ve
     !values.is_empty()
 }
 
+/// The resource version a read asks for; `None` when the client does not care.
+///
+/// # Errors
+/// 400 for what is none.
+pub(crate) fn version(query: &Query) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query.text("resourceVersion") else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let text = quoted(text);
+        bad_request(format!(
+            "resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: invalid syntax"
+        ))
+    })
+}
+
 /// How the resource version of a list is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Match {
@@ -127,15 +141,7 @@ impl ListOptions {
     /// 400 for values that cannot be read, 422 for those that do not go together.
     pub(crate) fn read(query: &Query, watch: bool) -> Result<Self, ApiError> {
         let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
-        let version = match query.text("resourceVersion") {
-            None => None,
-            Some(text) => Some(text.parse::<u64>().map_err(|_| {
-                let text = quoted(text);
-                bad_request(format!(
-                    "resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: invalid syntax"
-                ))
-            })?),
-        };
+        let version = version(query)?;
         let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0);
         let timeout_seconds = query.number("timeoutSeconds")?.and_then(|t| u64::try_from(t).ok());
         let sends_initial = query.flag("sendInitialEvents");

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use rubelet_apimachinery::kinds::Resource;
 use rubelet_apimachinery::selector::Selector;
 use rubelet_apimachinery::status::{self, ApiError, bad_request};
+use rubelet_apimachinery::table::TableOptions;
 use serde_json::{Value, json};
 
 use super::dispatch::Call;
 use super::media::{Accepted, Encoding, Form};
-use super::options::{ListOptions, Match};
+use super::options::{self, ListOptions, Match};
 use super::page::{self, Token};
-use super::tables::{self, TableOptions};
+use super::tables;
 use super::{body, encode, lookup, respond};
 use crate::node::Body;
 use crate::store::{Snapshot, SnapshotError, Store};
@@ -32,9 +33,9 @@ pub(crate) fn get(call: &Call) -> Result<Response<Body>, ApiError> {
     if call.info.query.flag("export") == Some(true) {
         return Err(bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
     }
-    let options = ListOptions::read(&call.info.query, false)?;
+    let asked = options::version(&call.info.query)?;
     let snapshot = call.api.store().snapshot().map_err(lookup::failed)?;
-    check_reached(options.version, snapshot.revision())?;
+    check_reached(asked, snapshot.revision())?;
     let record = lookup::record(&snapshot, resource, call.namespace(), &call.info.name)?
         .ok_or_else(|| status::not_found(resource, &call.info.name))?;
     if respond::is_verbatim(call.accepted) && lookup::is_stored_form(resource) {
@@ -214,6 +215,9 @@ impl List {
         let mut more = false;
         for entry in lookup::objects(&snapshot, self.resource, &self.namespace, after)? {
             let (key, record) = entry.map_err(lookup::failed)?;
+            if !lookup::may_match(&self.selector, &key) {
+                continue;
+            }
             if self.left == 0 {
                 more = self.everything || self.is_selected(&record.bytes)?;
                 if more {

@@ -3,17 +3,10 @@
 use jiff::Timestamp;
 use rubelet_apimachinery::kinds::Resource;
 use rubelet_apimachinery::status::{ApiError, bad_request};
+use rubelet_apimachinery::table::{self, IncludeObject, TableOptions};
 use serde_json::{Value, json};
 
 use super::request::{Query, quoted};
-
-/// What the client wants in each row.
-#[derive(Debug, Clone)]
-pub(crate) struct TableOptions {
-    pub(crate) include: IncludeObject,
-    /// Whether the columns are left out.
-    pub(crate) no_headers: bool,
-}
 
 /// Reads the options of a table.
 ///
@@ -32,7 +25,7 @@ pub(crate) fn options(query: &Query) -> Result<TableOptions, ApiError> {
             )));
         }
     };
-    Ok(TableOptions { include, no_headers: false })
+    Ok(TableOptions { include_object: include, no_headers: false })
 }
 
 /// The table of these objects, in this version of `meta.k8s.io`.
@@ -43,7 +36,7 @@ pub(crate) fn table(
     version: &str,
     now: Timestamp,
 ) -> Value {
-    let mut table = plain(resource, objects, options, now);
+    let mut table = table::table(resource, objects, options, now);
     if version != "meta.k8s.io/v1" {
         table["apiVersion"] = json!(version);
         for row in table["rows"].as_array_mut().into_iter().flatten() {
@@ -53,37 +46,4 @@ pub(crate) fn table(
         }
     }
     table
-}
-
-/// What a row holds of its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IncludeObject {
-    None,
-    Metadata,
-    Object,
-}
-
-fn plain(_: &Resource, objects: &[Value], options: &TableOptions, _: Timestamp) -> Value {
-    let rows: Vec<Value> = objects
-        .iter()
-        .map(|object| {
-            let mut row =
-                json!({"cells": [object["metadata"]["name"], object["metadata"]["creationTimestamp"]]});
-            match options.include {
-                IncludeObject::None => {}
-                IncludeObject::Object => row["object"] = object.clone(),
-                IncludeObject::Metadata => {
-                    row["object"] = super::encode::metadata_only(&mut object.clone(), "meta.k8s.io/v1");
-                }
-            }
-            row
-        })
-        .collect();
-    let columns = if options.no_headers {
-        json!([])
-    } else {
-        json!([{"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-               {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0}])
-    };
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": columns, "rows": rows})
 }

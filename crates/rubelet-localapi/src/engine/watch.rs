@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rubelet_apimachinery::kinds::Resource;
 use rubelet_apimachinery::selector::Selector;
 use rubelet_apimachinery::status::{self, ApiError};
+use rubelet_apimachinery::table::TableOptions;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use super::dispatch::Call;
 use super::media::{Encoding, Form, JSON};
 use super::options::ListOptions;
 use super::read::check_reached;
-use super::tables::{self, TableOptions};
+use super::tables;
 use super::{Now, body, encode, lookup, respond};
 use crate::node::Body;
 use crate::store::{Event, EventKind, SnapshotError, Store, WatchError, Watcher};
@@ -214,7 +215,8 @@ impl Watch {
         for entry in lookup::objects(&snapshot, self.resource, &self.namespace, from)? {
             let (key, record) = entry.map_err(lookup::failed)?;
             seen += 1;
-            if self.name.as_ref().is_none_or(|name| *name == key.name) {
+            let named = self.name.as_ref().is_none_or(|name| *name == key.name);
+            if named && lookup::may_match(&self.selector, &key) {
                 let object = Some(()).filter(|()| !self.everything).map(|()| encode::decode(&record.bytes));
                 let object = object.transpose()?;
                 if object.as_ref().is_none_or(|object| self.selector.matches(object)) {

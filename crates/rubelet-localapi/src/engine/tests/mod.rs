@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AllowAll, Api, ApiOptions, NoReviews, body, seeded};
 use crate::node::{Body, Endpoint, NodeStreams};
-use crate::store::{LogLimits, Store, StoreOptions};
+use crate::store::{LogLimits, RecentLimits, Store, StoreOptions};
 
 /// 2026-01-01T00:00:00Z, and what has passed of tokio's time since the test began.
 fn clock() -> super::Now {
@@ -82,7 +82,8 @@ impl Server {
 
     async fn with(log: LogLimits) -> Self {
         let now = clock();
-        let store = Store::in_memory(StoreOptions { log, ..StoreOptions::new(now.clone()) }).unwrap();
+        let recent = RecentLimits { events: 4, ..RecentLimits::default() };
+        let store = Store::in_memory(StoreOptions { log, recent, ..StoreOptions::new(now.clone()) }).unwrap();
         let stopping = CancellationToken::new();
         let serve = [("policy", "poddisruptionbudgets")];
         let api = Api::new(ApiOptions {

@@ -257,7 +257,7 @@ async fn objects_come_in_the_form_asked_for() {
     assert!(yaml.text().contains("data:\n  x: \"1\"\nkind: ConfigMap\n"), "{}", yaml.text());
     let pretty = server.ask(&format!("GET {MAPS}/a?pretty=true"), "").await;
     assert!(pretty.text().contains("\n  \"kind\": \"ConfigMap\",\n"), "{}", pretty.text());
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata:\n  a: b\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: w}\ndata:\n  a: b\n";
     server
         .check(
             &format!("POST {MAPS} content-type:application/yaml"),

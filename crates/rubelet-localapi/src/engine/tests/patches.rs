@@ -76,11 +76,11 @@ async fn what_is_applied_is_owned() {
         )
         .await;
     // YAML is what the content type says.
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  y: '3'\n";
-    server.check(&apply("three", ""), json!(yaml), 200, json!({"data": {"x": "2", "y": "3"}})).await;
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  z: '3'\n";
+    server.check(&apply("three", ""), json!(yaml), 200, json!({"data": {"x": "2", "z": "3"}})).await;
     // What is no longer applied goes.
     server
-        .check(&apply("two", ""), config_map("a", json!({})), 200, json!({"data": {"x": null, "y": "3"}}))
+        .check(&apply("two", ""), config_map("a", json!({})), 200, json!({"data": {"x": null, "z": "3"}}))
         .await;
 }
 

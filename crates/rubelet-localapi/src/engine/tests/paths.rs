@@ -100,3 +100,17 @@ async fn who_may_not_is_told_why() {
         server.check(line, Value::Null, 403, json!({"reason": "Forbidden", "message": message})).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_the_same_process_is_served() {
+    use tower::ServiceExt;
+    let server = Server::new().await;
+    let service = server.api.client_service(User::node("n1"));
+    let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .body(http_body_util::Full::new(Bytes::from_static(b"{}")))
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(review["status"]["userInfo"]["username"], "system:node:n1");
+}
