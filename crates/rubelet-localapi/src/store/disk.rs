@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::ops::Bound;
@@ -125,6 +126,15 @@ impl Folder {
         open_file(&self.store(), options, self.disk(true)?)
     }
 
+    /// Makes the kernel forget what it holds of the store's file. After a write that failed, a page in memory can be
+    /// newer than the disk's and pass for clean: it must not be what the file is judged by.
+    pub(super) fn distrust_memory(&self) {
+        if let Ok(file) = File::open(self.store()) {
+            // A file system that knows no such advice is no worse off.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     /// Whether the disk takes writes, without touching the store.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
         let path = self.path.join(PROBE);
@@ -143,10 +153,6 @@ impl Folder {
     fn disk(&self, spill: bool) -> Result<Disk, OpenError> {
         let path = self.store();
         let file = private().open(&path).map_err(cannot_open(&path))?;
-        // After a write that failed, the kernel's copy of a page can be newer than the disk's and pass for clean: it
-        // must not be what the file is judged by.
-        // A file system that knows no such advice is no worse off.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         let file = FileBackend::new(file).map_err(|error| StoreError::new(&path, error))?;
         Ok(Disk {
             file,
@@ -322,14 +328,15 @@ impl StorageBackend for Disk {
             let at = offset + done as u64;
             let (block, from) = (at / BLOCK, (at % BLOCK) as usize);
             let count = (data.len() - done).min(BLOCK as usize - from);
-            if !spill.blocks.contains_key(&block) {
-                let mut bytes = vec![0; BLOCK as usize];
-                self.read_zeroed(block * BLOCK, &mut bytes)?;
-                spill.blocks.insert(block, bytes);
-            }
-            if let Some(bytes) = spill.blocks.get_mut(&block) {
-                bytes[from..from + count].copy_from_slice(&data[done..done + count]);
-            }
+            let bytes = match spill.blocks.entry(block) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut bytes = vec![0; BLOCK as usize];
+                    self.read_zeroed(block * BLOCK, &mut bytes)?;
+                    place.insert(bytes)
+                }
+            };
+            bytes[from..from + count].copy_from_slice(&data[done..done + count]);
             done += count;
         }
         Ok(())

@@ -96,8 +96,8 @@ pub struct StoreOptions {
     pub recent: RecentLimits,
     /// Bytes of the file's pages kept in memory.
     pub cache_bytes: usize,
-    /// Whether all of the file is checked when it is opened: some milliseconds for each ten megabytes, and damage is
-    /// told of then, not at the first read.
+    /// Whether all of the file is read and checked when it is opened, so that damage is told of then and not at the
+    /// first read. It takes what it takes after a crash, when the file is read in any case.
     pub check_on_open: bool,
 }
 

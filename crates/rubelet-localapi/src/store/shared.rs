@@ -37,6 +37,8 @@ pub(super) struct Shared {
     folder: RwLock<Option<Folder>>,
     /// A write has failed since the last one that succeeded: look before the next.
     suspect: AtomicBool,
+    /// Nobody opens the file any more.
+    closed: AtomicBool,
 }
 
 impl Shared {
@@ -54,6 +56,7 @@ impl Shared {
             access: RwLock::new(Access::Full(database)),
             folder: RwLock::new(folder),
             suspect: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -98,15 +101,19 @@ impl Shared {
         done
     }
 
-    /// Opens the file anew and tells watchers of what a failed write has left in it. False when there is no file to
-    /// open.
+    /// Opens the file anew, and tells watchers of what a failed write has left in it all the same. False when there is
+    /// no file to open.
     pub(super) fn mend(&self) -> bool {
         let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
         let Some(folder) = folder.as_ref() else { return false };
-        {
+        let full = {
             let mut access = self.access.write().unwrap_or_else(PoisonError::into_inner);
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
             // The old one has to be gone before: it holds locks.
             *access = Access::None(StoreError::Closed { path: self.origin.clone() });
+            folder.distrust_memory();
             *access = match folder.open_store(&self.options) {
                 Ok(database) => Access::Full(database),
                 Err(error) => {
@@ -125,13 +132,16 @@ impl Shared {
                     "cannot open the store anew"
                 ),
             }
-        }
+            matches!(&*access, Access::Full(_))
+        };
         self.suspect.store(true, Ordering::Release);
-        self.publish_what_survived();
+        if full {
+            // Opening it to write has checked it and synced it: what is there is there for good.
+            self.publish_what_survived();
+        }
         true
     }
 
-    /// A write that failed can be in the file all the same.
     fn publish_what_survived(&self) {
         let survived = self.try_snapshot().and_then(|snapshot| {
             let mut events = vec![];
@@ -153,6 +163,7 @@ impl Shared {
 
     /// Ends the store: the folder is free, watchers and later calls are told.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         let closed = Access::None(StoreError::Closed { path: self.origin.clone() });
         let access =
             std::mem::replace(&mut *self.access.write().unwrap_or_else(PoisonError::into_inner), closed);

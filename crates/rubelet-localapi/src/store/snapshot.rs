@@ -130,7 +130,8 @@ impl Snapshot {
         }))
     }
 
-    /// How many objects [`Self::list`] would give, without copying them: `metadata.remainingItemCount`.
+    /// How many objects [`Self::list`] would give, without copying them: `metadata.remainingItemCount`. It reads the
+    /// file as a list does: a walk should count once and subtract.
     ///
     /// # Errors
     /// When the file cannot be read.

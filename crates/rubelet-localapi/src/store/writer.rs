@@ -191,8 +191,8 @@ fn write(
         let mut log = transaction.open_table(LOG).map_err(open)?;
         let mut meta = transaction.open_table(META).map_err(open)?;
         let before = Position::load(&meta, path)?;
-        // No revision that was told of is ever used again, not even when a disk lost what it said it had.
-        let mut position = Position { revision: before.revision.max(shared.hub.revision()), ..before };
+        // A revision that someone may have seen is never used again, not even when a disk has lost what it held.
+        let mut position = Position { revision: before.revision.max(shared.hub.announced()), ..before };
         let now = u64::try_from((shared.options.now)().as_millisecond()).unwrap_or(0);
         for job in jobs {
             let mut view = Transaction::new(&objects, position.revision, path);

@@ -135,7 +135,7 @@ impl Following {
 fn compare(store: &Store, model: &Model) {
     assert_eq!(store.revision(), model.revision());
     let oldest = store.oldest_revision();
-    for revision in oldest.max(model.revision().saturating_sub(12))..=model.revision() {
+    for revision in oldest.max(model.revision().saturating_sub(6))..=model.revision() {
         let snapshot = store.snapshot_at(revision).unwrap();
         let state = &model.states[revision as usize - 1];
         for resource in ["pods", "secrets"] {
@@ -249,7 +249,7 @@ fn run(steps: Vec<Step>, folder: Option<&Path>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn in_memory(steps in steps()) {
@@ -258,7 +258,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn in_a_folder(steps in steps()) {
