@@ -7,10 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt as _;
 use rubelet_apimachinery::strategy::Settings;
 use rubelet_apimachinery::user::MASTERS;
+use rubelet_apimachinery::{ApiError, User, status};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -24,7 +30,7 @@ use crate::node::{Body, NodeStreams};
 use crate::pki::files::{self, FilesError};
 use crate::pki::{LIFETIME, PkiError};
 use crate::serve::{Front, ListenError, Listener, Tls};
-use crate::store::{OpenError, Store, StoreOptions};
+use crate::store::{Backup, BackupError, OpenError, Store, StoreOptions};
 
 /// Names by which the server is known besides its addresses.
 const NAMES: [&str; 5] = [
@@ -36,6 +42,12 @@ const NAMES: [&str; 5] = [
 ];
 /// How the owner of the machine is called.
 const OWNER: &str = "kubernetes-admin";
+
+/// The most that a request for a backup has to say.
+const BACKUP_REQUEST: usize = 64 << 10;
+
+/// A POST here with `{"path": …}` makes a copy of the store in a new file of the machine; only the owner may.
+pub const BACKUP_PATH: &str = "/rubelet/backup";
 
 /// What a local API is told.
 pub struct LocalOptions {
@@ -216,11 +228,50 @@ impl Front for Door {
     ) -> BoxFuture<'a, http::Response<Body>> {
         let user = self.authority.user(peer, request.headers(), &Stored(self.api.store()));
         match user {
+            Ok(user) if request.uri().path() == BACKUP_PATH => self.backup(user, request).boxed(),
             Ok(user) => self.api.handle(user, request).boxed(),
             Err(refusal) => {
                 let response = engine::refusal(&refusal);
                 async move { response }.boxed()
             }
         }
+    }
+}
+
+impl Door {
+    async fn backup(&self, user: User, request: http::Request<Body>) -> http::Response<Body> {
+        match self.make_backup(&user, request).await {
+            Ok(made) => {
+                let text = json!({"revision": made.revision, "objects": made.objects}).to_string();
+                let body = http_body_util::Full::new(Bytes::from(text)).map_err(|never| match never {});
+                let mut response = http::Response::new(body.boxed_unsync());
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(refusal) => engine::refusal(&refusal),
+        }
+    }
+
+    async fn make_backup(&self, user: &User, request: http::Request<Body>) -> Result<Backup, ApiError> {
+        if !user.is_in(MASTERS) {
+            return Err(ApiError::new(403, "Forbidden", "backups are for the owner of this machine only"));
+        }
+        if request.method() != http::Method::POST {
+            return Err(ApiError::new(405, "MethodNotAllowed", "backups are made by POST"));
+        }
+        let limited = http_body_util::Limited::new(request.into_body(), BACKUP_REQUEST).collect().await;
+        let bytes = limited.map_err(|e| status::bad_request(e.to_string()))?.to_bytes();
+        let asked: Value = serde_json::from_slice(&bytes).map_err(|e| status::bad_request(e.to_string()))?;
+        let path = PathBuf::from(asked["path"].as_str().unwrap_or_default());
+        if !path.is_absolute() {
+            return Err(status::bad_request("path has to be the absolute path of a file to be made"));
+        }
+        let store = self.api.store().clone();
+        let made = tokio::task::spawn_blocking(move || store.backup(&path)).await;
+        made.map_err(status::internal)?.map_err(|problem| match problem {
+            BackupError::Exists { .. } => ApiError::new(409, "AlreadyExists", problem.to_string()),
+            BackupError::Write { ref source, .. } => status::internal(format!("{problem}: {source}")),
+            BackupError::Store(_) => status::internal(problem),
+        })
     }
 }

@@ -38,6 +38,7 @@ use crate::journal::Journal;
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
+use crate::pod_streams::PodStreams;
 use crate::pull_credentials::{
     ProviderConfigError, ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts,
 };
@@ -334,6 +335,7 @@ impl KubeletBuilder {
                 table: table.clone(),
                 events: events.clone(),
                 embedded: EmbeddedPods::new(pods.clone(), table.clone(), clock.clone(), self.embedded),
+                streams: PodStreams::new(services.clone()),
                 node_name: name.clone(),
             },
             tasks: JoinSet::new(),
@@ -388,6 +390,7 @@ pub struct KubeletHandle {
     table: PodTable,
     events: EventRecorder,
     embedded: EmbeddedPods,
+    streams: PodStreams,
     node_name: String,
 }
 
@@ -485,6 +488,11 @@ impl KubeletHandle {
         self.embedded.run(pod)
     }
 
+    /// Logs of the agent's pods, and ways into them.
+    pub fn streams(&self) -> PodStreams {
+        self.streams.clone()
+    }
+
     /// Every pod with its newest status.
     pub fn pods(&self) -> Vec<PodRow> {
         self.table.snapshot().into_values().collect()
@@ -552,6 +560,7 @@ fn node_settings(
         pod_logs_dir: PathBuf::from(&config.pod_logs_dir),
         container_logs_dir,
         sync_frequency: config.sync_frequency.to_std(),
+        stream_idle_timeout: config.streaming_connection_idle_timeout.to_std(),
         crash_loop: BackoffPolicy::crash_loop(
             crash_loop_max,
             gates.enabled(Gate::ReduceDefaultCrashLoopBackOffDecay),

@@ -1,17 +1,20 @@
 //! The `rubelet` program: reads its configuration, starts the agent, and runs until SIGTERM or SIGINT.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rubelet::clock::Clock;
 use rubelet::control_plane::{ApiFiles, ApiServer};
+use rubelet::local;
 use rubelet::logging::{self, LogFormat, chain};
 use rubelet::node_agent::NodeFlags;
 use rubelet::pull_credentials::ProviderFiles;
 use rubelet::{Kubelet, notify};
-use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, Outcome};
+use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, LocalCommand, LocalFlags, OsFiles, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -21,7 +24,23 @@ const HEAP_PERIOD: Duration = Duration::from_secs(30);
 fn main() -> ExitCode {
     // Fewer arenas cost an agent of few threads nothing and keep its memory small.
     rubelet_linux::process::limit_malloc_arenas();
-    let loaded = match rubelet_config::load(std::env::args_os()) {
+    let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let local = if args.first().is_some_and(|word| word == "local") {
+        match rubelet_config::parse_local(args.drain(1..)) {
+            Ok(LocalCommand::Run(flags, rest)) => {
+                args = rest;
+                Some(flags)
+            }
+            Ok(command) => return without_agent(&command),
+            Err(errors) => {
+                let _ = writeln!(std::io::stderr(), "{errors}");
+                return ExitCode::FAILURE;
+            }
+        }
+    } else {
+        None
+    };
+    let loaded = match rubelet_config::load_from(args, &OsFiles) {
         Ok(Outcome::Run(loaded)) => loaded,
         Ok(Outcome::Print(text)) => {
             // Whoever reads only the first lines of the help closes the pipe.
@@ -35,29 +54,61 @@ fn main() -> ExitCode {
     };
     let format = if loaded.config.logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
     logging::init(format, loaded.config.logging.verbosity);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .max_blocking_threads(32)
-        .thread_keep_alive(Duration::from_secs(2))
-        .thread_stack_size(1024 * 1024)
-        .thread_name("rubelet")
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(problem) => {
             error!("cannot start: {problem}");
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(run(*loaded));
+    let code = runtime.block_on(run(*loaded, local));
     // A file system operation that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
 }
 
-async fn run(loaded: Loaded) -> ExitCode {
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(32)
+        .thread_keep_alive(Duration::from_secs(2))
+        .thread_stack_size(1024 * 1024)
+        .thread_name("rubelet")
+        .enable_all()
+        .build()
+}
+
+/// What `rubelet local` does besides running.
+fn without_agent(command: &LocalCommand) -> ExitCode {
+    let clock = Clock::system();
+    let done = match command {
+        LocalCommand::Print(text) => Ok(text.clone()),
+        LocalCommand::Run(..) => Ok(String::new()),
+        LocalCommand::Backup { flags, to } => {
+            runtime().map_err(|problem| problem.to_string()).and_then(|runtime| {
+                let made =
+                    runtime.block_on(local::backup(flags, to, &clock)).map_err(|problem| chain(&problem))?;
+                Ok(format!("{} objects of revision {} are in {}", made.objects, made.revision, to.display()))
+            })
+        }
+        LocalCommand::Restore { flags, from } => local::restore(flags, from, &clock)
+            .map(|made| format!("{} objects are restored from {}", made.objects, from.display()))
+            .map_err(|problem| chain(&problem)),
+    };
+    match done {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
     let Loaded { mut config, flags, warnings, origins, .. } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), kubernetes = KUBERNETES_VERSION, "rubelet");
     if !origins.is_set("serializeImagePulls") {
@@ -79,13 +130,37 @@ async fn run(loaded: Loaded) -> ExitCode {
         error!("cannot listen for signals");
         return ExitCode::FAILURE;
     };
-    let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir);
-    if !flags.hostname_override.is_empty() {
-        builder = builder.node_name(flags.hostname_override.trim().to_lowercase());
-    }
+    let named = match flags.hostname_override.trim() {
+        "" => rubelet_linux::facts::machine().map(|machine| machine.hostname),
+        name => Ok(name.to_owned()),
+    };
+    let name = match named {
+        Ok(name) => name.trim().to_lowercase(),
+        Err(problem) => {
+            error!("cannot start: the machine cannot be read: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir).node_name(&name);
     let mut ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     ips.retain(|ip| !ip.is_unspecified());
-    let server = api_server(&flags);
+    let (server, api) = match &local {
+        None => (api_server(&flags), None),
+        Some(local) => match local::open(local, &name, &Clock::system()).await {
+            Ok(node) => (Some(ApiServer::Connected(node.connections)), Some((node.api, node.door))),
+            Err(problem) => {
+                error!("cannot start: {}", chain(&problem));
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    // Clients are answered before the agent is ready: how it comes up is what they may want to see.
+    let (end_api, api_ended) = tokio::sync::oneshot::channel::<()>();
+    let mut door = None;
+    let serving = api.map(|(api, opened)| {
+        door = Some(opened);
+        tokio::spawn(api.run(async { api_ended.await.unwrap_or_default() }))
+    });
     if ips.is_empty() {
         ips = rubelet_linux::facts::default_route_ips();
         if server.is_some() {
@@ -118,6 +193,9 @@ async fn run(loaded: Loaded) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Some(door) = door {
+        door.open(kubelet.handle().streams());
+    }
     notify::ready();
     let health = kubelet.health();
     let stop = async move {
@@ -131,6 +209,11 @@ async fn run(loaded: Loaded) -> ExitCode {
     };
     let ended = kubelet.run(stop).await;
     notify::stopping();
+    if let Some(serving) = serving {
+        let _ = end_api.send(());
+        // It ends by itself, in a moment.
+        let _ = serving.await;
+    }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {

@@ -44,6 +44,8 @@ pub struct NodeSettings {
     pub container_logs_dir: PathBuf,
     /// `syncFrequency`.
     pub sync_frequency: Duration,
+    /// `streamingConnectionIdleTimeout`.
+    pub stream_idle_timeout: Duration,
     /// Crash-loop back-off.
     pub crash_loop: BackoffPolicy,
     /// `seccompDefault`.

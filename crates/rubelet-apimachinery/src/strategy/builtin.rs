@@ -2,7 +2,7 @@
 //!
 //! They go through [`super::create`] like all others: no UIDs and times here.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -40,26 +40,23 @@ pub fn priority_classes() -> Vec<Value> {
         .collect()
 }
 
-/// The first address of the service network, which is that of the API server.
-pub fn kubernetes_address(settings: &Settings) -> Ipv4Addr {
-    let (address, length) = settings.service_network;
-    let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
-    Ipv4Addr::from_bits((address.to_bits() & mask).wrapping_add(1))
-}
+/// Name and namespace of the Service of the API itself.
+pub const API_SERVICE: (&str, &str) = ("kubernetes", "default");
 
-/// The Service `kubernetes` of the namespace `default`, for an API server that listens on `port`.
-pub fn kubernetes_service(settings: &Settings, port: u16) -> Value {
-    let address = kubernetes_address(settings).to_string();
+/// The Service of an API server that pods find at this address and port. Nothing translates addresses on a node of its
+/// own, so its cluster IP is the address itself, and need not be one of the service network.
+pub fn kubernetes_service(address: IpAddr, port: u16) -> Value {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
-            "name": "kubernetes", "namespace": "default",
+            "name": API_SERVICE.0, "namespace": API_SERVICE.1,
             "labels": {"component": "apiserver", "provider": "kubernetes"},
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "sessionAffinity": "None",
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            "ipFamilies": [family], "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "https", "port": port, "protocol": "TCP", "targetPort": port}],
         },
     })
 }

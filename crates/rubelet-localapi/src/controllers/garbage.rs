@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_apimachinery::Resource;
 use rubelet_apimachinery::kinds::{self, Served};
-use rubelet_apimachinery::strategy::{FOREGROUND, ORPHAN, Propagation};
 use rubelet_apimachinery::strategy::ownership::{self, Fate, Owner};
+use rubelet_apimachinery::strategy::{FOREGROUND, ORPHAN, Propagation};
 use serde_json::{Value, json};
 use tracing::warn;
 

@@ -4,6 +4,7 @@
 //! | controller | keeps |
 //! |---|---|
 //! | `namespaces` | the service account and root certificate of each, the emptying of deleted ones |
+//! | `nodes` | taints that say what conditions say |
 //! | `scheduler` | pods bound to the one node, or told why not |
 //! | `garbage` | dependents without owners, owners that wait |
 //! | `volumes` | claims and volumes, folders of this machine for claims |
@@ -18,6 +19,7 @@ mod expiry;
 mod feeds;
 mod garbage;
 mod namespaces;
+mod nodes;
 mod queue;
 mod scheduler;
 mod start;
@@ -39,6 +41,7 @@ use expiry::Expiry;
 use feeds::{Feeds, Seen};
 use garbage::Garbage;
 use namespaces::Namespaces;
+use nodes::Nodes;
 use scheduler::Scheduler;
 pub use start::{Advertised, StartError, prepare};
 pub use volumes::Folders;
@@ -74,6 +77,7 @@ pub async fn run(api: Api, options: ControllerOptions) {
     let recorder = |name: &'static str| Recorder::new(client(name), name);
     let mut feeds = Feeds::new(api.store());
     let mut namespaces = Namespaces::new(client("namespace-controller"), options.settings);
+    let mut nodes = Nodes::new(client("node-controller"));
     let mut scheduler = Scheduler::new(client("default-scheduler"), recorder("default-scheduler"));
     let mut garbage = Garbage::new(client("generic-garbage-collector"));
     let mut volumes = Volumes::new(
@@ -92,6 +96,7 @@ pub async fn run(api: Api, options: ControllerOptions) {
                 None if heard == 0 => {
                     let due = [
                         namespaces.queue().next_due(),
+                        nodes.queue().next_due(),
                         scheduler.queue().next_due(),
                         garbage.queue().next_due(),
                         volumes.queue().next_due(),
@@ -108,14 +113,17 @@ pub async fn run(api: Api, options: ControllerOptions) {
             let Some((resource, seen)) = told else { return };
             heard += 1;
             namespaces.see(resource, &seen);
+            nodes.see(resource, &seen);
             scheduler.see(resource, &seen);
             garbage.see(resource, &seen);
             volumes.see(resource, &seen);
             expiry.see(resource, &seen);
         }
         for _ in 0..BATCH {
-            // In the order of who waits for it: pods first.
-            if let Some(place) = scheduler.queue().take() {
+            // In the order of who waits for it: what pods wait for first.
+            if let Some(name) = nodes.queue().take() {
+                nodes.work(name).await;
+            } else if let Some(place) = scheduler.queue().take() {
                 scheduler.work(place).await;
             } else if let Some(name) = namespaces.queue().take() {
                 namespaces.work(name).await;

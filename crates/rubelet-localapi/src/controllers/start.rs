@@ -58,10 +58,14 @@ pub async fn prepare(
         ensure(&client, classes, &storage_class()).await?;
     }
     if let Some(advertised) = advertised {
-        keep(&client, core("services"), &builtin::kubernetes_service(settings, advertised.port)).await?;
-        keep(&client, core("endpoints"), &endpoints(advertised)).await?;
-        if let Some(slices) = kinds::find("discovery.k8s.io", "v1", "endpointslices") {
-            keep(&client, slices, &slice(advertised)).await?;
+        let service = builtin::kubernetes_service(advertised.address, advertised.port);
+        keep(&client, core("services"), &service).await?;
+        // Endpoints may not name loopback addresses, at which only the node's own network finds the API anyway.
+        if !advertised.address.is_loopback() {
+            keep(&client, core("endpoints"), &endpoints(advertised)).await?;
+            if let Some(slices) = kinds::find("discovery.k8s.io", "v1", "endpointslices") {
+                keep(&client, slices, &slice(advertised)).await?;
+            }
         }
     }
     Ok(())
@@ -107,7 +111,17 @@ async fn keep(client: &Client, resource: &'static Resource, object: &Value) -> R
     if there == before {
         return Ok(());
     }
-    client.replace(resource, "", &there).await.map(|_| ()).map_err(|e| failed(resource, object, &e))
+    match client.replace(resource, "", &there).await {
+        Ok(_) => Ok(()),
+        // Some of it cannot be changed, such as a Service's address.
+        Err(_) => {
+            let options = json!({"kind": "DeleteOptions", "apiVersion": "v1"});
+            let gone = client.delete(resource, namespace, name, &options).await;
+            gone.map_err(|e| failed(resource, object, &e))?;
+            client.create(resource, namespace, object).await.map_err(|e| failed(resource, object, &e))?;
+            Ok(())
+        }
+    }
 }
 
 fn storage_class() -> Value {

@@ -9,10 +9,11 @@ use std::net::Ipv4Addr;
 use rubelet_core::validation::field::{Errors, Json, Path};
 use serde_json::{Value, json};
 
-use super::super::Change;
+use super::super::{Change, builtin};
 use super::super::value::{copy, has, items, items_mut, remove, set, text, texts};
 use super::{has_node_ports, is_headless, needs_health_check, node_ports, validate};
 use crate::status::{self, ApiError};
+use crate::user::MASTERS;
 
 /// Ports of the node that Services may take, both ends included.
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
@@ -35,7 +36,11 @@ pub(super) fn allocate(change: &Change<'_>, new: &mut Value, old: Option<&Value>
     if !errors.0.is_empty() {
         return refuse(errors);
     }
-    if text(spec, &["type"]) != "ExternalName" && !is_headless(spec) {
+    // The Service of the API itself has the address where the server is; only the server's owner makes it so.
+    let is_own = (name.as_str(), change.namespace) == builtin::API_SERVICE
+        && change.user.is_in(MASTERS)
+        && !text(spec, &["clusterIP"]).is_empty();
+    if text(spec, &["type"]) != "ExternalName" && !is_headless(spec) && !is_own {
         give_ip(change, spec, before, &taken, &mut errors)
             .map_err(|()| status::internal(full("serviceIP for Service", &name)))?;
     }

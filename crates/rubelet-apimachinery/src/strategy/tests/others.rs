@@ -309,10 +309,11 @@ fn budgets_and_devices() {
 
 #[test]
 fn built_in_objects_are_good() {
-    let world = World::new();
+    let mut world = World::new();
+    world.user = User::admin();
     let mut objects = builtin::namespaces();
     objects.extend(builtin::priority_classes());
-    objects.push(builtin::kubernetes_service(&world.settings, 6443));
+    objects.push(builtin::kubernetes_service([127, 0, 0, 1].into(), 6443));
     objects.push(builtin::default_service_account("default"));
     objects.push(builtin::root_ca_config_map("default", &world.settings));
     for object in objects {

@@ -200,9 +200,10 @@ fn the_network_is_used_up_from_above_the_band_for_fixed_addresses() {
         &world.create(service(json!({"ports": port(1)}))),
         &["500 Internal error occurred: failed to allocate a serviceIP for Service \"x\": range is full"],
     );
-    let kubernetes =
-        world.create(builtin::kubernetes_service(&world.settings, 6443)).expect("the first address");
-    assert_eq!(kubernetes["spec"]["clusterIP"], "10.0.0.1");
+    world.user = crate::user::User::admin();
+    let kubernetes = builtin::kubernetes_service([192, 0, 2, 7].into(), 6443);
+    let kubernetes = world.create(kubernetes).expect("the server's own address");
+    assert_eq!(kubernetes["spec"]["clusterIP"], "192.0.2.7");
 }
 
 #[test]

@@ -1,0 +1,191 @@
+//! What the agent serves of its pods: logs, and the streams of exec, attach and port-forward.
+//!
+//! Finds the container that is meant and asks the runtime for a way to it; `rubelet-server` does the rest. Called by
+//! whoever listens: the local API in this process, the node's own port.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rubelet_core::container_log;
+use rubelet_core::ids::{ContainerId, PodUid, pod_uid};
+use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
+use rubelet_cri::v1;
+use rubelet_server::logs::{InotifyChanges, LogOptions, Logs};
+use rubelet_server::streams::{CommandOptions, Dialect, Purpose, Streams, port_forward_ports};
+use rubelet_server::{Body, Problem};
+
+use crate::services::Services;
+use crate::table::PodTable;
+
+/// Streams that may be open at a time.
+const STREAMS: usize = 4096;
+
+/// Serves the agent's pods; cheap to clone.
+#[derive(Clone)]
+pub struct PodStreams {
+    services: Arc<Services>,
+    logs: Logs,
+    streams: Streams,
+}
+
+impl PodStreams {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        let streams = Streams::new(services.node.stream_idle_timeout, STREAMS);
+        Self { services, logs: Logs::new(Arc::new(InotifyChanges::default())), streams }
+    }
+
+    /// A container's log, as the query of `pods/log` or `/containerLogs` wants it.
+    ///
+    /// # Errors
+    /// [`Problem`] in the words of upstream: wrong options, no such container, one that has not started.
+    pub async fn log(&self, pod: &Pod, query: &str) -> Result<Response<Body>, Problem> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let options = LogOptions::from_query(query).map_err(|error| error.problem(name))?;
+        let uid = pod_uid(pod);
+        let container = container_log::named_or_default(pod, options.container.as_deref())
+            .ok_or_else(|| Problem::bad_request(format!("pod {name} has no container")))?
+            .to_owned();
+        let status = self.status(&uid, pod);
+        let id = container_log::instance(name, &status, &container, options.previous)
+            .map_err(Problem::bad_request)?;
+        let observed = self.observe(&uid).await?;
+        let instance = observed.containers.iter().find(|c| c.id == id);
+        let path = instance.map(|c| PathBuf::from(&c.log_path)).ok_or_else(|| {
+            Problem::not_found(format!(
+                "unable to retrieve container logs for {container:?}: the runtime no longer has it"
+            ))
+        })?;
+        let ended = if options.follow { self.ended(uid, id) } else { futures::future::ready(()).boxed() };
+        self.logs.serve(path, options, self.services.clock.now(), ended).await
+    }
+
+    /// Runs a command in a container, with its streams on the request's connection.
+    ///
+    /// # Errors
+    /// [`Problem`]: wrong options, a container that does not run, a runtime that refuses.
+    pub async fn exec<B>(
+        &self,
+        pod: &Pod,
+        dialect: Dialect,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Problem> {
+        let options = CommandOptions::from_query(request.uri().query().unwrap_or_default(), dialect)?;
+        let container = self.running(pod, options.container.as_deref()).await?;
+        let streams = options.streams;
+        let answer = self.services.runtime.exec(v1::ExecRequest {
+            container_id: container.id.to_string(),
+            cmd: options.command,
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        });
+        let url = answer.await.map_err(Problem::internal)?.url;
+        Ok(self.streams.proxy(&url, Purpose::Command(streams), request).await)
+    }
+
+    /// Joins a container's first process.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub async fn attach<B>(
+        &self,
+        pod: &Pod,
+        dialect: Dialect,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Problem> {
+        let options = CommandOptions::from_query(request.uri().query().unwrap_or_default(), dialect)?;
+        let container = self.running(pod, options.container.as_deref()).await?;
+        let mut streams = options.streams;
+        // The process has a terminal or not, whatever the client thinks.
+        streams.tty &= has_terminal(pod, &container.name);
+        let answer = self.services.runtime.attach(v1::AttachRequest {
+            container_id: container.id.to_string(),
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        });
+        let url = answer.await.map_err(Problem::internal)?.url;
+        Ok(self.streams.proxy(&url, Purpose::Command(streams), request).await)
+    }
+
+    /// Forwards connections to ports of the pod.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub async fn port_forward<B>(
+        &self,
+        pod: &Pod,
+        dialect: Dialect,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Problem> {
+        let query = request.uri().query().unwrap_or_default();
+        let ports = port_forward_ports(query, dialect, request.headers())?;
+        let observed = self.observe(&pod_uid(pod)).await?;
+        let sandbox = observed.sandboxes.iter().find(|sandbox| sandbox.ready).ok_or_else(|| {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            Problem::not_found(format!("unable to find the sandbox of pod {name:?}: it does not run"))
+        })?;
+        let answer = self
+            .services
+            .runtime
+            .port_forward(v1::PortForwardRequest { pod_sandbox_id: sandbox.id.to_string(), port: ports });
+        let url = answer.await.map_err(Problem::internal)?.url;
+        Ok(self.streams.proxy(&url, Purpose::PortForward, request).await)
+    }
+
+    /// What the agent says of the pod, or, before it has looked at it, what the API has.
+    fn status(&self, uid: &PodUid, pod: &Pod) -> Arc<PodStatus> {
+        match self.services.table.get(uid) {
+            Some(row) => row.status,
+            None => Arc::new(pod.status.clone().unwrap_or_default()),
+        }
+    }
+
+    async fn observe(&self, uid: &PodUid) -> Result<ObservedPod, Problem> {
+        self.services.pleg.observe(uid).await.map_err(Problem::internal)
+    }
+
+    /// The running instance of a container.
+    async fn running(&self, pod: &Pod, name: Option<&str>) -> Result<ObservedContainer, Problem> {
+        let name = container_log::named_or_default(pod, name).unwrap_or_default();
+        let observed = self.observe(&pod_uid(pod)).await?;
+        let runs = |c: &ObservedContainer| c.name == name && c.state == ObservedState::Running;
+        observed
+            .containers
+            .into_iter()
+            .filter(runs)
+            .max_by_key(|c| c.attempt)
+            .ok_or_else(|| Problem::not_found(format!("container not found ({name:?})")))
+    }
+
+    /// Comes true when the instance does not run any more.
+    fn ended(&self, uid: PodUid, id: ContainerId) -> BoxFuture<'static, ()> {
+        let table: PodTable = self.services.table.clone();
+        async move {
+            let mut changes = table.changes();
+            loop {
+                changes.mark_unchanged();
+                let runs = table.get(&uid).is_some_and(|row| container_log::is_running(&row.status, &id));
+                if !runs || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+fn has_terminal(pod: &Pod, container: &str) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut tty = plain.filter(|c| c.name == container).map(|c| c.tty);
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let mut ephemeral = ephemeral.filter(|c| c.name == container).map(|c| c.tty);
+    tty.next().or_else(|| ephemeral.next()).flatten().unwrap_or(false)
+}
