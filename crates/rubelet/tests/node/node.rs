@@ -31,6 +31,8 @@ pub struct Node {
     pub runtime: Containerd,
     dir: NodeDir,
     ports: (u16, u16),
+    /// The first word of the agent's command line, if there is one.
+    pub subcommand: Option<&'static str>,
     /// More arguments of the agent's command line.
     pub arguments: Vec<String>,
 }
@@ -59,7 +61,7 @@ impl Node {
         fs::set_permissions(dir.join("share"), fs::Permissions::from_mode(0o777)).unwrap();
         let runtime = Containerd::start(&dir.join("c"));
         let ports = (free_port(), free_port());
-        let node = Self { agent: None, runtime, dir, ports, arguments: vec![] };
+        let node = Self { agent: None, runtime, dir, ports, subcommand: None, arguments: vec![] };
         let config = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
              staticPodPath: {dir}/manifests\npodLogsDir: {dir}/logs\ncontainerRuntimeEndpoint: {endpoint}\n\
@@ -90,6 +92,7 @@ impl Node {
         assert!(self.agent.is_none(), "an agent runs already");
         let log = fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
         let agent = Command::new(env!("CARGO_BIN_EXE_rubelet"))
+            .args(self.subcommand)
             .arg("--config")
             .arg(self.dir.join("config.yaml"))
             .arg("--root-dir")
@@ -166,6 +169,11 @@ impl Node {
     /// The agent's root directory.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")
+    }
+
+    /// Where an API of its own keeps its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     /// A path in the folder that containers share with the test.

@@ -17,7 +17,8 @@ pub struct Containerd {
     handle: Value,
 }
 
-fn xtask() -> Command {
+/// The task runner.
+pub fn xtask() -> Command {
     let beside = || Path::new(env!("CARGO_BIN_EXE_rubelet")).with_file_name("xtask");
     let program: PathBuf = std::env::var_os("RUBELET_XTASK").map_or_else(beside, PathBuf::from);
     assert!(program.is_file(), "{} is missing: run `cargo build -p xtask`", program.display());
