@@ -278,15 +278,13 @@ fn every_broken_rule_is_told() {
         create(pod),
         422,
         &[
+            "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"+1\": must be a 32bit \
+             integer",
             "metadata.annotations[container.apparmor.security.beta.kubernetes.io/app]: Invalid value: \"bad\": invalid \
              AppArmor profile name: \"bad\"",
             "metadata.annotations[container.apparmor.security.beta.kubernetes.io/none]: Invalid value: \"none\": \
              container not found",
-            "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"+1\": must be a 32bit \
-             integer",
-        ]
-        .map(|line| line)
-        .as_slice(),
+        ],
     );
 }
 

@@ -24,16 +24,19 @@ fn app(old: &Value, change: Value) -> Value {
 
 #[test]
 fn only_some_fields_change() {
-    let old = stored(json!({"activeDeadlineSeconds": 100}));
+    let own = json!([{"key": "own", "operator": "Exists"}]);
+    let old = stored(json!({"activeDeadlineSeconds": 100, "tolerations": own}));
     allowed("", &old, json!({"metadata": {"labels": {"a": "b"}}}), 1);
     allowed("", &old, json!({"metadata": {"generation": 77}, "status": {"phase": "Failed"}}), 1);
     allowed("", &old, app(&old, json!({"image": "app:2"})), 2);
     allowed("", &old, json!({"spec": {"activeDeadlineSeconds": 50}}), 2);
     allowed("", &old, json!({"spec": {"priority": null, "preemptionPolicy": null}}), 1);
     let mut tolerations = old["spec"]["tolerations"].clone();
-    tolerations[0]["tolerationSeconds"] = json!(5);
+    tolerations[1]["tolerationSeconds"] = json!(5);
     tolerations.as_array_mut().unwrap().push(json!({"key": "k", "operator": "Exists"}));
     allowed("", &old, json!({"spec": {"tolerations": tolerations}}), 2);
+    // What every pod is given comes back by itself.
+    allowed("", &old, json!({"spec": {"tolerations": own}}), 1);
 
     let check = |change: Value, causes: &[&str]| refused(update("", &old, &change), 422, causes);
     check(json!({"spec": {"nodeName": "n1"}}), &[MAY_CHANGE]);
