@@ -10,6 +10,7 @@ mod openapi;
 mod paths;
 mod schemas;
 mod tables;
+mod wire;
 
 /// Why the build stops.
 type Failure = Box<dyn std::error::Error>;
@@ -21,6 +22,7 @@ fn main() -> Result<(), Failure> {
     let facts = facts::read(include_str!("facts.txt"))?;
     let definitions = model::definitions(&facts)?;
     std::fs::write(out.join("tables.rs"), tables::source(&definitions)?)?;
+    std::fs::write(out.join("wire.rs"), wire::source(include_str!("wire.txt"))?)?;
     openapi::write(&out, &definitions)?;
     Ok(())
 }

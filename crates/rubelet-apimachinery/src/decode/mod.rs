@@ -6,6 +6,7 @@
 
 mod conform;
 mod go;
+mod protobuf;
 mod scalars;
 mod syntax;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::schema::Type;
 use crate::status::{ApiError, bad_request, internal};
 use crate::strategy::Warnings;
 pub use conform::{check, conform};
+pub use protobuf::protobuf;
 pub use syntax::{Read, SyntaxError, json, yaml};
 
 /// Objects nest no deeper; a body that does is refused before anything walks it.
@@ -32,6 +34,8 @@ pub enum Media {
     Json,
     /// `application/yaml`; JSON is a part of it.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`, in which clients written in Go say objects of built-in types.
+    Protobuf,
 }
 
 impl Media {
@@ -40,6 +44,7 @@ impl Media {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "" | "*/*" | "application/json" => Some(Self::Json),
             "application/yaml" | "application/apply-patch+yaml" => Some(Self::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Self::Protobuf),
             _ => None,
         }
     }
@@ -48,6 +53,7 @@ impl Media {
         match self {
             Self::Json => json(body),
             Self::Yaml => yaml(body),
+            Self::Protobuf => protobuf(body).map(|value| Read { value, duplicates: Vec::new() }),
         }
     }
 }
@@ -111,7 +117,7 @@ pub fn decode(
     let read = media.read(body).map_err(|error| {
         unrecognized(match error {
             SyntaxError::Json(why) => interpret(&why),
-            SyntaxError::Yaml(_) => error.to_string(),
+            SyntaxError::Yaml(_) | SyntaxError::Protobuf(_) => error.to_string(),
         })
     })?;
     let mut fields = match read.value {

@@ -23,6 +23,9 @@ pub enum SyntaxError {
     /// Not YAML.
     #[error("error converting YAML to JSON: yaml: {0}")]
     Yaml(String),
+    /// Not protobuf as Kubernetes writes it.
+    #[error("{0}")]
+    Protobuf(String),
 }
 
 /// A value that was read.

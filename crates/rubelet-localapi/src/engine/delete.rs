@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use http::Response;
-use rubelet_apimachinery::decode;
+use rubelet_apimachinery::decode::{self, Media};
 use rubelet_apimachinery::selector::Selector;
 use rubelet_apimachinery::status::{self, ApiError, Cause, bad_request};
 use rubelet_apimachinery::strategy::{self, DeleteOptions, Deletion, Propagation};
 use serde_json::{Value, json};
 
 use super::dispatch::Call;
-use super::media::{self, Encoding};
+use super::media;
 use super::options::{ListOptions, WriteOptions, dry_run, invalid_options};
 use super::request::quoted;
 use super::write::{Write, Written};
@@ -41,10 +41,11 @@ async fn wish(call: &Call, body: Body) -> Result<Wish, ApiError> {
         return read_wish(&said);
     }
     let read = match media::body_encoding(&call.headers)? {
-        Encoding::Json => decode::json(&bytes),
-        Encoding::Yaml => decode::yaml(&bytes),
+        Media::Json => decode::json(&bytes).map(|read| read.value),
+        Media::Yaml => decode::yaml(&bytes).map(|read| read.value),
+        Media::Protobuf => decode::protobuf(&bytes),
     };
-    read_wish(&read.map_err(|error| bad_request(error.to_string()))?.value)
+    read_wish(&read.map_err(|error| bad_request(error.to_string()))?)
 }
 
 /// Reads `DeleteOptions` (`ValidateDeleteOptions`). Nothing at all is read as none.

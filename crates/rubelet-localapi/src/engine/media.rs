@@ -1,9 +1,10 @@
 //! Which form an answer takes and which form a body has: the Accept and Content-Type headers.
 //!
-//! Rules are those of `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. Protobuf is neither read nor written here;
-//! clients that offer JSON beside it are answered in JSON.
+//! Rules are those of `k8s.io/apiserver/pkg/endpoints/handlers/negotiation`. Protobuf is read and not
+//! written here; clients that offer JSON beside it are answered in JSON.
 
 use http::{HeaderMap, header};
+use rubelet_apimachinery::decode::Media;
 use rubelet_apimachinery::status::{self, ApiError};
 
 use super::request::Query;
@@ -12,7 +13,10 @@ use super::request::Query;
 pub(crate) const JSON: &str = "application/json";
 /// See [`JSON`].
 pub(crate) const YAML: &str = "application/yaml";
+/// What this server reads only.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const MADE: &[&str] = &[JSON, YAML];
+const READ: &[&str] = &[JSON, YAML, PROTOBUF];
 
 /// How an answer is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,11 +159,12 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 ///
 /// # Errors
 /// 415 for types that are not read here.
-pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+pub(crate) fn body_encoding(headers: &HeaderMap) -> Result<Media, ApiError> {
     match content_type(headers) {
-        "" | JSON => Ok(Encoding::Json),
-        YAML => Ok(Encoding::Yaml),
-        other => Err(status::unsupported_media_type(other, MADE)),
+        "" | JSON => Ok(Media::Json),
+        YAML => Ok(Media::Yaml),
+        PROTOBUF => Ok(Media::Protobuf),
+        other => Err(status::unsupported_media_type(other, READ)),
     }
 }
 

@@ -6,7 +6,7 @@
 use http::{Response, header};
 use jiff::Timestamp;
 use rubelet_apimachinery::User;
-use rubelet_apimachinery::decode::{self, FieldValidation, Media};
+use rubelet_apimachinery::decode::{self, FieldValidation};
 use rubelet_apimachinery::kinds::Resource;
 use rubelet_apimachinery::managed_fields::{self, UpdateCall};
 use rubelet_apimachinery::schema::Type;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::dispatch::Call;
 use super::lookup::{self, Seen};
-use super::media::{self, Encoding};
+use super::media;
 use super::options::WriteOptions;
 use super::{Api, body, random, respond};
 use crate::node::Body;
@@ -193,10 +193,7 @@ pub(crate) async fn decoded(
     kind: (&str, &str),
     validation: FieldValidation,
 ) -> Result<(Value, Warnings), ApiError> {
-    let media = match media::body_encoding(&call.headers)? {
-        Encoding::Json => Media::Json,
-        Encoding::Yaml => Media::Yaml,
-    };
+    let media = media::body_encoding(&call.headers)?;
     let bytes = body::read(&call.headers, body).await?;
     decode::decode(kind, &bytes, media, validation)
 }

@@ -211,7 +211,7 @@ async fn what_is_not_there_says_so() {
         ("OPTIONS /api/v1/namespaces/default/pods", 405, "MethodNotAllowed"),
         ("GET /api/v1/pods accept:application/vnd.kubernetes.protobuf", 406, "NotAcceptable"),
         (
-            "POST /api/v1/namespaces content-type:application/vnd.kubernetes.protobuf",
+            "POST /api/v1/namespaces content-type:application/cbor",
             415,
             "UnsupportedMediaType",
         ),
