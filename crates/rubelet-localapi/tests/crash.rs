@@ -21,7 +21,7 @@ use rubelet_localapi::store::{
 
 const CHILD: &str = "RUBELET_STORE_STORM";
 const ROUNDS: &str = "RUBELET_CRASH_ROUNDS";
-const DEFAULT_ROUNDS: u32 = 25;
+const DEFAULT_ROUNDS: u32 = 16;
 const TASKS: u64 = 16;
 const KINDS: [&str; 3] = ["never", "pairs", "storm"];
 
