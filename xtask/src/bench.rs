@@ -26,6 +26,9 @@ pub(crate) struct BenchOptions {
     /// Measure the agent in a cluster instead, with the project's own API server: requests, times until the API knows.
     #[arg(long)]
     api: bool,
+    /// Measure `rubelet local` instead: start, pods over its API, what objects cost, memory.
+    #[arg(long, conflicts_with = "api")]
+    local: bool,
     /// Fewer repetitions and pods, about a minute: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -44,6 +47,9 @@ pub(crate) struct BenchOptions {
     /// Seconds that the idle agent is watched; 0 leaves it out.
     #[arg(long)]
     idle: Option<u32>,
+    /// Objects in the local API; 0 leaves them out.
+    #[arg(long)]
+    objects: Option<u32>,
     /// Measure this agent instead of building one.
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -99,12 +105,18 @@ fn prepare(options: &BenchOptions) -> Result<()> {
 
 /// The options that the measuring program has too.
 fn passed_on(options: &BenchOptions) -> Vec<String> {
-    let flags = [("--api", options.api), ("--quick", options.quick), ("--json", options.json)];
+    let flags = [
+        ("--api", options.api),
+        ("--local", options.local),
+        ("--quick", options.quick),
+        ("--json", options.json),
+    ];
     let numbers = [
         ("--pods", options.pods),
         ("--runs", options.runs),
         ("--rounds", options.rounds),
         ("--idle", options.idle),
+        ("--objects", options.objects),
     ];
     let flags = flags.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag.to_owned());
     let numbers = numbers.into_iter().filter_map(|(flag, number)| Some(format!("{flag}={}", number?)));
@@ -169,6 +181,7 @@ mod tests {
         check(&[], &[]);
         check(&["--quick", "--containerd", "1.6", "--agent", "/a"], &["--quick"]);
         check(&["--quick", "--api"], &["--api", "--quick"]);
+        check(&["--objects", "5", "--local"], &["--local", "--objects=5"]);
         check(&["--json", "--idle", "0", "--pods", "5"], &["--json", "--pods=5", "--idle=0"]);
     }
 }

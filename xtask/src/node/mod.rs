@@ -1,7 +1,8 @@
 //! `make run` and `make stop`: a node of one's own, with a sample pod on it.
 //!
 //! Owns the node's folder, the agent's process and what a person is shown. Never talks to the container runtime beyond
-//! starting it: what a pod does is the agent's business, seen through its read-only port. Called by the command line.
+//! starting it: what a pod does is the agent's business, seen through kubectl and the read-only port. Called by the
+//! command line.
 
 mod settings;
 mod status;
@@ -18,12 +19,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::containerd::{self, Version, last_lines};
-use crate::process::{is_alive, read_pid, say, signal, step};
-use crate::{host, http, images, programs, wait};
+use crate::process::{command, find_program, is_alive, output, read_pid, run, say, signal, step};
+use crate::{host, http, images, kubectl, programs, wait};
 use settings::Layout;
 
 /// How long the sample pod may take on a slow machine.
 const POD_DEADLINE: Duration = Duration::from_secs(120);
+/// How long the API may take to answer.
+const API_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the agent has to end by itself.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
@@ -42,15 +45,23 @@ pub(crate) struct UpOptions {
     /// An agent that is built already: what a second start through sudo is given.
     #[arg(long, hide = true)]
     agent: Option<PathBuf>,
+    /// A kubectl, found or fetched by the first start.
+    #[arg(long, hide = true)]
+    kubectl: Option<PathBuf>,
 }
 
 /// Builds and starts everything, shows the sample pod, and waits for Ctrl-C.
 pub(crate) fn up(options: &UpOptions) -> Result<()> {
     let Some(agent) = &options.agent else { return prepare(options) };
     let layout = Layout::new(&host::dev_dir());
+    let kubectl = match &options.kubectl {
+        Some(path) => path.clone(),
+        None => kubectl::for_person()?,
+    };
+    let kubectl = Kubectl { program: kubectl, kubeconfig: layout.kubeconfig.clone() };
     if let Some(pid) = running_agent(&layout) {
         say(&format!("the agent is running already (process {pid})"));
-        return show(&layout);
+        return show(&layout, &kubectl);
     }
     if http::get(settings::READ_ONLY_PORT, "/healthz").is_ok() {
         bail!(
@@ -66,23 +77,31 @@ pub(crate) fn up(options: &UpOptions) -> Result<()> {
     say(&format!("containerd {} with the {} snapshotter", runtime.version, runtime.snapshotter));
     layout.write(&runtime)?;
     let interrupted = Interrupted::watch()?;
-    let mut child = step("starting the agent", || start_agent(&layout, agent))?;
+    let mut child = step("starting the agent and its API", || {
+        let mut child = start_agent(&layout, agent)?;
+        wait_for_api(&layout, &kubectl, &mut child, &interrupted)?;
+        Ok(child)
+    })?;
     let mut console = Console::default();
-    let waited =
-        step("waiting for the sample pod", || wait_for_pod(&layout, &mut child, &interrupted, &mut console));
+    let sample = host::repository().join(settings::SAMPLE_FILE).display().to_string();
+    let waited = kubectl.show(&["apply", "-f", &sample]).and_then(|()| {
+        step("waiting for the sample pod", || {
+            wait_for_pod(&layout, &kubectl, &mut child, &interrupted, &mut console)
+        })
+    });
     // A sample that does not come up is no reason to stop an agent that somebody works with.
     let shown = match waited {
         Err(error) if !options.detach && child.try_wait()?.is_none() && !interrupted.now() => {
             say(&format!("{error:#}"));
-            show(&layout)
+            show(&layout, &kubectl)
         }
-        waited => waited.and_then(|()| show(&layout)),
+        waited => waited.and_then(|()| show(&layout, &kubectl)),
     };
     if shown.is_ok() && options.detach {
         say(&format!("the agent goes on as process {}; `make stop` removes everything", child.id()));
         return Ok(());
     }
-    let waited = shown.and_then(|()| stay(&layout, &mut child, &interrupted, &mut console));
+    let waited = shown.and_then(|()| stay(&layout, &kubectl, &mut child, &interrupted, &mut console));
     stop_child(&layout, &mut child)?;
     say(
         "the containers go on without the agent: `make run` takes them up again, `make stop` removes everything",
@@ -115,6 +134,7 @@ fn prepare(options: &UpOptions) -> Result<()> {
         programs::build("rubelet", &options.profile)
     })?;
     step("building the images", || images::build(&images::default_dir()))?;
+    let kubectl = kubectl::for_person()?;
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut words = vec![own.display().to_string()];
     if !host::is_root() {
@@ -122,6 +142,7 @@ fn prepare(options: &UpOptions) -> Result<()> {
         words = [vec!["env".to_owned(), dev_dir], words].concat();
     }
     words.extend(["up".to_owned(), "--agent".to_owned(), agent.display().to_string()]);
+    words.extend(["--kubectl".to_owned(), kubectl.display().to_string()]);
     words.extend(["--containerd".to_owned(), options.containerd.to_string()]);
     if options.detach {
         words.push("--detach".to_owned());
@@ -142,6 +163,13 @@ fn start_agent(layout: &Layout, agent: &Path) -> Result<Child> {
         .with_context(|| format!("cannot create {}", layout.agent_log.display()))?;
     // A process group of its own: this program passes Ctrl-C on as SIGTERM and can say what happens.
     let child = Command::new(agent)
+        .arg("local")
+        .arg("--data-dir")
+        .arg(&layout.data)
+        .arg("--secure-port")
+        .arg(settings::API_PORT.to_string())
+        .arg("--write-kubeconfig")
+        .arg(&layout.kubeconfig)
         .arg("--config")
         .arg(&layout.config)
         .arg("--root-dir")
@@ -158,34 +186,28 @@ fn start_agent(layout: &Layout, agent: &Path) -> Result<Child> {
     Ok(child)
 }
 
-fn pods() -> Result<Value> {
-    Ok(serde_json::from_str(&http::get(settings::READ_ONLY_PORT, "/pods")?)?)
+fn pods(kubectl: &Kubectl) -> Result<Value> {
+    Ok(serde_json::from_str(&output(&mut kubectl.command(&[
+        "get",
+        "pods",
+        "--all-namespaces",
+        "-o",
+        "json",
+    ]))?)?)
 }
 
-/// Rounds of waiting between two looks at the pods: about a second.
-const CONSOLE_ROUNDS: u32 = 20;
+/// Rounds of waiting between two looks at the pods: about three seconds.
+const CONSOLE_ROUNDS: u32 = 60;
 
-/// What has been printed of pods and manifests, so that only news is.
+/// What has been printed of pods, so that only news is.
 #[derive(Default)]
 struct Console {
     summary: String,
-    log_bytes: usize,
 }
 
 impl Console {
-    /// Prints how far the pods are, when that has changed, and what the agent has to say about manifests.
-    fn tell(&mut self, layout: &Layout, pods: Option<&Value>) {
-        let log = fs::read(&layout.agent_log).unwrap_or_default();
-        let fresh = log.get(self.log_bytes..).unwrap_or_default();
-        // A line that is still being written is left for the next time.
-        let whole = fresh.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        self.log_bytes += whole;
-        let manifests = layout.manifests.display().to_string();
-        for line in String::from_utf8_lossy(&fresh[..whole]).lines() {
-            if line.starts_with(['W', 'E']) && line.contains(&manifests) {
-                say(line.split_once("] ").map_or(line, |(_, text)| text));
-            }
-        }
+    /// Prints how far the pods are, when that has changed.
+    fn tell(&mut self, pods: Option<&Value>) {
         let now = pods.map(status::summary).unwrap_or_default();
         if now != self.summary && !now.is_empty() {
             say(&now);
@@ -194,15 +216,65 @@ impl Console {
     }
 }
 
+/// A kubectl that talks to the node.
+struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command([&self.program]);
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+
+    /// Runs a command as a person would, and prints it with what it says.
+    fn show(&self, arguments: &[&str]) -> Result<()> {
+        println!("$ kubectl {}", arguments.join(" "));
+        let mut command = self.command(arguments);
+        run(&mut command)
+    }
+}
+
+/// Waits until the API of the node answers, and gives its kubeconfig to whoever called sudo.
+fn wait_for_api(
+    layout: &Layout,
+    kubectl: &Kubectl,
+    child: &mut Child,
+    interrupted: &Interrupted,
+) -> Result<()> {
+    let waited = wait::until("the node's API to answer", API_DEADLINE, || {
+        if let Some(status) = child.try_wait()? {
+            bail!("the agent ended with {status}");
+        }
+        if interrupted.now() {
+            bail!("interrupted");
+        }
+        if !layout.kubeconfig.exists() {
+            return Ok(None);
+        }
+        Ok(output(&mut kubectl.command(&["get", "--raw", "/readyz"])).ok().map(|_| ()))
+    });
+    let log = &layout.agent_log;
+    waited.map_err(|error| {
+        anyhow!("{error:#}; the end of the agent's log ({}):\n{}", log.display(), last_lines(log, 20))
+    })?;
+    let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
+    if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+        std::os::unix::fs::chown(&layout.kubeconfig, Some(user), Some(group))
+            .with_context(|| format!("cannot give {} to you", layout.kubeconfig.display()))?;
+    }
+    Ok(())
+}
+
 fn wait_for_pod(
     layout: &Layout,
+    kubectl: &Kubectl,
     child: &mut Child,
     interrupted: &Interrupted,
     console: &mut Console,
 ) -> Result<()> {
-    if !layout.manifests.join(settings::SAMPLE_FILE).exists() {
-        return Ok(());
-    }
     let waited = wait::until("the sample pod to run", POD_DEADLINE, || {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}");
@@ -210,8 +282,8 @@ fn wait_for_pod(
         if interrupted.now() {
             bail!("interrupted");
         }
-        let pods = pods().ok();
-        console.tell(layout, pods.as_ref());
+        let pods = pods(kubectl).ok();
+        console.tell(pods.as_ref());
         Ok(pods.filter(|pods| status::sample_ready(pods, settings::SAMPLE_NAME)).map(|_| ()))
     });
     waited.map_err(|error| {
@@ -220,27 +292,26 @@ fn wait_for_pod(
     })
 }
 
-/// Prints pods, addresses and first log lines.
-fn show(layout: &Layout) -> Result<()> {
-    let pods = pods().context("the agent's read-only port does not answer")?;
-    print!("{}", status::table(&pods));
-    for pod in status::pods(&pods) {
-        let lines = wait::until("the first log lines", Duration::from_secs(10), || {
-            let lines = status::log_lines(&layout.pod_logs, pod, 3);
-            Ok((!lines.is_empty()).then_some(lines))
-        });
-        for line in lines.unwrap_or_default() {
-            println!("  {line}");
-        }
+/// Shows the node as its user sees it.
+fn show(layout: &Layout, kubectl: &Kubectl) -> Result<()> {
+    kubectl.show(&["get", "pods", "-o", "wide"])?;
+    kubectl.show(&["logs", settings::SAMPLE_NAME])?;
+    println!("to go on: export KUBECONFIG={}", layout.kubeconfig.display());
+    if find_program("kubectl").is_none() {
+        println!("kubectl is not installed; this one was fetched: {}", kubectl.program.display());
     }
-    println!("status: curl http://127.0.0.1:{}/pods", settings::READ_ONLY_PORT);
-    println!("manifests: {} (edit or add one)", layout.manifests.display());
     println!("agent's log: {}", layout.agent_log.display());
     Ok(())
 }
 
 /// Waits for Ctrl-C or the agent's own end.
-fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted, console: &mut Console) -> Result<()> {
+fn stay(
+    layout: &Layout,
+    kubectl: &Kubectl,
+    child: &mut Child,
+    interrupted: &Interrupted,
+    console: &mut Console,
+) -> Result<()> {
     say("Ctrl-C stops the agent; its containers go on");
     let mut rounds = 0_u32;
     while !interrupted.now() {
@@ -248,7 +319,7 @@ fn stay(layout: &Layout, child: &mut Child, interrupted: &Interrupted, console: 
             bail!("the agent ended with {status}:\n{}", last_lines(&layout.agent_log, 20));
         }
         if rounds.is_multiple_of(CONSOLE_ROUNDS) {
-            console.tell(layout, pods().ok().as_ref());
+            console.tell(pods(kubectl).ok().as_ref());
         }
         rounds += 1;
         wait::pause();

@@ -9,12 +9,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::containerd::Handle;
-use crate::host;
 
-/// The sample manifest in the folder of static pods, and the name of its pod.
-pub(crate) const SAMPLE_FILE: &str = "hello.yaml";
-/// Name in that manifest; the pod has the node's name behind it.
+/// The sample manifest in the repository, and the name of its pod.
+pub(crate) const SAMPLE_FILE: &str = "examples/hello.yaml";
+/// Name in that manifest.
 pub(crate) const SAMPLE_NAME: &str = "hello";
+/// Where the node's API listens; not upstream's 6443, so that a cluster beside it is left alone.
+pub(crate) const API_PORT: u16 = 26443;
 /// The name the agent gives its node.
 pub(crate) const NODE_NAME: &str = "rubelet-dev";
 /// Where /pods is asked; not upstream's 10255, so that a kubelet beside it is left alone.
@@ -30,7 +31,8 @@ pub(crate) struct Layout {
     pub(crate) agent_pid: PathBuf,
     pub(crate) agent_log: PathBuf,
     pub(crate) config: PathBuf,
-    pub(crate) manifests: PathBuf,
+    pub(crate) data: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     pub(crate) pod_logs: PathBuf,
 }
 
@@ -44,24 +46,20 @@ impl Layout {
             agent_pid: dir.join("rubelet.pid"),
             agent_log: dir.join("rubelet.log"),
             config: dir.join("config.yaml"),
-            manifests: dir.join("manifests"),
+            data: dir.join("api"),
+            kubeconfig: dir.join("kubeconfig"),
             pod_logs: dir.join("pod-logs"),
             dir,
         }
     }
 
-    /// Makes the folders, writes the agent's configuration, and puts the sample there when no manifest is.
+    /// Makes the folders and writes the agent's configuration.
     pub(crate) fn write(&self, runtime: &Handle) -> Result<()> {
-        for folder in [&self.agent_root, &self.manifests, &self.pod_logs] {
+        for folder in [&self.agent_root, &self.pod_logs] {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         // JSON is YAML, and needs no quoting rules of our own.
         fs::write(&self.config, format!("{:#}\n", self.agent_config(runtime)))?;
-        if fs::read_dir(&self.manifests)?.next().is_none() {
-            let sample = host::repository().join("examples/hello.yaml");
-            fs::copy(&sample, self.manifests.join(SAMPLE_FILE))
-                .with_context(|| format!("cannot copy {}", sample.display()))?;
-        }
         Ok(())
     }
 
@@ -70,13 +68,14 @@ impl Layout {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "containerRuntimeEndpoint": format!("unix://{}", runtime.socket.display()),
-            "staticPodPath": self.manifests,
             "podLogsDir": self.pod_logs,
             "address": "127.0.0.1",
             "readOnlyPort": READ_ONLY_PORT,
             "healthzPort": HEALTHZ_PORT,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": runtime.cgroup_root,
+            // A developer's disk is often rather full, which is no reason to run nothing on it.
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "failCgroupV1": false,
             "failSwapOn": false,
         })
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_is_filled_once_and_a_persons_manifests_stay() {
+    fn the_agent_is_told_of_its_runtime_and_folders() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let runtime = Handle {
@@ -103,12 +102,8 @@ mod tests {
             cgroup_root: "/rubelet-1".to_owned(),
         };
         layout.write(&runtime).unwrap();
-        let sample = layout.manifests.join(SAMPLE_FILE);
-        fs::write(&sample, "mine").unwrap();
-        layout.write(&runtime).unwrap();
-        assert_eq!(fs::read_to_string(&sample).unwrap(), "mine");
         let config: Value = serde_json::from_str(&fs::read_to_string(&layout.config).unwrap()).unwrap();
         assert_eq!(config["containerRuntimeEndpoint"], "unix:///s");
-        assert_eq!(config["staticPodPath"], layout.manifests.display().to_string());
+        assert_eq!(config["podLogsDir"], layout.pod_logs.display().to_string());
     }
 }

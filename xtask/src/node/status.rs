@@ -1,10 +1,6 @@
 //! What a PodList says, for people.
 //!
-//! Owns the wording of tables and progress lines and where a container's log file is. Never fetches anything. Called
-//! while `make run` waits and shows.
-
-use std::fs;
-use std::path::Path;
+//! Owns the wording of progress lines. Never fetches anything. Called while `make run` waits.
 
 use serde_json::Value;
 
@@ -28,7 +24,7 @@ fn ready(pod: &Value) -> bool {
 
 /// Whether the pod of a manifest called `sample` runs and is ready. Other pods, which are the user's, do not count.
 pub(crate) fn sample_ready(list: &Value, sample: &str) -> bool {
-    let of_sample = |pod: &&Value| text(&pod["metadata"]["name"], "").starts_with(&format!("{sample}-"));
+    let of_sample = |pod: &&Value| text(&pod["metadata"]["name"], "") == sample;
     pods(list).find(of_sample).is_some_and(|pod| pod["status"]["phase"] == "Running" && ready(pod))
 }
 
@@ -48,7 +44,10 @@ fn reason(pod: &Value) -> Option<String> {
         })
     });
     let own = text(&pod["status"]["reason"], "").to_owned();
-    told.chain([own]).find(|reason| !reason.is_empty())
+    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let unscheduled = conditions.iter().find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
+    let unscheduled = unscheduled.map(|c| text(&c["message"], "").to_owned()).unwrap_or_default();
+    told.chain([own, unscheduled]).find(|reason| !reason.is_empty())
 }
 
 /// One line on how far the pods are.
@@ -60,58 +59,6 @@ pub(crate) fn summary(list: &Value) -> String {
         format!("{}: {phase}{not_ready}{reason}", name(pod))
     });
     lines.collect::<Vec<_>>().join("; ")
-}
-
-/// A table of the pods.
-pub(crate) fn table(list: &Value) -> String {
-    let mut table = format!("{:<40} {:<10} {:<6} {:<9} {}\n", "POD", "PHASE", "READY", "RESTARTS", "IP");
-    for pod in pods(list) {
-        let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
-        let restarts: u64 = statuses.iter().filter_map(|status| status["restartCount"].as_u64()).sum();
-        table += &format!(
-            "{:<40} {:<10} {:<6} {:<9} {}\n",
-            name(pod),
-            text(&pod["status"]["phase"], "Pending"),
-            if ready(pod) { "yes" } else { "no" },
-            restarts,
-            text(&pod["status"]["podIP"], "-"),
-        );
-    }
-    table
-}
-
-/// The first lines of each container's current log, as `[container] line`.
-pub(crate) fn log_lines(pod_logs: &Path, pod: &Value, count: usize) -> Vec<String> {
-    let metadata = &pod["metadata"];
-    // A static pod's folder is named with the hash of its manifest, which it carries as an annotation.
-    let hash = text(&metadata["annotations"]["kubernetes.io/config.hash"], "");
-    let uids = [hash, text(&metadata["uid"], "")];
-    let folders = uids.iter().filter(|uid| !uid.is_empty()).map(|uid| {
-        let (namespace, name) = (text(&metadata["namespace"], "default"), text(&metadata["name"], ""));
-        pod_logs.join(format!("{namespace}_{name}_{uid}"))
-    });
-    let Some(folder) = folders.into_iter().find(|folder| folder.is_dir()) else { return Vec::new() };
-    let containers = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
-    let mut lines = Vec::new();
-    for container in containers.iter().map(|container| text(&container["name"], "")) {
-        let Some(file) = newest_log(&folder.join(container)) else { continue };
-        let log = fs::read_to_string(file).unwrap_or_default();
-        lines.extend(log.lines().take(count).map(|line| format!("[{container}] {}", log_message(line))));
-    }
-    lines
-}
-
-/// The log of the newest attempt: `0.log`, `1.log` and so on.
-fn newest_log(folder: &Path) -> Option<std::path::PathBuf> {
-    let logs = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let attempt = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".log")?.parse::<u32>().ok();
-    let (_, newest) = logs.filter_map(|path| Some((attempt(&path)?, path))).max()?;
-    Some(newest)
-}
-
-/// What the program wrote, without time, stream and tag of the CRI log format.
-fn log_message(line: &str) -> &str {
-    line.splitn(4, ' ').nth(3).unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -166,24 +113,5 @@ mod tests {
         sample["metadata"]["name"] = "hello-node".into();
         let list = json!({"items": [other, sample]});
         assert!(sample_ready(&list, "hello"), "another pod that is not well does not matter");
-    }
-
-    #[test]
-    fn the_table_shows_address_and_restarts() {
-        let table = table(&json!({"items": [pod("Running", "True", json!({"running": {}}))]}));
-        let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row, ["default/hello", "Running", "yes", "2", "10.192.0.2"]);
-    }
-
-    #[test]
-    fn logs_are_those_of_the_newest_attempt() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = folder.path().join("default_hello_h1/main");
-        fs::create_dir_all(&logs).unwrap();
-        for (file, line) in [("2.log", "old"), ("10.log", "new"), ("notes", "x")] {
-            fs::write(logs.join(file), format!("2026-01-01T00:00:00Z stdout F {line} line\n")).unwrap();
-        }
-        let pod = pod("Running", "True", json!({"running": {}}));
-        assert_eq!(log_lines(folder.path(), &pod, 3), ["[main] new line"]);
     }
 }

@@ -31,7 +31,10 @@ pub(super) fn admit(change: &Change<'_>, pod: &mut Pod) -> Result<(), ApiError> 
         spec.service_account = spec.service_account_name.clone();
         text(&spec.service_account_name).to_owned()
     };
-    let account = look_up(change, &name).ok_or_else(|| {
+    // Every namespace is given its default account a moment after it is made. Upstream waits for it here; what it says
+    // is known before.
+    let account = look_up(change, &name).or_else(|| (name == DEFAULT_ACCOUNT).then(|| json!({})));
+    let account = account.ok_or_else(|| {
         let namespace = change.namespace;
         let why = format!(
             "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
