@@ -3,11 +3,12 @@
 //! Tasks and values: `store` holds every object and tells of changes; `engine` answers one request; `auth` says who asks
 //! and who may; `serve` is the TLS listener; `controllers` make true what only a control plane can. It knows nothing of
 //! containers: what a node does for a request (logs, exec) is asked of a [`node::NodeStreams`].
-pub mod engine;
-pub mod node;
+
 pub mod auth;
+pub mod controllers;
+pub mod engine;
+pub mod local;
+pub mod node;
 pub mod pki;
 pub mod serve;
 pub mod store;
-pub mod controllers;
-pub mod local;

@@ -1,3 +1,5 @@
+//! Bodies in, objects or refusals out.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

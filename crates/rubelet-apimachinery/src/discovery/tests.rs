@@ -1,3 +1,5 @@
+//! What clients are told is served.
+
 use serde_json::{Value, json};
 
 use super::{Aggregated, Root, aggregated, core_versions, group, groups, paths, resources, version_info};

@@ -1,3 +1,5 @@
+//! The documents that are made at build time.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Patches of three kinds, and what they may not do.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Facts of the published types.
+
 use super::{Empty, Field, ListKind, PatchRule, Shape, Type};
 use crate::kinds::{self, Served};
 

@@ -1,3 +1,5 @@
+//! Server-side apply: scenarios, conflicts, removals.
+
 use serde_json::{Value, json};
 
 use super::Object;

@@ -1,3 +1,5 @@
+//! Sets of paths and their text.
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

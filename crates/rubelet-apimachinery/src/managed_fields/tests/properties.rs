@@ -1,3 +1,5 @@
+//! Laws of sets and of apply, on arbitrary objects.
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

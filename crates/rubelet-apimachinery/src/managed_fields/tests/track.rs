@@ -1,3 +1,5 @@
+//! What other writes do to the record of owners.
+
 use serde_json::{Value, json};
 
 use super::super::{keep_times, manager_name};
