@@ -37,8 +37,24 @@ pub(crate) struct Site {
     pub(crate) socket: PathBuf,
     /// `-v`.
     pub(crate) verbosity: u8,
-    /// How to reach the API server, with a certificate; without it the agent is standalone.
-    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where the agent's API server is.
+    pub(crate) control_plane: ControlPlane,
+}
+
+/// Where the agent's API server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ControlPlane {
+    /// Nowhere: the agent is standalone.
+    None,
+    /// Where this kubeconfig says, which has a certificate.
+    Cluster(PathBuf),
+    /// In the agent's own process: `rubelet local`.
+    Local {
+        /// Where it keeps everything.
+        data_dir: PathBuf,
+        /// Where it listens on loopback.
+        port: u16,
+    },
 }
 
 /// The agent's process, which nobody has asked anything yet. It is killed when this is dropped without
@@ -91,6 +107,9 @@ impl Process {
         let log = site.log();
         let output = fs::File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&site.program);
+        if let ControlPlane::Local { data_dir, port } = &site.control_plane {
+            command.arg("local").arg("--data-dir").arg(data_dir).args(["--secure-port", &port.to_string()]);
+        }
         command
             .arg("--config")
             .arg(&config)
@@ -101,7 +120,7 @@ impl Process {
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true);
-        if let Some(kubeconfig) = &site.kubeconfig {
+        if let ControlPlane::Cluster(kubeconfig) = &site.control_plane {
             command
                 .arg("--kubeconfig")
                 .arg(kubeconfig)
@@ -112,6 +131,11 @@ impl Process {
         let child = command.spawn().with_context(|| format!("cannot start {}", site.program.display()))?;
         let pid = child.id().context("the agent has no process")?;
         Ok(Self { child, pid, began, began_at, healthz_port, read_only_port, log })
+    }
+
+    /// When it was started.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Fails when the process has ended.
@@ -256,6 +280,14 @@ impl Site {
         self.dir.join("agent.log")
     }
 
+    /// Where the local API writes the kubeconfig of the machine's owner.
+    pub(crate) fn kubeconfig_path(&self) -> Option<PathBuf> {
+        match &self.control_plane {
+            ControlPlane::Local { data_dir, .. } => Some(data_dir.join("admin.conf")),
+            ControlPlane::None | ControlPlane::Cluster(_) => None,
+        }
+    }
+
     fn config(&self, healthz_port: u16, read_only_port: u16) -> serde_json::Value {
         let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -273,7 +305,7 @@ impl Site {
             "maxPods": 1000,
             "logging": {"verbosity": self.verbosity},
         });
-        if self.kubeconfig.is_some() {
+        if self.control_plane != ControlPlane::None {
             // A node that is short of disk, as this machine may be from other work, would refuse pods.
             config["evictionHard"] = json!({"memory.available": "1Mi"});
         }

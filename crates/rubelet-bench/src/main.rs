@@ -7,6 +7,7 @@ mod agent;
 mod api;
 mod floor;
 mod http;
+mod local;
 mod numbers;
 mod plan;
 mod pods;
@@ -42,6 +43,9 @@ struct Cli {
     /// Measure the agent in a cluster instead: what it asks of the API server, and how soon the server knows.
     #[arg(long)]
     api: bool,
+    /// Measure `rubelet local` instead: start, pods over its API, what objects cost.
+    #[arg(long, conflicts_with = "api")]
+    local: bool,
     /// Fewer repetitions and fewer pods: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -57,6 +61,9 @@ struct Cli {
     /// Seconds that the idle agent is watched; 0 leaves it out.
     #[arg(long)]
     idle: Option<u64>,
+    /// Objects in the local API; 0 leaves them out.
+    #[arg(long)]
+    objects: Option<usize>,
     /// Log verbosity of the agent. More than 2 costs time that is then measured.
     #[arg(long, default_value_t = 2)]
     verbosity: u8,
@@ -88,6 +95,7 @@ fn run(cli: &Cli) -> Result<()> {
         runs: cli.runs.unwrap_or(preset.runs),
         rounds: cli.rounds.unwrap_or(preset.rounds),
         idle: cli.idle.map_or(preset.idle, Duration::from_secs),
+        objects: cli.objects.unwrap_or(preset.objects),
         ..preset
     };
     let site = agent::Site {
@@ -101,9 +109,13 @@ fn run(cli: &Cli) -> Result<()> {
         dir: cli.dir.clone(),
         socket: cli.socket.clone(),
         verbosity: cli.verbosity,
-        kubeconfig: None,
+        control_plane: agent::ControlPlane::None,
     };
-    let part = if cli.api { Part::ControlPlane } else { Part::Floor };
+    let part = match (cli.api, cli.local) {
+        (true, _) => Part::ControlPlane,
+        (_, true) => Part::Local,
+        _ => Part::Floor,
+    };
     let report = runtime.block_on(async { Bench::new(site, size).await?.run(part).await })?;
     if cli.json {
         println!("{:#}", report.to_json());

@@ -2,7 +2,7 @@
 //!
 //! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
 //! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
-//! `report`; the control plane's part has a plan of its own in `api`. Called by `main`.
+//! `report`; the parts of the control plane and of the local API have plans of their own in `api` and `local`. Called by `main`.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::floor::{self, FloorRun};
 use crate::pods::{self, Asked};
 use crate::procfs::{self, Idle};
 use crate::report::{self, Report};
-use crate::{api, runtime, say};
+use crate::{api, local, runtime, say};
 
 /// Rest before every run. The agent has done its first list and is over its start.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
@@ -47,6 +47,12 @@ pub(crate) struct Size {
     pub(crate) idle: Duration,
     /// Starts of the agent in a cluster, of each sort.
     pub(crate) starts: usize,
+    /// Pods created at once through the local API, besides `pods`.
+    pub(crate) bursts: &'static [usize],
+    /// Objects in the local API.
+    pub(crate) objects: usize,
+    /// How often one object of the local API is asked for, and changed in each way.
+    pub(crate) asks: usize,
     /// Other concurrencies the floor is measured at, for comparison, and how often.
     pub(crate) other_floors: (&'static [usize], usize),
 }
@@ -60,6 +66,9 @@ impl Size {
             rounds: 3,
             idle: Duration::from_secs(60),
             starts: 5,
+            bursts: &[10, 50],
+            objects: 10_000,
+            asks: 500,
             other_floors: (&[8, 16, 32], 1),
         }
     }
@@ -72,6 +81,9 @@ impl Size {
             rounds: 1,
             idle: Duration::from_secs(5),
             starts: 2,
+            bursts: &[],
+            objects: 1_000,
+            asks: 50,
             other_floors: (&[4], 1),
         }
     }
@@ -84,6 +96,8 @@ pub(crate) enum Part {
     Floor,
     /// The agent in a cluster.
     ControlPlane,
+    /// The agent with an API of its own.
+    Local,
 }
 
 /// One run of each side: the two of a pair were made one after the other.
@@ -174,6 +188,7 @@ impl Bench {
         match part {
             Part::Floor => Ok(Report::of(&self.measure().await?, self.conditions().await?)),
             Part::ControlPlane => api::measure(self).await,
+            Part::Local => local::measure(self).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the kernel says of the agent's process: memory, CPU time, how often it was woken.
 //!
-//! Reads `/proc` and does the arithmetic; never touches the process. Called while the agent is idle and while it starts
+//! Reads `/proc` and does the arithmetic; never touches the process but to begin counting anew. Called while the agent is idle and while it starts
 //! pods.
 
 use std::collections::BTreeMap;
@@ -61,6 +61,12 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
         rss_anon_kib: kib(&status, "RssAnon")?,
         peak_kib: kib(&status, "VmHWM")?,
     })
+}
+
+/// Lets the most that a process had in memory be counted from now on (`clear_refs` in proc(5)).
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
 }
 
 /// Watches a process for a while.

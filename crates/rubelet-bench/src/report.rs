@@ -79,19 +79,19 @@ impl Report {
                     "idle_empty",
                     "idle without pods".to_owned(),
                     measured.idle_empty.as_ref(),
-                    false,
+                    None,
                 ),
                 idle_section(
                     "idle_many",
                     format!("idle with {pods} pods"),
                     measured.idle_many.as_ref(),
-                    true,
+                    Some(AGENT_MEMORY),
                 ),
                 idle_section(
                     "idle_adopted",
                     format!("idle with {pods} pods after a restart of the agent"),
                     measured.adoption.as_ref().and_then(|adoption| adoption.idle.as_ref()),
-                    true,
+                    Some(AGENT_MEMORY),
                 ),
                 agent_section(measured),
             ],
@@ -263,17 +263,19 @@ fn pair_section(
     )
 }
 
-/// The agent at rest; empty when it was not watched. The aims are for an agent with many pods.
-pub(crate) fn idle_section(key: &str, title: String, idle: Option<&Idle>, aims: bool) -> Section {
+/// What the agent alone may take with many pods, MiB.
+pub(crate) const AGENT_MEMORY: f64 = 12.0;
+
+/// A process at rest; empty when it was not watched. Aims, of which `aim_rss` is in MiB, are for one with many pods.
+pub(crate) fn idle_section(key: &str, title: String, idle: Option<&Idle>, aim_rss: Option<f64>) -> Section {
     let section = Section::new(title);
     let Some(idle) = idle else { return section };
     let single = |value: f64| Spread::of([value]);
     let mib = |kib: u64| single(kib as f64 / 1024.0);
     let name = |part: &str| format!("{key}.{part}");
-    let aim = |value: f64| aims.then_some(value);
     let memory = idle.memory;
     section
-        .row(&name("rss"), "memory: RSS", "MiB", mib(memory.rss_kib), aim(12.0))
+        .row(&name("rss"), "memory: RSS", "MiB", mib(memory.rss_kib), aim_rss)
         .row(&name("pss"), "memory: PSS", "MiB", mib(memory.pss_kib), None)
         .row(&name("rss_anon"), "memory: RssAnon (heap and stacks)", "MiB", mib(memory.rss_anon_kib), None)
         .row(&name("peak"), "memory: greatest RSS so far", "MiB", mib(memory.peak_kib), None)
@@ -282,7 +284,7 @@ pub(crate) fn idle_section(key: &str, title: String, idle: Option<&Idle>, aims: 
             format!("CPU over {:.0} s", idle.seconds),
             "% of a core",
             single(idle.cpu_percent),
-            aim(0.5),
+            aim_rss.map(|_| 0.5),
         )
         .row(&name("wakeups"), "wake-ups a second, all threads", "/s", single(idle.wakeups_per_second), None)
         .row(&name("threads"), "threads", "", single(idle.threads as f64), None)

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::agent::{Process, Site};
+use crate::agent::{ControlPlane, Process, Site};
 use crate::plan::{Bench, LIMIT, SETTLE, SETTLE_IDLE, Size};
 use crate::procfs::{self, Idle};
 use crate::report::Report;
@@ -84,7 +84,8 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<Report> {
     let dir = bench.site.dir.join("cluster");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let cluster = Cluster::start(&dir).await?;
-    let site = Site { kubeconfig: Some(cluster.kubeconfig()), ..bench.site.clone() };
+    let control_plane = ControlPlane::Cluster(cluster.kubeconfig());
+    let site = Site { control_plane, ..bench.site.clone() };
     let mut part = Part { bench, cluster, site };
     let measured = part.measure().await?;
     Ok(report::report(&measured, part.bench.conditions().await?))

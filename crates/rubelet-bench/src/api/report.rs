@@ -8,7 +8,7 @@ use super::moments::Moment;
 use super::requests::Tally;
 use super::{Measured, NodeStart, Run};
 use crate::numbers::{Spread, quantile};
-use crate::report::{Report, Section, idle_section};
+use crate::report::{AGENT_MEMORY, Report, Section, idle_section};
 
 /// The report of a measurement under these conditions.
 pub(super) fn report(measured: &Measured, mut conditions: Vec<(&'static str, String)>) -> Report {
@@ -36,8 +36,13 @@ pub(super) fn report(measured: &Measured, mut conditions: Vec<(&'static str, Str
         ),
     ];
     let idles = [
-        ("api_idle_empty", "idle in a cluster without pods".to_owned(), &measured.idle_empty, false),
-        ("api_idle_many", format!("idle in a cluster with {pods} pods"), &measured.idle_many, true),
+        ("api_idle_empty", "idle in a cluster without pods".to_owned(), &measured.idle_empty, None),
+        (
+            "api_idle_many",
+            format!("idle in a cluster with {pods} pods"),
+            &measured.idle_many,
+            Some(AGENT_MEMORY),
+        ),
     ];
     for (key, title, idle, aims) in idles {
         let section = idle_section(key, title, idle.as_ref().map(|(idle, _)| idle), aims);
