@@ -24,8 +24,8 @@ use crate::store::{Snapshot, SnapshotError, Store};
 
 /// How large a piece of a list is, about.
 const PIECE: usize = 128 * 1024;
-/// How many objects are looked at for one piece at most: a selector can pass over many.
-const PIECE_OBJECTS: usize = 1000;
+/// How many objects, and how many bytes of them, are looked at for one piece at most: a selector can pass over many.
+const LOOKED_AT: (usize, usize) = (1000, 1024 * 1024);
 
 /// GET of an object, or of what is below it that is the object itself.
 pub(crate) fn get(call: &Call) -> Result<Response<Body>, ApiError> {
@@ -109,13 +109,17 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
         if let Some(first) = first {
             return Some((Ok(first), (None, list)));
         }
-        match list.piece() {
-            Ok(Some(piece)) => Some((Ok(piece), (None, list))),
-            Ok(None) => None,
-            Err(error) => {
-                // The answer has begun: all that is left is to cut it off.
-                list.over = true;
-                Some((Err(io::Error::other(error)), (None, list)))
+        loop {
+            match list.piece() {
+                // All of it was passed over. A frame without data is not sent: clients take many of them for an attack.
+                Ok(Some(piece)) if piece.is_empty() => tokio::task::yield_now().await,
+                Ok(Some(piece)) => return Some((Ok(piece), (None, list))),
+                Ok(None) => return None,
+                Err(error) => {
+                    // The answer has begun: all that is left is to cut it off.
+                    list.over = true;
+                    return Some((Err(io::Error::other(error)), (None, list)));
+                }
             }
         }
     });
@@ -210,7 +214,7 @@ impl List {
         }
         let passed = self.after.clone();
         let after = passed.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let mut seen = 0;
+        let mut seen = (0, 0);
         let mut weight = 0;
         let mut more = false;
         for entry in lookup::objects(&snapshot, self.resource, &self.namespace, after)? {
@@ -218,23 +222,26 @@ impl List {
             if !lookup::may_match(&self.selector, &key) {
                 continue;
             }
+            if weight >= PIECE || seen.0 >= LOOKED_AT.0 || seen.1 >= LOOKED_AT.1 {
+                complete = false;
+                break;
+            }
+            seen = (seen.0 + 1, seen.1 + record.bytes.len());
             if self.left == 0 {
                 more = self.everything || self.is_selected(&record.bytes)?;
                 if more {
                     break;
                 }
-                // Passed over: the next page need not look at it again.
+                // Passed over: neither the next piece nor the next page need look at it again.
+                self.after = Some((key.namespace, key.name));
                 continue;
             }
-            if weight >= PIECE || seen >= PIECE_OBJECTS {
-                complete = false;
-                break;
-            }
-            seen += 1;
-            weight += record.bytes.len();
             let told = self.tell(&record.bytes, &mut out, &mut rows)?;
             self.after = Some((key.namespace, key.name));
-            self.left -= usize::from(told);
+            if told {
+                self.left -= 1;
+                weight += record.bytes.len();
+            }
         }
         if self.table.is_some() {
             self.write_table(&rows, &mut out);

@@ -177,3 +177,31 @@ async fn all_namespaces_are_listed_together() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     assert_eq!(names(&server.get(&format!("/api/v1/configmaps?continue={token}")).await), ["m0000"]);
 }
+
+/// A client that gets many frames without data takes it for an attack and closes the connection.
+#[tokio::test(start_paused = true)]
+async fn what_a_selector_passes_over_makes_no_empty_frames() {
+    let server = Server::new().await;
+    for index in 0..24 {
+        let mut map = config_map(&format!("m{index:02}"), json!({"n": "x".repeat(100_000)}));
+        map["metadata"]["labels"] = json!({"chosen": (index % 12 == 11).to_string()});
+        server.check(&format!("POST {MAPS}"), map, 201, json!({})).await;
+    }
+    for query in ["labelSelector=chosen%3Dtrue", "limit=2&labelSelector=chosen%3Dtrue"] {
+        let mut body = server.send(&format!("GET {MAPS}?{query}"), "").await.into_body();
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let data = frame.unwrap().into_data().unwrap();
+            assert!(!data.is_empty());
+            whole.extend_from_slice(&data);
+        }
+        let list: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(names(&list), ["m11", "m23"]);
+        assert!(list["metadata"].get("continue").is_none());
+    }
+    let list = server.get(&format!("{MAPS}?limit=1&labelSelector=chosen%3Dtrue")).await;
+    assert_eq!(names(&list), ["m11"]);
+    let token = list["metadata"]["continue"].as_str().unwrap();
+    let rest = server.get(&format!("{MAPS}?limit=1&labelSelector=chosen%3Dtrue&continue={token}")).await;
+    assert_eq!(names(&rest), ["m23"]);
+}
