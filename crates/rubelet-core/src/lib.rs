@@ -8,6 +8,7 @@ pub mod actions;
 pub mod admission;
 pub mod backoff;
 pub mod certificates;
+pub mod claims;
 pub mod container_log;
 pub mod containers;
 pub mod defaults;

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod fs_pool;
 pub mod mounts;
 pub mod node_facts;
+pub mod ownership;
 pub mod process;
 pub mod remove;
 pub mod watch;

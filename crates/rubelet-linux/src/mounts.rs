@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rubelet_core::claims::BindFlag;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Whether `path` is the root of a mount, a bind of a directory or file on the same device included. A path that
@@ -80,9 +82,158 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Shows the directory `source` at `target` too, with these restrictions besides those of the mount it is on.
+///
+/// # Errors
+/// When the kernel refuses; nothing is mounted then.
+pub fn bind(source: &Path, target: &Path, flags: &[BindFlag]) -> io::Result<()> {
+    rustix::mount::mount_bind(source, target)?;
+    if flags.is_empty() {
+        return Ok(());
+    }
+    // A bind takes no flags by itself, and a remount takes away those it does not name.
+    let restricted = rustix::fs::statvfs(target).and_then(|present| {
+        let mut all = MountFlags::BIND | of_mount(present.f_flag);
+        flags.iter().for_each(|flag| all |= of_flag(*flag));
+        rustix::mount::mount_remount(target, all, "")
+    });
+    restricted.map_err(|error| {
+        // What was bound must not be taken for what was asked for.
+        let _ = unmount(target);
+        io::Error::from(error)
+    })
+}
+
+fn of_flag(flag: BindFlag) -> MountFlags {
+    match flag {
+        BindFlag::ReadOnly => MountFlags::RDONLY,
+        BindFlag::NoSuid => MountFlags::NOSUID,
+        BindFlag::NoDev => MountFlags::NODEV,
+        BindFlag::NoExec => MountFlags::NOEXEC,
+        BindFlag::NoAtime => MountFlags::NOATIME,
+        BindFlag::NoDirAtime => MountFlags::NODIRATIME,
+        BindFlag::RelAtime => MountFlags::RELATIME,
+        BindFlag::StrictAtime => MountFlags::STRICTATIME,
+    }
+}
+
+fn of_mount(present: StatVfsMountFlags) -> MountFlags {
+    let pairs = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ];
+    let kept = pairs.into_iter().filter(|(seen, _)| present.contains(*seen));
+    kept.fold(MountFlags::empty(), |all, (_, flag)| all | flag)
+}
+
+/// Unmounts everything at `path`, however often it was mounted on; asks the kernel by doing it, so that a bind on the
+/// same device is found on every kernel.
+///
+/// # Errors
+/// When it is busy.
+pub fn unmount_all(path: &Path) -> io::Result<()> {
+    loop {
+        match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            // Nothing is mounted here, or nothing is here.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Where else the directory at `path` is mounted (upstream `GetMountRefs`).
+///
+/// # Errors
+/// When `path` or the list of mounts cannot be read.
+pub fn other_mounts_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(other_mounts_in(&fs::read_to_string("/proc/self/mountinfo")?, &fs::canonicalize(path)?))
+}
+
+fn other_mounts_in(mountinfo: &str, path: &Path) -> Vec<PathBuf> {
+    // ID, parent, device, root within the device, mount point.
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        Some((fields.next()?, unescaped(fields.next()?), unescaped(fields.next()?)))
+    });
+    let mounts: Vec<(&str, PathBuf, PathBuf)> = mounts.collect();
+    // Of several on one mount point, the last one is seen.
+    let over = mounts.iter().rev().filter(|(_, _, point)| path.starts_with(point));
+    let Some((device, root, point)) = over.max_by_key(|(_, _, point)| point.components().count()) else {
+        return Vec::new();
+    };
+    let mut inside = root.clone();
+    inside.extend(path.strip_prefix(point).into_iter().flat_map(Path::components));
+    let others =
+        mounts.iter().filter(|(other, root, point)| other == device && *root == inside && point != path);
+    others.map(|(_, _, point)| point.clone()).collect()
+}
+
+/// A path as the kernel writes it, with blanks and the like as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = tail.get(..3).filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bind_is_restricted_found_and_taken_away() {
+        let root = tempfile::tempdir().unwrap();
+        let (source, target) = (root.path().join("a source"), root.path().join("target"));
+        fs::create_dir(&source).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(source.join("file"), "x").unwrap();
+        unmount_all(&root.path().join("none")).unwrap();
+        if let Err(error) = bind(&source, &target, &[BindFlag::ReadOnly, BindFlag::NoExec]) {
+            assert!(!rustix::process::geteuid().is_root(), "root must be able to mount: {error}");
+            return;
+        }
+        let (seen, written) = (fs::read_to_string(target.join("file")), fs::write(target.join("new"), "x"));
+        let flags = rustix::fs::statvfs(&target).map(|found| found.f_flag);
+        let others = other_mounts_of(&source);
+        bind(&source, &target, &[]).unwrap();
+        unmount_all(&target).unwrap();
+        assert_eq!(seen.unwrap(), "x");
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert!(flags.unwrap().contains(StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC));
+        assert_eq!(others.unwrap(), [fs::canonicalize(&target).unwrap()]);
+        assert!(!is_mount_point(&target).unwrap() && fs::read_dir(&target).unwrap().next().is_none());
+        fs::write(source.join("new"), "x").unwrap();
+    }
+
+    #[test]
+    fn other_mounts_are_those_of_the_same_directory() {
+        let info = "\
+21 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 21 8:2 / /mnt/disk rw - ext4 /dev/sdb1 rw
+31 21 8:1 /srv/data /pods/1/local rw - ext4 /dev/sda1 rw
+32 21 8:1 /srv/data/below /pods/2/local rw - ext4 /dev/sda1 rw
+33 21 8:2 / /pods/3/local rw - ext4 /dev/sdb1 rw
+34 21 8:2 /a\\040b /pods/4/lo\\040cal rw - ext4 /dev/sdb1 rw
+";
+        let check = |path: &str, expected: &[&str]| {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(other_mounts_in(info, Path::new(path)), expected, "{path}");
+        };
+        check("/srv/data", &["/pods/1/local"]);
+        check("/srv", &[]);
+        check("/mnt/disk", &["/pods/3/local"]);
+        check("/pods/3/local", &["/mnt/disk"]);
+        check("/mnt/disk/a b", &["/pods/4/lo cal"]);
+        assert_eq!(other_mounts_in("", Path::new("/x")), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn a_tmpfs_has_its_size_and_is_found() {

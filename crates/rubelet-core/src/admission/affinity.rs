@@ -2,7 +2,9 @@
 //!
 //! Owns the matching (upstream `GetRequiredNodeAffinity`). Preferences are the scheduler's business.
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use super::NodeFacts;
 use crate::containers::spec_of;
@@ -20,6 +22,13 @@ pub fn matches(pod: &Pod, node: &NodeFacts) -> bool {
     selected
         && required
             .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node)))
+}
+
+/// Whether a PersistentVolume whose node affinity requires this can be used on a node with these labels (upstream
+/// `CheckNodeAffinity`, which looks at nothing but labels).
+pub fn volume_fits_node(required: &NodeSelector, labels: &BTreeMap<String, String>) -> bool {
+    let node = NodeFacts { labels: labels.clone(), ..NodeFacts::default() };
+    required.node_selector_terms.iter().any(|term| term_matches(term, &node))
 }
 
 /// The node's label. What the agent itself knows better than a label is the operating system.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
-pub use self::affinity::matches as matches_node_affinity;
+pub use self::affinity::{matches as matches_node_affinity, volume_fits_node};
 pub use self::fit::{Insufficient, insufficient};
 pub use self::kind::{is_critical_pod, is_mirror_pod, is_node_critical_pod, is_static_pod};
 pub use self::ports::conflict as has_port_conflict;

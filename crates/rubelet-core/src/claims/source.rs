@@ -1,0 +1,204 @@
+//! From a PersistentVolume to what is mounted of it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
+};
+
+use super::options::{BindFlag, bind_flags, mount_options};
+use super::{Claim, ClaimError, VolumeUse, words};
+use crate::admission::volume_fits_node;
+use crate::containers::spec_of;
+use crate::env::Missing;
+
+/// Names a group that may use the volume.
+const GROUP: &str = "pv.beta.kubernetes.io/gid";
+
+/// A claimed volume as it is to be mounted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimedVolume {
+    /// Name of the PersistentVolume, which can be that of a directory.
+    pub name: String,
+    /// What it is.
+    pub source: ClaimedSource,
+    /// Containers may only read it.
+    pub read_only: bool,
+    /// A further group for the pod's processes.
+    pub group: Option<i64>,
+}
+
+/// What a claimed volume is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimedSource {
+    /// A path of the node, used as it is.
+    HostPath(HostPathVolumeSource),
+    /// A directory of the node, bound into the pod's directory.
+    Local {
+        /// Absolute path.
+        path: String,
+        /// How it is bound.
+        flags: Vec<BindFlag>,
+    },
+}
+
+/// What is known when a claim has a volume.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimFacts<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The pod's name for the volume.
+    pub volume: &'a str,
+    /// What it claims.
+    pub claim: &'a Claim,
+    /// The claim as it is.
+    pub object: &'a PersistentVolumeClaim,
+    /// Labels of the node; `None` while nobody has told them.
+    pub node_labels: Option<&'a BTreeMap<String, String>>,
+}
+
+/// What is to be mounted of the volume `name`.
+///
+/// # Errors
+/// The volume is not there, is not the claim's, or cannot be mounted here or at all.
+pub fn claimed_volume(
+    facts: &ClaimFacts<'_>,
+    name: &str,
+    object: Result<&PersistentVolume, &Missing>,
+) -> Result<ClaimedVolume, ClaimError> {
+    let failed = |problem: String| ClaimError::Processing { claim: facts.claim.place(), problem };
+    let object = object.map_err(|missing| {
+        failed(format!("failed to fetch PV {name} from API server: {}", words(missing)))
+    })?;
+    let empty = PersistentVolumeSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&empty);
+    let Some(reference) = &spec.claim_ref else {
+        return Err(failed(format!(
+            "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
+        )));
+    };
+    let (of_volume, of_claim) = (
+        reference.uid.as_deref().unwrap_or_default(),
+        facts.object.metadata.uid.as_deref().unwrap_or_default(),
+    );
+    if of_volume != of_claim {
+        return Err(failed(format!(
+            "found PV object {name} but its pv.Spec.ClaimRef.UID {of_volume} does not point to claim.UID {of_claim}"
+        )));
+    }
+    check_mode(facts, name, spec)?;
+    check_kind(name, spec)?;
+    check_node(facts, name, spec)?;
+    // It becomes the name of a directory. The API server sees to it, but this is not the place to trust.
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
+        let problem = "its name is no file name".to_owned();
+        return Err(ClaimError::Invalid { volume: name.to_owned(), problem });
+    }
+    Ok(ClaimedVolume {
+        name: name.to_owned(),
+        source: source(name, object, spec)?,
+        read_only: facts.claim.read_only,
+        group: group(facts.pod, object),
+    })
+}
+
+fn check_mode(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
+    let mode = spec.volume_mode.as_deref().unwrap_or("Filesystem");
+    let used = VolumeUse::of(facts.pod, facts.volume);
+    let wrong =
+        |field| Err(ClaimError::Mode { volume: facts.volume.to_owned(), mode: mode.to_owned(), field });
+    match (mode == "Filesystem", mode == "Block") {
+        (false, _) if used.mounted => wrong("volumeMounts"),
+        (_, false) if used.device => wrong("volumeDevices"),
+        (_, true) => Err(ClaimError::Unsupported {
+            volume: name.to_owned(),
+            problem: "it is a block device (volumeMode Block), which this version cannot give to containers"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_node(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
+    let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+    let Some(required) = required else { return Ok(()) };
+    let wrong = |problem| Err(ClaimError::NodeAffinity { volume: name.to_owned(), problem });
+    match facts.node_labels {
+        None => wrong("the labels of this node are not known yet"),
+        Some(labels) if volume_fits_node(required, labels) => Ok(()),
+        Some(_) => wrong("no matching NodeSelectorTerms"),
+    }
+}
+
+fn source(
+    name: &str,
+    object: &PersistentVolume,
+    spec: &PersistentVolumeSpec,
+) -> Result<ClaimedSource, ClaimError> {
+    let options = mount_options(object);
+    let invalid = |problem: String| ClaimError::Invalid { volume: name.to_owned(), problem };
+    let leaves = |path: &str| path.split('/').any(|part| part == "..");
+    if let Some(source) = &spec.host_path {
+        if !options.is_empty() {
+            return Err(ClaimError::MountOptions { volume: name.to_owned() });
+        }
+        if leaves(&source.path) {
+            return Err(invalid(format!("invalid HostPath `{}`: must not contain '..'", source.path)));
+        }
+        return Ok(ClaimedSource::HostPath(source.clone()));
+    }
+    let path = spec.local.as_ref().map(|local| local.path.as_str()).unwrap_or_default();
+    if path.is_empty() {
+        return Err(invalid(format!("LocalVolume volume {name:?} path is empty")));
+    }
+    if leaves(path) {
+        return Err(invalid(format!("invalid path: {path} must not contain '..'")));
+    }
+    let flags = bind_flags(&options)
+        .map_err(|option| invalid(format!("mount option {option:?} cannot be given to a directory")))?;
+    Ok(ClaimedSource::Local { path: format!("/{}", path.trim_start_matches('/')), flags })
+}
+
+fn check_kind(name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
+    if spec.host_path.is_some() || spec.local.is_some() {
+        return Ok(());
+    }
+    let kind = other_kind(spec).unwrap_or("unknown to it");
+    let problem =
+        format!("it is of kind {kind}, which this version cannot mount; it mounts hostPath and local");
+    Err(ClaimError::Unsupported { volume: name.to_owned(), problem })
+}
+
+fn other_kind(spec: &PersistentVolumeSpec) -> Option<&'static str> {
+    let kinds = [
+        (spec.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
+        (spec.azure_disk.is_some(), "azureDisk"),
+        (spec.azure_file.is_some(), "azureFile"),
+        (spec.cephfs.is_some(), "cephfs"),
+        (spec.cinder.is_some(), "cinder"),
+        (spec.csi.is_some(), "csi"),
+        (spec.fc.is_some(), "fc"),
+        (spec.flex_volume.is_some(), "flexVolume"),
+        (spec.flocker.is_some(), "flocker"),
+        (spec.gce_persistent_disk.is_some(), "gcePersistentDisk"),
+        (spec.glusterfs.is_some(), "glusterfs"),
+        (spec.iscsi.is_some(), "iscsi"),
+        (spec.nfs.is_some(), "nfs"),
+        (spec.photon_persistent_disk.is_some(), "photonPersistentDisk"),
+        (spec.portworx_volume.is_some(), "portworxVolume"),
+        (spec.quobyte.is_some(), "quobyte"),
+        (spec.rbd.is_some(), "rbd"),
+        (spec.scale_io.is_some(), "scaleIO"),
+        (spec.storageos.is_some(), "storageos"),
+        (spec.vsphere_volume.is_some(), "vsphereVolume"),
+    ];
+    kinds.into_iter().find(|(present, _)| *present).map(|(_, kind)| kind)
+}
+
+/// The group the volume asks for, unless the pod has it anyway.
+fn group(pod: &Pod, object: &PersistentVolume) -> Option<i64> {
+    let group: i64 = object.metadata.annotations.as_ref()?.get(GROUP)?.parse().ok()?;
+    let context = spec_of(pod).security_context.as_ref();
+    let listed = context.and_then(|context| context.supplemental_groups.as_ref());
+    (!listed.is_some_and(|listed| listed.contains(&group))).then_some(group)
+}
