@@ -109,7 +109,7 @@ impl Kubectl {
 
     /// Runs a command line in a terminal of its own that types `input`; what it shows is the output.
     pub fn in_terminal(&self, line: &str, input: &str) -> Output {
-        let line = format!("{} {line}", self.program.display());
+        let line = format!("stty rows 30 cols 100; exec {} {line}", self.program.display());
         finish(self.program("script", ["-qefc", &line, "/dev/null"].map(str::to_owned).to_vec()), input)
     }
 
@@ -344,24 +344,40 @@ fn words(line: &str) -> Vec<String> {
 pub fn like(seen: &str, wanted: &str) -> Result<(), String> {
     let seen: Vec<&str> = seen.lines().map(str::trim_end).collect();
     let wanted: Vec<&str> = wanted.trim_matches('\n').lines().map(str::trim_end).collect();
-    lines_like(&seen, &wanted)
+    lines_like(&seen, &wanted).map_err(|mismatch| mismatch.told)
 }
 
-fn lines_like(seen: &[&str], wanted: &[&str]) -> Result<(), String> {
+/// The mismatch that came last in `wanted`: where the texts really part.
+struct Mismatch {
+    left: usize,
+    told: String,
+}
+
+fn lines_like(seen: &[&str], wanted: &[&str]) -> Result<(), Mismatch> {
+    let mismatch = |told: String| Err(Mismatch { left: wanted.len(), told });
     match (seen, wanted) {
         ([], []) => Ok(()),
         (_, [first, rest @ ..]) if first.trim() == "..." => {
-            let found = (0..=seen.len()).find(|skip| lines_like(&seen[*skip..], rest).is_ok());
-            found.map(|_| ()).ok_or_else(|| format!("nothing is like what follows `...`: {rest:?}"))
-        }
-        ([line, ..], []) => Err(format!("not wanted: {line:?}")),
-        ([], [line, ..]) => Err(format!("missing: {line:?}")),
-        ([line, seen @ ..], [pattern, wanted @ ..]) => {
-            if !line_like(line, pattern) {
-                return Err(format!("{line:?} is not like {pattern:?}"));
+            let tried = (0..=seen.len()).map(|skip| lines_like(&seen[skip..], rest));
+            let mut furthest: Option<Mismatch> = None;
+            for tried in tried {
+                match tried {
+                    Ok(()) => return Ok(()),
+                    Err(other) if furthest.as_ref().is_none_or(|best| other.left < best.left) => {
+                        furthest = Some(other);
+                    }
+                    Err(_) => {}
+                }
             }
-            lines_like(seen, wanted)
+            furthest.map_or(Ok(()), |mut best| {
+                best.told = format!("{} (after a line `...`, like {:?})", best.told, wanted.get(1));
+                Err(best)
+            })
         }
+        ([line, ..], []) => mismatch(format!("not wanted: {line:?}")),
+        ([], [line, ..]) => mismatch(format!("missing: {line:?}")),
+        ([line, seen @ ..], [pattern, wanted @ ..]) if line_like(line, pattern) => lines_like(seen, wanted),
+        ([line, ..], [pattern, ..]) => mismatch(format!("{line:?} is not like {pattern:?}")),
     }
 }
 

@@ -277,10 +277,9 @@ fn pods_that_are_changed(kubectl: &Kubectl) {
     );
     kubectl.shows("set env pod/web --list", "# Pod web, container main");
     let refused = kubectl.fails("patch pod web -p '{\"spec\":{\"restartPolicy\":\"Never\"}}'");
-    assert!(
-        refused.contains("- \"RestartPolicy\": \"Always\",\n+ \"RestartPolicy\": \"Never\",\n"),
-        "{refused}"
-    );
+    let diff: Vec<&str> =
+        refused.lines().filter(|line| line.to_lowercase().contains("restartpolicy")).collect();
+    assert!(matches!(diff[..], [old, new] if old.contains("Always") && new.contains("Never")), "{refused}");
     // The same image under another name: the container is started again, as on any node.
     kubectl.shows(
         "set image pod/web main=rubelet.local/busybox:1@nope --dry-run=client",

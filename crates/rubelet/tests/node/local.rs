@@ -23,6 +23,20 @@ pub struct LocalNode {
 impl LocalNode {
     /// A node whose API answers.
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A node whose program has more arguments.
+    pub fn with(arguments: &[&str]) -> Self {
+        let mut node = Self::prepared(arguments);
+        if let Some(node) = &mut node.node {
+            node.start_agent();
+        }
+        node
+    }
+
+    /// A node that is yet to be started.
+    pub fn prepared(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         if let Some(kubeconfig) = std::env::var_os("RUBELET_TEST_REFERENCE") {
             return Self { node: None, kubeconfig: kubeconfig.into(), dir };
@@ -36,8 +50,13 @@ impl LocalNode {
             "--secure-port=0".to_owned(),
             format!("--write-kubeconfig={}", kubeconfig.display()),
         ];
-        node.start_agent();
+        node.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Self { node: Some(node), kubeconfig, dir }
+    }
+
+    /// The node, to be stopped and started.
+    pub fn node_mut(&mut self) -> &mut Node {
+        self.node.as_mut().expect("this transcript ends the node's program")
     }
 
     /// The node, for what only its machine can tell.
