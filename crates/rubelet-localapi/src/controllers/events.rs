@@ -1,8 +1,10 @@
 //! What controllers tell people: Events, each said once until something else is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rubelet_apimachinery::strategy::pods::schedule::SCHEDULER;
 use serde_json::{Value, json};
 use tracing::debug;
 
@@ -21,17 +23,19 @@ pub(crate) enum Kind {
 /// How many objects are remembered by what was last said of them.
 const REMEMBERED: usize = 512;
 
-/// Tells Events in a controller's name. Clones share what they have told.
+/// Tells Events in a controller's name, in the form in which it does so on a cluster: the scheduler says when to the
+/// microsecond (`events.k8s.io`), others how often and when last. Clones share what they have told.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     client: Client,
     component: &'static str,
     told: Arc<Mutex<BTreeMap<String, String>>>,
+    number: Arc<AtomicU32>,
 }
 
 impl Recorder {
     pub(crate) fn new(client: Client, component: &'static str) -> Self {
-        Self { client, component, told: Arc::default() }
+        Self { client, component, told: Arc::default(), number: Arc::default() }
     }
 
     /// Tells an Event about `subject`, unless it is what was told of it last. One that cannot be written is lost: it
@@ -54,10 +58,12 @@ impl Recorder {
             namespace => namespace,
         };
         let name = text(subject, &["metadata", "name"]);
-        let now = self.client.api().time_text();
-        let event = json!({
+        let now = self.client.api().now();
+        // Names that begin with the time are listed in its order; the number tells what is said at once apart.
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let mut event = json!({
             "apiVersion": "v1", "kind": "Event",
-            "metadata": {"generateName": format!("{name}."), "namespace": namespace},
+            "metadata": {"name": format!("{name}.{:x}", now.as_nanosecond() + i128::from(number)), "namespace": namespace},
             "involvedObject": {
                 "apiVersion": subject["apiVersion"], "kind": subject["kind"], "name": name,
                 "namespace": subject["metadata"]["namespace"], "uid": uid,
@@ -65,9 +71,19 @@ impl Recorder {
             },
             "reason": reason, "message": message,
             "type": if kind == Kind::Normal { "Normal" } else { "Warning" },
-            "source": {"component": self.component}, "reportingComponent": self.component, "reportingInstance": "",
-            "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+            "reportingComponent": self.component,
         });
+        if self.component == SCHEDULER {
+            event["eventTime"] = json!(format!("{now:.6}"));
+            event["action"] = json!(if kind == Kind::Normal { "Binding" } else { "Scheduling" });
+            event["reportingInstance"] = json!(self.component);
+        } else {
+            let now = self.client.api().time_text();
+            event["source"] = json!({"component": self.component});
+            event["firstTimestamp"] = json!(now);
+            event["lastTimestamp"] = json!(now);
+            event["count"] = json!(1);
+        }
         if let Err(problem) = self.client.create(core("events"), namespace, &event).await {
             debug!("an event about {name} is lost: {problem}");
         }
