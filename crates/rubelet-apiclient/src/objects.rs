@@ -1,5 +1,5 @@
 //! The ConfigMaps and Secrets that pods refer to, at hand while a pod needs them
-//! (`configMapAndSecretChangeDetectionStrategy`).
+//! (`configMapAndSecretChangeDetectionStrategy`), and claims and their volumes, which are not kept.
 //!
 //! Owns one watch per referred object, shared by all pods that refer to it, and the last known value; never looks into
 //! pods (callers say what a pod refers to) and never into the objects. Pods whose objects changed are named in
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use rubelet_core::ids::PodUid;
 use rubelet_core::projection::{ObjectKind, ObjectReference};
 use tokio::sync::{Notify, Semaphore};
@@ -199,6 +199,23 @@ impl ObjectCache {
     /// A Secret as it is now, or as it was last known while the API server is away.
     pub async fn get_secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
         self.shared.get(namespace, name).await
+    }
+
+    /// A claim as the API server has it: a GET each time, since nodes may not watch claims.
+    ///
+    /// # Errors
+    /// It does not exist, or nobody can say; the text is the API server's.
+    pub async fn get_claim(&self, namespace: &str, name: &str) -> Result<PersistentVolumeClaim, ObjectError> {
+        let claims = kube::Api::namespaced(self.shared.client.clone(), namespace);
+        fetch::fetch_unkept(&self.shared, &claims, name).await
+    }
+
+    /// A PersistentVolume, likewise.
+    ///
+    /// # Errors
+    /// As for claims.
+    pub async fn get_persistent_volume(&self, name: &str) -> Result<PersistentVolume, ObjectError> {
+        fetch::fetch_unkept(&self.shared, &kube::Api::all(self.shared.client.clone()), name).await
     }
 
     /// Waits for, and takes, the pods for which one of their objects is no longer what was last answered: it changed,

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,20 +12,33 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
 /// Whether `path` is the root of a mount, a bind of a directory or file on the same device included. A path that
 /// does not exist is none.
 ///
 /// # Errors
 /// When the path cannot be looked at.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let parent = || Ok(fs::metadata(path.parent().unwrap_or(path))?.dev());
-    match is_mount_root(CWD, path, parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        answer => answer,
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let status = match statx(CWD, path, flags, StatxFlags::TYPE) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        status => status?,
+    };
+    if status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
+    is_listed(path)
 }
 
-/// The same for an entry of an open directory; `parent_device` is asked for on kernels that do not tell (before
+/// The same as the list of mounts tells, for kernels before 5.8.
+fn is_listed(path: &Path) -> io::Result<bool> {
+    let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+    let path = fs::canonicalize(parent)?.join(name);
+    Ok(mounts_in(&fs::read_to_string(MOUNTINFO)?).any(|mount| mount.point == path))
+}
+
+/// Whether an entry of an open directory is a mount's root; `parent_device` is asked for on kernels that do not tell (before
 /// 5.8), where a bind on the same device goes unnoticed.
 pub(crate) fn is_mount_root(
     dir: impl AsFd,
@@ -149,26 +161,37 @@ pub fn unmount_all(path: &Path) -> io::Result<()> {
 /// # Errors
 /// When `path` or the list of mounts cannot be read.
 pub fn other_mounts_of(path: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(other_mounts_in(&fs::read_to_string("/proc/self/mountinfo")?, &fs::canonicalize(path)?))
+    Ok(other_mounts_in(&fs::read_to_string(MOUNTINFO)?, &fs::canonicalize(path)?))
+}
+
+/// One mount as the kernel lists it.
+struct Mount<'a> {
+    device: &'a str,
+    /// The directory of the device that it shows.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+fn mounts_in(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
+    // ID, parent, device, root, mount point.
+    mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Mount { device, root: unescaped(root), point: unescaped(point) })
+    })
 }
 
 fn other_mounts_in(mountinfo: &str, path: &Path) -> Vec<PathBuf> {
-    // ID, parent, device, root within the device, mount point.
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        Some((fields.next()?, unescaped(fields.next()?), unescaped(fields.next()?)))
-    });
-    let mounts: Vec<(&str, PathBuf, PathBuf)> = mounts.collect();
-    // Of several on one mount point, the last one is seen.
-    let over = mounts.iter().rev().filter(|(_, _, point)| path.starts_with(point));
-    let Some((device, root, point)) = over.max_by_key(|(_, _, point)| point.components().count()) else {
-        return Vec::new();
-    };
-    let mut inside = root.clone();
-    inside.extend(path.strip_prefix(point).into_iter().flat_map(Path::components));
-    let others =
-        mounts.iter().filter(|(other, root, point)| other == device && *root == inside && point != path);
-    others.map(|(_, _, point)| point.clone()).collect()
+    let mounts: Vec<Mount<'_>> = mounts_in(mountinfo).collect();
+    // Of several on one mount point the last one is seen.
+    let over = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    let Some(over) = over.max_by_key(|mount| mount.point.components().count()) else { return Vec::new() };
+    let mut inside = over.root.clone();
+    inside.extend(path.strip_prefix(&over.point).into_iter().flat_map(Path::components));
+    let others = mounts
+        .iter()
+        .filter(|mount| mount.device == over.device && mount.root == inside && mount.point != path);
+    others.map(|mount| mount.point.clone()).collect()
 }
 
 /// A path as the kernel writes it, with blanks and the like as three octal digits.
@@ -186,6 +209,8 @@ fn unescaped(text: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -203,11 +228,13 @@ mod tests {
         let (seen, written) = (fs::read_to_string(target.join("file")), fs::write(target.join("new"), "x"));
         let flags = rustix::fs::statvfs(&target).map(|found| found.f_flag);
         let others = other_mounts_of(&source);
+        let listed = (is_listed(&target), is_listed(&source));
         bind(&source, &target, &[]).unwrap();
         unmount_all(&target).unwrap();
         assert_eq!(seen.unwrap(), "x");
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
         assert!(flags.unwrap().contains(StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOEXEC));
+        assert!(listed.0.unwrap() && !listed.1.unwrap());
         assert_eq!(others.unwrap(), [fs::canonicalize(&target).unwrap()]);
         assert!(!is_mount_point(&target).unwrap() && fs::read_dir(&target).unwrap().next().is_none());
         fs::write(source.join("new"), "x").unwrap();

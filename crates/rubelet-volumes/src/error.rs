@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
+use rubelet_core::claims::ClaimError;
 use rubelet_core::projection::ProjectionErrors;
 use rubelet_linux::fs_pool::FsError;
 
@@ -10,8 +11,10 @@ use rubelet_linux::fs_pool::FsError;
 #[derive(Debug, thiserror::Error)]
 #[error("volume {volume:?} cannot be set up")]
 pub struct VolumeError {
-    /// Name of the volume.
+    /// The pod's name for the volume.
     pub volume: String,
+    /// Name of the PersistentVolume behind it, once known.
+    pub persistent: Option<String>,
     /// What is wrong.
     #[source]
     pub problem: Problem,
@@ -20,7 +23,13 @@ pub struct VolumeError {
 impl VolumeError {
     /// The message of the pod's FailedMount event, in upstream's form.
     pub fn event_message(&self) -> String {
-        let mut text = format!("MountVolume.SetUp failed for volume {:?} : {}", self.volume, self.problem);
+        let step = match &self.problem {
+            Problem::Claim(error) => return error.event_message(&self.volume),
+            Problem::LocalPath { .. } => "MountVolume.NewMounter initialization failed",
+            _ => "MountVolume.SetUp failed",
+        };
+        let volume = self.persistent.as_ref().unwrap_or(&self.volume);
+        let mut text = format!("{step} for volume {volume:?} : {}", self.problem);
         let mut source = std::error::Error::source(&self.problem);
         while let Some(cause) = source {
             let _ = write!(text, ": {cause}");
@@ -36,7 +45,7 @@ pub enum Problem {
     /// This version cannot mount that kind.
     #[error(
         "it is of kind {0}, which this version cannot mount; it mounts hostPath, emptyDir, configMap, secret, \
-         downwardAPI and projected"
+         downwardAPI, projected, and claims of hostPath and local volumes"
     )]
     Unsupported(&'static str),
     /// Its name cannot be a directory's.
@@ -49,6 +58,17 @@ pub enum Problem {
         path: String,
         /// What the type asks for.
         wanted: &'static str,
+    },
+    /// The claim or the volume it has got does not let it.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The directory of a local volume is not there.
+    #[error("path {path:?} {problem}")]
+    LocalPath {
+        /// Path on the node.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// Its files cannot be made.
     #[error(transparent)]

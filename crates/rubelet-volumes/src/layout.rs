@@ -12,11 +12,12 @@ pub(crate) enum Home {
     Secret,
     DownwardApi,
     Projected,
+    Local,
 }
 
 impl Home {
-    /// All of them: what there is to tear down.
-    pub(crate) const ALL: [Self; 5] =
+    /// Those whose content is the agent's, to be removed with the volume.
+    pub(crate) const OURS: [Self; 5] =
         [Self::EmptyDir, Self::ConfigMap, Self::Secret, Self::DownwardApi, Self::Projected];
 
     fn name(self) -> &'static str {
@@ -26,6 +27,7 @@ impl Home {
             Self::Secret => "kubernetes.io~secret",
             Self::DownwardApi => "kubernetes.io~downward-api",
             Self::Projected => "kubernetes.io~projected",
+            Self::Local => "kubernetes.io~local-volume",
         }
     }
 
@@ -34,7 +36,7 @@ impl Home {
         pod_dir.join("volumes").join(self.name())
     }
 
-    /// `<pod>/volumes/<kind>/<volume>`.
+    /// `<pod>/volumes/<kind>/<volume>`; a claimed volume goes by the name of its PersistentVolume.
     pub(crate) fn volume(self, pod_dir: &Path, volume: &str) -> PathBuf {
         self.dir(pod_dir).join(volume)
     }

@@ -1,11 +1,12 @@
-//! What a pod can mount: hostPath, emptyDir, configMap, secret, downwardAPI and projected volumes, each kind with its
-//! own file, and the atomic writer below those that show API data.
+//! What a pod can mount: hostPath, emptyDir, configMap, secret, downwardAPI and projected volumes, claims of hostPath and
+//! local volumes, each kind with its own file, and the atomic writer below those that show API data.
 //!
 //! [`Volumes`] is the one entrance. Decisions (which files, which modes, when a token is renewed) are
 //! `rubelet_core::projection`'s; this crate gathers and does. It never speaks to the API server: the shell gives it an
 //! [`ObjectReader`] and a [`TokenSource`].
 
 pub mod atomic;
+mod claims;
 mod error;
 mod kinds;
 mod layout;
@@ -17,4 +18,4 @@ pub use error::{Problem, VolumeError, VolumeErrors};
 pub use kinds::tmpfs::Tmpfs;
 pub use objects::ObjectReader;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
-pub use volumes::{MountedVolumes, ReadyVolume, VolumeFacts, VolumePaths, Volumes};
+pub use volumes::{MountedVolumes, ReadyVolume, VolumeFacts, VolumePaths, VolumeWarning, Volumes};

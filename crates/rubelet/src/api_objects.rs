@@ -1,5 +1,5 @@
 //! Objects of the API that pods are built from: ConfigMaps and Secrets while a pod refers to them, Services and
-//! RuntimeClasses always. Joins the caches of `rubelet_apiclient` with what workers and volumes ask for; decides
+//! RuntimeClasses always, claims and their volumes when asked for. Joins the caches of `rubelet_apiclient` with what workers and volumes ask for; decides
 //! nothing about pods.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache, ObjectError};
 use rubelet_apiclient::reflector::Reflector;
@@ -157,5 +157,20 @@ impl ObjectReader for ApiObjects {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Arc<Secret>, Missing>> {
         Box::pin(async move { self.cache.get_secret(namespace, name).await.map_err(missing) })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<PersistentVolumeClaim>, Missing>> {
+        Box::pin(async move { self.cache.get_claim(namespace, name).await.map(Arc::new).map_err(missing) })
+    }
+
+    fn persistent_volume<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<PersistentVolume>, Missing>> {
+        Box::pin(async move { self.cache.get_persistent_volume(name).await.map(Arc::new).map_err(missing) })
     }
 }

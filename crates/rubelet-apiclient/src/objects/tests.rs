@@ -351,3 +351,36 @@ async fn the_get_strategy_asks_each_time() {
     f.api.outage(Outage::Hang);
     assert_eq!(f.read("a").await, "! cannot get configmap default/a: no answer within 10 s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn claims_and_their_volumes_are_asked_for_each_time() {
+    let f = Fixture::new(ChangeDetection::Watch);
+    let mut claiming = pod("claiming");
+    claiming.spec.as_mut().unwrap().volumes = serde_json::from_value(json!([
+        {"name": "v", "persistentVolumeClaim": {"claimName": "disk"}}]))
+    .unwrap();
+    // The authorizer does not know of the pod yet.
+    let begun = Instant::now();
+    let refused = f.cache.get_claim("default", "disk").await.unwrap_err().to_string();
+    assert!(refused.contains("is forbidden") && refused.contains("no relationship found"), "{refused}");
+    assert_eq!(begun.elapsed(), Duration::from_millis(750));
+    let (_, claim) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            f.api.create(&claiming)
+        },
+        f.cache.get_claim("default", "disk")
+    );
+    let absent = ObjectError::NotFound("persistentvolumeclaims \"disk\" not found".to_owned());
+    assert_eq!(claim.unwrap_err(), absent);
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv"});
+    f.api.create_json(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"namespace": "default", "name": "disk"}, "spec": spec}));
+    f.api.create_json(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}}));
+    let claim = f.cache.get_claim("default", "disk").await.unwrap();
+    assert_eq!(claim.spec.unwrap().volume_name.as_deref(), Some("pv"));
+    assert!(f.cache.get_persistent_volume("pv").await.unwrap().spec.unwrap().host_path.is_some());
+    f.api.outage(Outage::Refuse);
+    assert!(matches!(f.cache.get_claim("default", "disk").await, Err(ObjectError::Failed(_))));
+}

@@ -81,7 +81,7 @@ impl VolumeUse {
     }
 }
 
-/// The name of the PersistentVolume that a claim has got.
+/// A claim that has got its volume, and the name of that PersistentVolume.
 ///
 /// # Errors
 /// The claim is not there, is going, waits for its volume, or is not the pod's.
@@ -89,7 +89,7 @@ pub fn bound_volume<'a>(
     pod: &Pod,
     claim: &Claim,
     object: Result<&'a PersistentVolumeClaim, &Missing>,
-) -> Result<&'a str, ClaimError> {
+) -> Result<(&'a PersistentVolumeClaim, &'a str), ClaimError> {
     let failed = |problem: String| ClaimError::Processing { claim: claim.place(), problem };
     let object = object
         .map_err(|missing| failed(format!("failed to fetch PVC from API server: {}", words(missing))))?;
@@ -108,7 +108,7 @@ pub fn bound_volume<'a>(
         let pod = format!("{}/{}", claim.namespace, pod.metadata.name.as_deref().unwrap_or_default());
         return Err(ClaimError::NotOwned { claim: claim.place(), pod });
     }
-    Ok(volume)
+    Ok((object, volume))
 }
 
 /// Whether the pod is the claim's controller.

@@ -51,15 +51,9 @@ fn found(pod: &Pod, claim: Option<&Value>, volume: Option<&Value>) -> Result<Cla
     let no_claim = missing("persistentvolumeclaims \"disk\"");
     let claim: Option<PersistentVolumeClaim> = claim.map(|c| serde_json::from_value(c.clone()).unwrap());
     let told = |error: ClaimError| error.event_message(&of_pod.name);
-    let name = bound_volume(pod, &wanted, claim.as_ref().ok_or(&no_claim)).map_err(told)?;
+    let (object, name) = bound_volume(pod, &wanted, claim.as_ref().ok_or(&no_claim)).map_err(told)?;
     let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), "n1".to_owned())]);
-    let facts = ClaimFacts {
-        pod,
-        volume: &of_pod.name,
-        claim: &wanted,
-        object: claim.as_ref().unwrap(),
-        node_labels: Some(&labels),
-    };
+    let facts = ClaimFacts { pod, volume: &of_pod.name, claim: &wanted, object, node_labels: Some(&labels) };
     let no_volume = missing("persistentvolumes \"pv\"");
     let volume: Option<PersistentVolume> = volume.map(|v| serde_json::from_value(v.clone()).unwrap());
     claimed_volume(&facts, name, volume.as_ref().ok_or(&no_volume)).map_err(told)

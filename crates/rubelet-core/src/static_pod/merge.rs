@@ -39,8 +39,8 @@ pub fn filter_invalid(pods: Vec<Arc<Pod>>) -> (Vec<Arc<Pod>>, Vec<Dropped>) {
 
 /// Volumes of kinds that this version cannot mount yet: name and kind of each.
 ///
-/// Mounted are `hostPath`, plain `emptyDir` (on disk or in memory), `configMap`, `secret`, `downwardAPI` and
-/// `projected`. Issues to come shorten the list.
+/// Mounted are `hostPath`, plain `emptyDir` (on disk or in memory), `configMap`, `secret`, `downwardAPI`, `projected`,
+/// and claims of what [`crate::claims`] knows. Issues to come shorten the list.
 pub fn unsupported_volumes(pod: &Pod) -> Vec<(String, &'static str)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some((volume.name.clone(), unsupported_kind(volume)?))).collect()
@@ -58,7 +58,6 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
         (volume.cephfs.is_some(), "cephfs"),
         (volume.cinder.is_some(), "cinder"),
         (volume.csi.is_some(), "csi"),
-        (volume.ephemeral.is_some(), "ephemeral"),
         (volume.fc.is_some(), "fc"),
         (volume.flex_volume.is_some(), "flexVolume"),
         (volume.flocker.is_some(), "flocker"),
@@ -68,7 +67,6 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
         (volume.image.is_some(), "image"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.nfs.is_some(), "nfs"),
-        (volume.persistent_volume_claim.is_some(), "persistentVolumeClaim"),
         (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
         (volume.portworx_volume.is_some(), "portworxVolume"),
         (volume.quobyte.is_some(), "quobyte"),
@@ -119,6 +117,8 @@ mod tests {
                 {"name": "g", "configMap": {"name": "x"}},
                 {"name": "h", "secret": {"secretName": "x"}},
                 {"name": "i", "projected": {}},
+                {"name": "j", "persistentVolumeClaim": {"claimName": "x"}},
+                {"name": "k", "ephemeral": {}},
                 {"name": "f", "nfs": {"server": "s", "path": "/"}},
             ]},
         }))

@@ -2,11 +2,13 @@
 //! value), `set_up` (does what the plan says, idempotent, may block) and tests; what a kind leaves on disk is removed
 //! by [`tear_down`], which needs no spec.
 //!
-//! A new kind is a variant of [`VolumePlan`], a file here and, if it has a directory, a `Home`.
+//! A new kind is a variant of [`VolumePlan`], a file here and, if it has a directory, a `Home`. What stands behind
+//! claims is planned by `crate::claims`.
 
 mod empty_dir;
 mod files;
 mod host_path;
+mod local;
 pub(crate) mod tmpfs;
 
 use std::fs;
@@ -14,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::projection::{FilesSource, Gathered};
 
@@ -22,6 +24,7 @@ use self::empty_dir::EmptyDirPlan;
 use self::files::FilesPlan;
 pub(crate) use self::files::is_set_up;
 use self::host_path::HostPathPlan;
+pub(crate) use self::local::LocalPlan;
 use self::tmpfs::Tmpfs;
 use crate::ReadyVolume;
 use crate::error::Problem;
@@ -63,12 +66,17 @@ impl VolumePlan {
             return Err(Problem::Unsupported(kind));
         }
         if let Some(source) = &volume.host_path {
-            return Ok(Self::HostPath(HostPathPlan::of(source)));
+            return Ok(Self::host_path(source));
         }
         match FilesSource::of(volume) {
             Some(source) => FilesPlan::of(&volume.name, source, facts).map(Self::Files),
             None => Ok(Self::EmptyDir(EmptyDirPlan::of(volume, facts))),
         }
+    }
+
+    /// Plans a path of the node, a volume's own or a PersistentVolume's.
+    pub(crate) fn host_path(source: &HostPathVolumeSource) -> Self {
+        Self::HostPath(HostPathPlan::of(source))
     }
 
     /// Where the volume lies when it is ready.
@@ -114,7 +122,8 @@ pub(crate) fn files_home(volume: &Volume, pod_dir: &Path) -> Option<(Home, PathB
 /// and nothing below it is deleted.
 pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
     remove(&layout::marks(pod_dir))?;
-    for home in Home::ALL {
+    local::tear_down(&Home::Local.dir(pod_dir))?;
+    for home in Home::OURS {
         let dir = home.dir(pod_dir);
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

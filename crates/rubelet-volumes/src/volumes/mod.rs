@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{Node, Pod, Volume};
+use rubelet_core::claims::Claim;
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::env::Missing;
+use rubelet_core::ids::PodUid;
 use rubelet_core::lifecycle::ContainersStopped;
 use rubelet_core::projection::{
     FilesSource, Gathered, Needs, ObjectKind, TOKEN_RETRY_SECONDS, TokenKey, adopted_token, clean_path, needs,
@@ -19,6 +21,7 @@ use rubelet_core::projection::{
 use rubelet_linux::fs_pool::{FsError, FsPool};
 
 use crate::atomic::DATA;
+use crate::claims::Claimed;
 use crate::error::{Problem, VolumeError, VolumeErrors};
 use crate::kinds::tmpfs::Tmpfs;
 use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up, tear_down};
@@ -47,8 +50,19 @@ pub type VolumePaths = BTreeMap<String, ReadyVolume>;
 pub struct VolumeFacts {
     /// For downward API files and for the size of volumes in memory.
     pub downward: DownwardFacts,
+    /// The node as the API has it, once known: volumes may be for certain nodes.
+    pub node: Option<Arc<Node>>,
     /// The time now.
     pub now: Timestamp,
+}
+
+/// Something that users should know of a volume that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeWarning {
+    /// The event's reason.
+    pub reason: &'static str,
+    /// The event's message.
+    pub message: String,
 }
 
 /// All volumes of a pod, ready.
@@ -60,15 +74,18 @@ pub struct MountedVolumes {
     pub refresh_at: Option<Timestamp>,
     /// Volumes that could not be brought up to date and show what they showed before: to be told, not to stop for.
     pub behind: Vec<VolumeError>,
+    /// What else is to be told.
+    pub warnings: Vec<VolumeWarning>,
 }
 
 /// The volumes of this node's pods. Cheap to clone.
 #[derive(Clone)]
 pub struct Volumes {
-    fs: FsPool,
-    objects: Option<Arc<dyn ObjectReader>>,
+    pub(crate) fs: FsPool,
+    pub(crate) objects: Option<Arc<dyn ObjectReader>>,
     tokens: Option<Arc<TokenManager>>,
-    tmpfs: Tmpfs,
+    pub(crate) tmpfs: Tmpfs,
+    pub(crate) claimed: Claimed,
 }
 
 impl Volumes {
@@ -78,7 +95,7 @@ impl Volumes {
         objects: Option<Arc<dyn ObjectReader>>,
         tokens: Option<Arc<TokenManager>>,
     ) -> Self {
-        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount }
+        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount, claimed: Claimed::default() }
     }
 
     /// Makes volumes in memory in another way.
@@ -99,14 +116,23 @@ impl Volumes {
         pod_dir: &Path,
         facts: &VolumeFacts,
     ) -> Result<MountedVolumes, VolumeErrors> {
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-        let all = join_all(volumes.iter().map(|volume| self.set_up_one(volume, pod, pod_dir, facts))).await;
-        let mut mounted = MountedVolumes { paths: VolumePaths::new(), refresh_at: None, behind: Vec::new() };
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let others = volumes
+            .filter(|volume| Claim::of(pod, volume).is_none())
+            .map(async |volume| (volume, self.set_up_one(volume, pod, pod_dir, facts).await));
+        let (others, claims) = join(join_all(others), self.set_up_claims(pod, pod_dir, facts)).await;
+        let mut mounted = MountedVolumes {
+            paths: VolumePaths::new(),
+            refresh_at: None,
+            behind: Vec::new(),
+            warnings: Vec::new(),
+        };
         let mut errors = Vec::new();
-        for (volume, outcome) in volumes.iter().zip(all) {
+        for (volume, outcome) in others.into_iter().chain(claims) {
             if let Some(at) = outcome.refresh_at {
                 mounted.refresh_at = Some(mounted.refresh_at.map_or(at, |earliest| earliest.min(at)));
             }
+            mounted.warnings.extend(outcome.warning);
             if let Some(ready) = outcome.ready {
                 mounted.paths.insert(volume.name.clone(), ready);
                 mounted.behind.extend(outcome.problem);
@@ -115,6 +141,11 @@ impl Volumes {
             }
         }
         if errors.is_empty() { Ok(mounted) } else { Err(VolumeErrors(errors)) }
+    }
+
+    /// Groups that the mounted volumes of a pod ask for besides those of its spec.
+    pub fn groups(&self, pod: &PodUid) -> Vec<i64> {
+        self.claimed.groups(pod)
     }
 
     async fn set_up_one(&self, volume: &Volume, pod: &Pod, pod_dir: &Path, facts: &VolumeFacts) -> Outcome {
@@ -128,20 +159,21 @@ impl Volumes {
             Err(problem) => Err(problem),
         };
         match done {
-            Ok(ready) => Outcome { ready: Some(ready), problem: None, refresh_at },
+            Ok(ready) => Outcome { ready: Some(ready), refresh_at, ..Outcome::default() },
             Err(problem) => {
                 let ready = self.present(volume, pod_dir).await;
                 let soon = facts.now.checked_add(SignedDuration::from_secs(TOKEN_RETRY_SECONDS)).ok();
                 Outcome {
                     ready,
-                    problem: Some(VolumeError { volume: volume.name.clone(), problem }),
+                    problem: Some(VolumeError { volume: volume.name.clone(), persistent: None, problem }),
                     refresh_at: [refresh_at, soon].into_iter().flatten().min(),
+                    warning: None,
                 }
             }
         }
     }
 
-    async fn execute(&self, plan: VolumePlan, now: Timestamp) -> Result<ReadyVolume, Problem> {
+    pub(crate) async fn execute(&self, plan: VolumePlan, now: Timestamp) -> Result<ReadyVolume, Problem> {
         let (ready, what, tmpfs) = (plan.ready(), plan.describe(), self.tmpfs);
         self.fs.run(what, move || plan.set_up(tmpfs, now)).await??;
         Ok(ready)
@@ -255,16 +287,20 @@ impl Volumes {
             tokens.forget(proof.uid());
         }
         let dir = pod_dir.to_owned();
-        self.fs.run(format!("remove the volumes of pod {}", proof.uid()), move || tear_down(&dir)).await
+        self.fs.run(format!("remove the volumes of pod {}", proof.uid()), move || tear_down(&dir)).await?;
+        self.claimed.forget(proof.uid());
+        Ok(())
     }
 }
 
 /// What came of one volume.
-struct Outcome {
+#[derive(Default)]
+pub(crate) struct Outcome {
     /// The volume, as it is now or still is.
-    ready: Option<ReadyVolume>,
-    problem: Option<VolumeError>,
-    refresh_at: Option<Timestamp>,
+    pub(crate) ready: Option<ReadyVolume>,
+    pub(crate) problem: Option<VolumeError>,
+    pub(crate) refresh_at: Option<Timestamp>,
+    pub(crate) warning: Option<VolumeWarning>,
 }
 
 enum Read {

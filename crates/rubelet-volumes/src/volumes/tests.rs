@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::projection::IssuedToken;
@@ -57,6 +57,19 @@ impl ObjectReader for Api {
     ) -> BoxFuture<'a, Result<Arc<Secret>, Missing>> {
         Box::pin(async move { self.get("secret", namespace, name) })
     }
+    fn claim<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<PersistentVolumeClaim>, Missing>> {
+        Box::pin(async move { self.get("persistentvolumeclaims", namespace, name) })
+    }
+    fn persistent_volume<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<PersistentVolume>, Missing>> {
+        Box::pin(async move { self.get("persistentvolumes", "", name) })
+    }
 }
 
 impl TokenSource for Api {
@@ -88,7 +101,7 @@ fn at(second: i64) -> Timestamp {
 fn facts(now: i64) -> VolumeFacts {
     let memory = ("memory".to_owned(), Amount::parse("64Mi").unwrap());
     let downward = DownwardFacts { node_allocatable: BTreeMap::from([memory]), ..DownwardFacts::default() };
-    VolumeFacts { downward, now: at(now) }
+    VolumeFacts { downward, node: None, now: at(now) }
 }
 
 fn pod(volumes: Value) -> Pod {
@@ -409,3 +422,5 @@ async fn foreign_mounts_below_a_volume_stop_the_removal() {
     done.unwrap();
     assert!(foreign.join("precious").exists() && !work.exists());
 }
+
+mod claims;

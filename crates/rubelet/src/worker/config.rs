@@ -298,7 +298,7 @@ impl PodWorker {
             seccomp_root: services.node.root_dir.join("seccomp").to_string_lossy().into_owned(),
             seccomp_default: services.node.seccomp_default,
             thermal_throttle_paths: services.node.thermal_throttle_paths.clone(),
-            volume_groups: vec![],
+            volume_groups: services.volumes.groups(&self.uid),
             user_namespace: UserNamespaceFacts { supported, handler: handler.to_owned(), range },
         })
     }

@@ -318,12 +318,16 @@ impl PodWorker {
         }
         let now = self.services.clock.now();
         let downward = self.services.downward(vec![]);
+        let node = self.services.own_node.get();
         // What changes from here on is news again.
         self.volumes_due = false;
-        match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, now }).await {
+        match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, node, now }).await {
             Ok(mounted) => {
                 self.volumes_at = mounted.refresh_at.into_iter().chain(self.next_look(pod)).min();
                 self.tell_volumes(&mounted.behind);
+                for warning in mounted.warnings {
+                    self.services.events.warning(&self.subject, warning.reason, warning.message);
+                }
                 Ok(mounted.paths)
             }
             Err(errors) => {

@@ -1,0 +1,157 @@
+//! Claimed volumes of pods: the claim and its PersistentVolume are asked for until the volume is mounted, and then
+//! remembered while the pod has it, so that a pod at rest or an API server that is away costs nothing.
+//!
+//! Owns the order and the memory; what claims mean is `rubelet_core::claims`'.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use rubelet_core::claims::{
+    Claim, ClaimError, ClaimFacts, ClaimedSource, ClaimedVolume, VolumeUse, bound_volume, claimed_volume,
+};
+use rubelet_core::env::Missing;
+use rubelet_core::ids::PodUid;
+
+use crate::error::{Problem, VolumeError};
+use crate::kinds::{LocalPlan, VolumePlan};
+use crate::volumes::{Outcome, ReadyVolume, VolumeFacts, VolumeWarning, Volumes};
+
+/// What is mounted of each pod, by the pod's names for the volumes. Bounded by the pods of the node.
+#[derive(Clone, Default)]
+pub(crate) struct Claimed(Arc<Mutex<BTreeMap<PodUid, BTreeMap<String, ClaimedVolume>>>>);
+
+impl Claimed {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<PodUid, BTreeMap<String, ClaimedVolume>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, pod: &PodUid, volume: &str) -> Option<ClaimedVolume> {
+        self.all().get(pod)?.get(volume).cloned()
+    }
+
+    fn keep(&self, pod: &PodUid, volume: &str, claimed: ClaimedVolume) {
+        self.all().entry(pod.clone()).or_default().insert(volume.to_owned(), claimed);
+    }
+
+    /// The pod has nothing mounted any more.
+    pub(crate) fn forget(&self, pod: &PodUid) {
+        self.all().remove(pod);
+    }
+
+    /// Further groups that the mounted volumes of a pod ask for, each once.
+    pub(crate) fn groups(&self, pod: &PodUid) -> Vec<i64> {
+        let all = self.all();
+        let mut groups = Vec::new();
+        for group in all.get(pod).into_iter().flat_map(BTreeMap::values).filter_map(|volume| volume.group) {
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        groups
+    }
+}
+
+impl Volumes {
+    /// Makes the claimed volumes of a pod ready.
+    pub(crate) async fn set_up_claims<'a>(
+        &self,
+        pod: &'a Pod,
+        pod_dir: &Path,
+        facts: &VolumeFacts,
+    ) -> Vec<(&'a Volume, Outcome)> {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        // As upstream, what no container uses is not waited for.
+        let wanted: Vec<(&Volume, Claim)> = volumes
+            .filter(|volume| !VolumeUse::of(pod, &volume.name).is_none())
+            .filter_map(|volume| Some((volume, Claim::of(pod, volume)?)))
+            .collect();
+        let found = join_all(wanted.iter().map(|(volume, claim)| self.find(pod, volume, claim, facts))).await;
+        let written: Vec<String> =
+            found.iter().flatten().filter(|c| !c.read_only).map(|c| c.name.clone()).collect();
+        let uid = uid_of(pod);
+        let mut outcomes = Vec::with_capacity(wanted.len());
+        // One after another: volumes of one claim share a mount.
+        for ((volume, _), found) in wanted.into_iter().zip(found) {
+            let outcome = match found {
+                Err(problem) => failed(volume, None, problem.into()),
+                Ok(claimed) => {
+                    let read_only = !written.contains(&claimed.name);
+                    match self.mount(&claimed, read_only, pod, pod_dir, facts).await {
+                        Ok((ready, warning)) => {
+                            self.claimed.keep(&uid, &volume.name, claimed);
+                            Outcome { ready: Some(ready), warning, ..Outcome::default() }
+                        }
+                        Err(problem) => failed(volume, Some(claimed.name), problem),
+                    }
+                }
+            };
+            outcomes.push((volume, outcome));
+        }
+        outcomes
+    }
+
+    /// What a volume is: as it is mounted, or as the API server has it now.
+    async fn find(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        claim: &Claim,
+        facts: &VolumeFacts,
+    ) -> Result<ClaimedVolume, ClaimError> {
+        if let Some(known) = self.claimed.get(&uid_of(pod), &volume.name) {
+            return Ok(known);
+        }
+        let alone = Missing::Failed("this node has no API server".to_owned());
+        let object = match &self.objects {
+            Some(reader) => reader.claim(&claim.namespace, &claim.name).await,
+            None => Err(alone.clone()),
+        };
+        let (object, name) = bound_volume(pod, claim, object.as_deref())?;
+        let persistent = match &self.objects {
+            Some(reader) => reader.persistent_volume(name).await,
+            None => Err(alone),
+        };
+        let node_labels = facts.node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
+        let facts =
+            ClaimFacts { pod, volume: &volume.name, claim, object, node_labels: node_labels.as_ref() };
+        claimed_volume(&facts, name, persistent.as_deref())
+    }
+
+    /// Mounts one. `read_only`: no volume of the pod writes to it.
+    async fn mount(
+        &self,
+        claimed: &ClaimedVolume,
+        read_only: bool,
+        pod: &Pod,
+        pod_dir: &Path,
+        facts: &VolumeFacts,
+    ) -> Result<(ReadyVolume, Option<VolumeWarning>), Problem> {
+        match &claimed.source {
+            ClaimedSource::HostPath(source) => {
+                let ready = self.execute(VolumePlan::host_path(source), facts.now).await?;
+                Ok((ReadyVolume { read_only: claimed.read_only, ..ready }, None))
+            }
+            ClaimedSource::Local { path, flags } => {
+                let plan = LocalPlan::of(&claimed.name, path, flags, read_only, pod, pod_dir);
+                let ready = ReadyVolume { path: plan.path.clone(), ours: true, read_only: claimed.read_only };
+                let (what, tmpfs) = (format!("bind {path} to {}", plan.path.display()), self.tmpfs);
+                let warning = self.fs.run(what, move || plan.set_up(tmpfs)).await??;
+                let warning =
+                    warning.map(|message| VolumeWarning { reason: "AlreadyMountedVolume", message });
+                Ok((ready, warning))
+            }
+        }
+    }
+}
+
+fn uid_of(pod: &Pod) -> PodUid {
+    PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default())
+}
+
+fn failed(volume: &Volume, persistent: Option<String>, problem: Problem) -> Outcome {
+    let error = VolumeError { volume: volume.name.clone(), persistent, problem };
+    Outcome { problem: Some(error), ..Outcome::default() }
+}
