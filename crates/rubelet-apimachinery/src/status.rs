@@ -3,6 +3,8 @@
 //! Builders only; who may not do what is decided elsewhere. The words are those of `k8s.io/apimachinery/pkg/api/errors`,
 //! which clients and people search for.
 
+use std::collections::BTreeSet;
+
 use rubelet_core::validation::{FieldError, Reason};
 use serde_json::{Value, json};
 
@@ -111,14 +113,13 @@ pub fn forbidden(resource: &Resource, name: &str, why: &str) -> ApiError {
 
 /// Fields that a validation refused.
 pub fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> ApiError {
-    let mut listed: Vec<String> = Vec::new();
-    for cause in causes {
-        let line = format!("{}: {}", cause.field, cause.message);
-        if !listed.contains(&line) {
-            listed.push(line);
-        }
-    }
-    let listed = if listed.len() == 1 { listed.remove(0) } else { format!("[{}]", listed.join(", ")) };
+    let mut seen = BTreeSet::new();
+    let listed: Vec<String> = causes
+        .iter()
+        .filter(|cause| seen.insert((&cause.field, &cause.message)))
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect();
+    let listed = if listed.len() == 1 { listed.concat() } else { format!("[{}]", listed.join(", ")) };
     let kind = if resource.group.is_empty() {
         resource.kind.to_owned()
     } else {
@@ -127,10 +128,8 @@ pub fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> ApiError {
     let mut error = ApiError::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {listed}"));
     error = error.about(resource, name);
     error.details["kind"] = json!(resource.kind);
-    error.details["causes"] = causes
-        .iter()
-        .map(|c| json!({"reason": c.reason, "field": c.field, "message": c.message}))
-        .collect();
+    error.details["causes"] =
+        causes.iter().map(|c| json!({"reason": c.reason, "field": c.field, "message": c.message})).collect();
     error
 }
 
@@ -219,11 +218,7 @@ pub fn not_acceptable(made: &[&str]) -> ApiError {
 
 /// The body is larger than `limit` bytes.
 pub fn too_large(limit: usize) -> ApiError {
-    ApiError::new(
-        413,
-        "RequestEntityTooLarge",
-        format!("Request entity too large: limit is {limit}"),
-    )
+    ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
 }
 
 /// Nobody knows who asks.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::element::{Element, Plain};
 use super::set::Set;
+use crate::decode::MAX_PROBLEMS;
 use crate::schema::{Empty, Field, ListKind, Shape, Type};
 
 /// What is expected somewhere.
@@ -211,7 +212,8 @@ fn zero_of(t: Type) -> Value {
     }
 }
 
-/// What of an applied object does not fit its type, each as path and problem, worded as upstream's validation.
+/// What of an applied object does not fit its type, each as path and problem, worded as upstream's validation. No more
+/// than [`MAX_PROBLEMS`] are looked for.
 pub fn check(of: Of, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check_at(of, value, &mut Vec::new(), &mut found);
@@ -219,7 +221,7 @@ pub fn check(of: Of, value: &Value) -> Vec<String> {
 }
 
 fn check_at(of: Of, value: &Value, path: &mut Vec<Element>, found: &mut Vec<String>) {
-    if value.is_null() {
+    if value.is_null() || found.len() >= MAX_PROBLEMS {
         return;
     }
     let mut wrong =

@@ -73,15 +73,15 @@ pub(crate) fn match_name(change: &Change<'_>, object: &Value) -> Result<(), ApiE
 /// Owners that are listed twice are listed once; says so, since it is a client's mistake.
 pub(crate) fn dedup_owners(object: &mut Value, warnings: &mut Warnings) {
     let Some(Value::Array(owners)) = object.pointer_mut("/metadata/ownerReferences") else { return };
-    let mut seen: Vec<Value> = Vec::new();
+    // Lists can be as long as a request's body, so none is searched item by item.
+    let mut seen = BTreeSet::new();
     let mut doubled = BTreeSet::new();
     owners.retain(|owner| {
-        if seen.contains(owner) {
+        let is_new = seen.insert(owner.to_string());
+        if !is_new {
             doubled.insert(owner["uid"].as_str().unwrap_or_default().to_owned());
-            return false;
         }
-        seen.push(owner.clone());
-        true
+        is_new
     });
     if !doubled.is_empty() {
         let uids: Vec<String> = doubled.into_iter().collect();
@@ -302,6 +302,7 @@ fn validate_annotations(path: &Path, metadata: &Value, errors: &mut Errors) {
 
 fn validate_owners(path: &Path, metadata: &Value, errors: &mut Errors) {
     let mut controller: Option<String> = None;
+    let mut is_told = false;
     let owners = &metadata["ownerReferences"];
     for owner in items(metadata, &["ownerReferences"]) {
         for (field, rule) in [
@@ -322,14 +323,19 @@ fn validate_owners(path: &Path, metadata: &Value, errors: &mut Errors) {
             let this = format!("{kind}/{}", text(owner, &["name"]));
             match &controller {
                 None => controller = Some(this),
-                Some(first) => errors.invalid(
-                    path,
-                    &Json(owners),
-                    format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
-                         and {this}"
-                    ),
-                ),
+                // Shows the whole list, so once is enough however many there are.
+                Some(_) if is_told => {}
+                Some(first) => {
+                    is_told = true;
+                    errors.invalid(
+                        path,
+                        &Json(owners),
+                        format!(
+                            "Only one reference can have Controller set to true. Found \"true\" in references for \
+                             {first} and {this}"
+                        ),
+                    );
+                }
             }
         }
     }
