@@ -74,6 +74,27 @@ impl Resource {
         }
     }
 
+    /// The path of an object, of its collection (`name` is empty) or of what is below it. Without a namespace it is that
+    /// of the objects of all.
+    pub fn path(&self, namespace: &str, name: &str, subresource: &str) -> String {
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        if self.namespaced && !namespace.is_empty() {
+            path.push_str("/namespaces/");
+            path.push_str(namespace);
+        }
+        for part in [self.plural, name, subresource] {
+            if !part.is_empty() {
+                path.push('/');
+                path.push_str(part);
+            }
+        }
+        path
+    }
+
     /// Whether spec and status are written through different paths.
     pub fn has_status(&self) -> bool {
         self.subresource("status").is_some()

@@ -9,6 +9,9 @@ mod tests;
 
 use serde_json::{Value, json};
 
+use crate::strategy::ownership::{has_finalizer, without_finalizer};
+use crate::strategy::text;
+
 /// The provisioner whose volumes are folders of this machine.
 pub const PROVISIONER: &str = "rubelet.io/local-path";
 /// Set on a claim and on a volume that were brought together here, rather than by who made them.
@@ -59,24 +62,8 @@ pub struct World<'a> {
     pub node: &'a str,
 }
 
-pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
-    path.iter().fold(value, |value, key| &value[*key]).as_str().unwrap_or_default()
-}
-
 fn is_deleted(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some()
-}
-
-fn has_finalizer(object: &Value, finalizer: &str) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|all| all.iter().any(|f| f == finalizer))
-}
-
-fn without_finalizer(object: &Value, finalizer: &str) -> Value {
-    let mut object = object.clone();
-    if let Some(all) = object["metadata"]["finalizers"].as_array_mut() {
-        all.retain(|f| f != finalizer);
-    }
-    object
 }
 
 fn annotate(object: &mut Value, key: &str, value: &str) {

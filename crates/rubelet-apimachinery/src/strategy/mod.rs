@@ -34,6 +34,7 @@ use serde_json::Value;
 
 pub use self::delete::{DeleteOptions, Deletion, FOREGROUND, ORPHAN, Propagation};
 use self::rules::{Plain, Rules};
+pub use self::value::text;
 use crate::kinds::Resource;
 use crate::status::{self, ApiError};
 use crate::user::User;

@@ -123,7 +123,8 @@ fn put(object: &mut Value, field: &str, list: Vec<Value>) {
     }
 }
 
-fn has_finalizer(object: &Value, finalizer: &str) -> bool {
+/// Whether the object waits for this finalizer.
+pub(crate) fn has_finalizer(object: &Value, finalizer: &str) -> bool {
     texts(object, &["metadata", "finalizers"]).any(|there| there == finalizer)
 }
 

@@ -10,7 +10,7 @@ pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
 }
 
 /// The text at a path, empty where there is none.
-pub(crate) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+pub fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     at(object, path).as_str().unwrap_or_default()
 }
 
