@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use rubelet_apimachinery::kinds::{self, Resource};
 use rubelet_apimachinery::status::ApiError;
-use rubelet_apimachinery::strategy::Lookup;
+use rubelet_apimachinery::strategy::{Lookup, text};
 use rubelet_apimachinery::user::SERVICE_ACCOUNTS;
 use rubelet_apimachinery::{User, user};
 use serde_json::{Value, json};
@@ -22,10 +22,8 @@ const WARN_ONLY_SECONDS: i64 = 60 * 60 + 7;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 /// The shortest lifetime.
 const MIN_SECONDS: i64 = 600;
-
-fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
-    path.iter().fold(value, |value, key| &value[*key]).as_str().unwrap_or_default()
-}
+/// How long after the time of its deletion an object that is still there makes tokens good (upstream's `DefaultLeeway`).
+const LEEWAY_SECONDS: i64 = 60;
 
 fn resource(plural: &str) -> Option<&'static Resource> {
     kinds::find("", "v1", plural)
@@ -132,7 +130,11 @@ pub fn bearer(
     let lives = |plural: &str, scope: &str, claimed: &Value| {
         resource(plural)
             .and_then(|resource| lookup.get(resource, scope, text(claimed, &["name"])))
-            .is_some_and(|stored| stored["metadata"]["uid"] == claimed["uid"])
+            .is_some_and(|stored| {
+                let end = text(&stored, &["metadata", "deletionTimestamp"]).parse::<Timestamp>();
+                let is_over = end.is_ok_and(|end| end.as_second() < seconds - LEEWAY_SECONDS);
+                stored["metadata"]["uid"] == claimed["uid"] && !is_over
+            })
     };
     if !lives("serviceaccounts", namespace, &own["serviceaccount"]) {
         return Err("service account has been deleted");
@@ -265,6 +267,10 @@ mod tests {
         let hour = SignedDuration::from_secs(3600);
         assert_eq!(bearer(&world(), &claims, &[ISSUER], now() + hour), Err("token has expired"));
         assert!(bearer(&world(), &claims, &["vault"], now()).is_err());
+        let mut ending = world();
+        ending.0[2].1["metadata"]["deletionTimestamp"] = json!(now().to_string());
+        assert!(bearer(&ending, &claims, &[ISSUER], now() + SignedDuration::from_secs(60)).is_ok());
+        assert!(bearer(&ending, &claims, &[ISSUER], now() + SignedDuration::from_secs(61)).is_err());
         let mut without_pod = world();
         without_pod.0.retain(|(_, object)| object["metadata"]["name"] != "p");
         assert!(bearer(&without_pod, &claims, &[ISSUER], now()).is_err());
