@@ -47,7 +47,7 @@ impl Client {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, Failure> {
-        match self.send(Method::GET, &path(resource, namespace, name, ""), None).await {
+        match self.send(Method::GET, &resource.path(namespace, name, ""), None).await {
             Ok(object) => Ok(Some(object)),
             Err(Failure::NotFound) => Ok(None),
             Err(other) => Err(other),
@@ -60,7 +60,7 @@ impl Client {
         resource: &'static Resource,
         namespace: &str,
     ) -> Result<Vec<Value>, Failure> {
-        let mut list = self.send(Method::GET, &path(resource, namespace, "", ""), None).await?;
+        let mut list = self.send(Method::GET, &resource.path(namespace, "", ""), None).await?;
         let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
         let (api_version, kind) = (resource.api_version(), resource.kind);
         Ok(items
@@ -73,6 +73,14 @@ impl Client {
             .collect())
     }
 
+    /// How many objects of a resource there are in a namespace.
+    pub(crate) async fn count(&self, resource: &'static Resource, namespace: &str) -> Result<u64, Failure> {
+        let path = format!("{}?limit=1", resource.path(namespace, "", ""));
+        let list = self.send(Method::GET, &path, None).await?;
+        let first = list["items"].as_array().map_or(0, |items| items.len() as u64);
+        Ok(first + list["metadata"]["remainingItemCount"].as_u64().unwrap_or(0))
+    }
+
     /// Makes an object.
     pub(crate) async fn create(
         &self,
@@ -80,7 +88,7 @@ impl Client {
         namespace: &str,
         object: &Value,
     ) -> Result<Value, Failure> {
-        self.send(Method::POST, &path(resource, namespace, "", ""), Some(object)).await
+        self.send(Method::POST, &resource.path(namespace, "", ""), Some(object)).await
     }
 
     /// Posts to a subresource.
@@ -92,7 +100,7 @@ impl Client {
         subresource: &str,
         object: &Value,
     ) -> Result<Value, Failure> {
-        self.send(Method::POST, &path(resource, namespace, name, subresource), Some(object)).await
+        self.send(Method::POST, &resource.path(namespace, name, subresource), Some(object)).await
     }
 
     /// Replaces an object, or what a subresource covers of it.
@@ -103,7 +111,7 @@ impl Client {
         object: &Value,
     ) -> Result<Value, Failure> {
         let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
-        self.send(Method::PUT, &path(resource, text("namespace"), text("name"), subresource), Some(object))
+        self.send(Method::PUT, &resource.path(text("namespace"), text("name"), subresource), Some(object))
             .await
     }
 
@@ -115,7 +123,7 @@ impl Client {
         name: &str,
         options: &Value,
     ) -> Result<(), Failure> {
-        self.send(Method::DELETE, &path(resource, namespace, name, ""), Some(options)).await.map(|_| ())
+        self.send(Method::DELETE, &resource.path(namespace, name, ""), Some(options)).await.map(|_| ())
     }
 
     /// Deletes all objects of a resource in a namespace.
@@ -124,7 +132,7 @@ impl Client {
         resource: &'static Resource,
         namespace: &str,
     ) -> Result<(), Failure> {
-        self.send(Method::DELETE, &path(resource, namespace, "", ""), None).await.map(|_| ())
+        self.send(Method::DELETE, &resource.path(namespace, "", ""), None).await.map(|_| ())
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
@@ -175,24 +183,4 @@ impl From<ApiError> for Failure {
 
 fn whole(text: String) -> Body {
     http_body_util::Full::new(bytes::Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The path of an object, a collection (`name` empty) or a subresource.
-fn path(resource: &Resource, namespace: &str, name: &str, subresource: &str) -> String {
-    let mut path = if resource.group.is_empty() {
-        format!("/api/{}", resource.version)
-    } else {
-        format!("/apis/{}/{}", resource.group, resource.version)
-    };
-    if resource.namespaced && !namespace.is_empty() {
-        path.push_str("/namespaces/");
-        path.push_str(namespace);
-    }
-    for part in [resource.plural, name, subresource] {
-        if !part.is_empty() {
-            path.push('/');
-            path.push_str(part);
-        }
-    }
-    path
 }

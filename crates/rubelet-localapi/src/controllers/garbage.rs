@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::client::{Client, Failure};
+use super::feeds::followed;
 use super::queue::Queue;
 use super::{Seen, text};
 
@@ -26,11 +27,17 @@ pub(crate) struct Garbage {
     dependents: BTreeMap<String, BTreeSet<Place>>,
     /// The other way round.
     owners: BTreeMap<Place, BTreeSet<String>>,
+    /// Resources of which not all has been told yet. Until it has been, nobody knows who depends on whom.
+    untold: BTreeSet<usize>,
+    /// Owners that wait for their dependents, or for those to be released.
+    waiting: BTreeSet<Place>,
+    /// What is to be looked at then.
+    held: BTreeSet<Place>,
     queue: Queue<Place>,
 }
 
 fn row(resource: &'static Resource) -> usize {
-    kinds::all().iter().position(|r| r == resource).unwrap_or(usize::MAX)
+    kinds::all().iter().position(|r| std::ptr::eq(r, resource)).unwrap_or(usize::MAX)
 }
 
 fn place(resource: &'static Resource, object: &Value) -> Place {
@@ -40,7 +47,15 @@ fn place(resource: &'static Resource, object: &Value) -> Place {
 
 impl Garbage {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, dependents: BTreeMap::new(), owners: BTreeMap::new(), queue: Queue::default() }
+        Self {
+            client,
+            dependents: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            untold: followed().map(row).collect(),
+            waiting: BTreeSet::new(),
+            held: BTreeSet::new(),
+            queue: Queue::default(),
+        }
     }
 
     pub(crate) fn queue(&mut self) -> &mut Queue<Place> {
@@ -49,12 +64,30 @@ impl Garbage {
 
     /// Takes note of a change.
     pub(crate) fn see(&mut self, resource: &'static Resource, seen: &Seen) {
-        let Seen::Object { object, deleted } = seen else { return };
+        let (object, deleted) = match seen {
+            Seen::Object { object, deleted } => (object, deleted),
+            Seen::Anew => return self.forget(row(resource)),
+            Seen::Complete => {
+                self.untold.remove(&row(resource));
+                if self.untold.is_empty() {
+                    for place in std::mem::take(&mut self.held) {
+                        self.queue.add(place);
+                    }
+                }
+                return;
+            }
+        };
         let place = place(resource, object);
         let uid = text(object, &["metadata", "uid"]);
         let owners: BTreeSet<String> =
             if *deleted { BTreeSet::new() } else { ownership::owners(object).map(str::to_owned).collect() };
         self.index(&place, owners);
+        let waits = !*deleted && (ownership::is_waiting(object) || ownership::is_orphaning(object));
+        if waits {
+            self.waiting.insert(place.clone());
+        } else {
+            self.waiting.remove(&place);
+        }
         if *deleted || ownership::is_waiting(object) {
             for dependent in self.dependents.get(uid).cloned().unwrap_or_default() {
                 self.queue.add(dependent);
@@ -65,12 +98,21 @@ impl Garbage {
             for owner in ownership::owners(object) {
                 self.wake_owner(object, owner);
             }
-        } else if self.owners.contains_key(&place)
-            || ownership::is_waiting(object)
-            || ownership::is_orphaning(object)
-        {
+        } else if waits || self.owners.contains_key(&place) {
             self.queue.add(place);
         }
+    }
+
+    /// What is known of the objects of a resource counts no longer. Owners among them may have gone, and dependents that
+    /// owners wait for: whoever has owners or waits is looked at afterwards.
+    fn forget(&mut self, row: usize) {
+        self.untold.insert(row);
+        self.held.extend(self.owners.keys().cloned());
+        let places: Vec<Place> = self.owners.keys().filter(|place| place.0 == row).cloned().collect();
+        for place in places {
+            self.index(&place, BTreeSet::new());
+        }
+        self.held.extend(self.waiting.iter().cloned());
     }
 
     fn wake_owner(&mut self, dependent: &Value, uid: &str) {
@@ -106,6 +148,10 @@ impl Garbage {
 
     /// Looks at one object.
     pub(crate) async fn work(&mut self, place: Place) {
+        if !self.untold.is_empty() {
+            self.held.insert(place);
+            return;
+        }
         match self.settle(&place).await {
             Ok(()) | Err(Failure::NotFound) => self.queue.done(&place),
             Err(Failure::Conflict) => self.queue.retry(place),

@@ -11,7 +11,8 @@
 //! | `expiry` | old Events forgotten |
 //!
 //! Each is level-triggered: a change only says *look at this*; what is true is read. All decisions are
-//! `rubelet-apimachinery`'s; every write goes through the engine, as any client's.
+//! `rubelet-apimachinery`'s; every write goes through the engine, as any client's. What takes long (a volume's folder)
+//! is done beside the others. A controller that panics ends none of them for good: all begin again.
 
 mod client;
 mod events;
@@ -25,13 +26,14 @@ mod scheduler;
 mod start;
 mod volumes;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use rubelet_apimachinery::Resource;
 use rubelet_apimachinery::kinds;
-use rubelet_apimachinery::strategy::Settings;
-use serde_json::Value;
+use rubelet_apimachinery::strategy::{Settings, text};
 use tokio::time::Instant;
 
 use crate::engine::Api;
@@ -49,15 +51,12 @@ use volumes::Volumes;
 
 /// How many things are done in a row before changes are heard of again.
 const BATCH: usize = 64;
+/// How long after a panic the controllers begin again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A resource of the core group. The table has every one that is asked for here.
 fn core(plural: &str) -> &'static Resource {
     kinds::find("", "v1", plural).unwrap_or(&kinds::all()[0])
-}
-
-/// The text at a path; empty where there is none.
-fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
-    path.iter().fold(value, |value, key| &value[*key]).as_str().unwrap_or_default()
 }
 
 /// What controllers are told of the machine.
@@ -71,23 +70,41 @@ pub struct ControllerOptions {
     pub folders: Option<Arc<dyn Folders>>,
 }
 
+/// Makes one namespace what it should be, once: gives it what each has, or empties it when it is being deleted. For those
+/// who run no controllers.
+pub async fn settle_namespace(api: &Api, settings: &Settings, name: &str) {
+    let client = Client::new(api.clone(), "namespace-controller");
+    if let Err(problem) = Namespaces::new(client, settings.clone()).settle(name).await {
+        tracing::warn!("the namespace {name:?} cannot be kept: {problem}");
+    }
+}
+
 /// Runs the controllers until the store is closed. Cancel safe: everything begins again with what is there.
 pub async fn run(api: Api, options: ControllerOptions) {
+    // Nothing of a run is looked at again after a panic: the next one reads what is true.
+    while AssertUnwindSafe(control(&api, &options)).catch_unwind().await.is_err() {
+        tracing::error!("a controller of the local API panicked; this is a bug");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn control(api: &Api, options: &ControllerOptions) {
     let client = |name: &str| Client::new(api.clone(), name);
     let recorder = |name: &'static str| Recorder::new(client(name), name);
     let mut feeds = Feeds::new(api.store());
-    let mut namespaces = Namespaces::new(client("namespace-controller"), options.settings);
+    let mut namespaces = Namespaces::new(client("namespace-controller"), options.settings.clone());
     let mut nodes = Nodes::new(client("node-controller"));
     let mut scheduler = Scheduler::new(client("default-scheduler"), recorder("default-scheduler"));
     let mut garbage = Garbage::new(client("generic-garbage-collector"));
     let mut volumes = Volumes::new(
         client("persistent-volume-binder"),
         recorder("persistentvolume-controller"),
-        options.folders,
-        options.node,
+        options.folders.clone(),
+        options.node.clone(),
     );
     let mut expiry = Expiry::new(client("event-ttl"));
     loop {
+        while volumes.finish().now_or_never().is_some() {}
         // What has changed is heard before it is acted upon, but no stream of changes keeps the work from being done.
         let mut heard = 0;
         while heard < BATCH {
@@ -102,9 +119,11 @@ pub async fn run(api: Api, options: ControllerOptions) {
                         volumes.queue().next_due(),
                         expiry.queue().next_due(),
                     ];
-                    // Cancel safe: a change is taken only when it is returned, a timer is made again.
+                    // Cancel safe: a change and what is finished are taken only when they are returned, a timer is made
+                    // again.
                     tokio::select! { biased;
                         told = feeds.next() => told,
+                        () = volumes.finish() => break,
                         () = sleep_until(due.into_iter().flatten().min()) => break,
                     }
                 }

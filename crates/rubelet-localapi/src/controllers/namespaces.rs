@@ -1,25 +1,34 @@
 //! Namespaces: what each has from the start, and what becomes of everything in one that is deleted.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use rubelet_apimachinery::Resource;
 use rubelet_apimachinery::kinds::{self, Served};
 use rubelet_apimachinery::strategy::{Settings, builtin};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::client::{Client, Failure};
 use super::queue::Queue;
 use super::{Seen, core, text};
 
+/// How long after something went from a namespace that is being deleted it is looked at: much goes at once.
+const GATHER: Duration = Duration::from_millis(100);
+
 /// Keeps namespaces.
 pub(crate) struct Namespaces {
     client: Client,
     settings: Settings,
+    /// Those there are, and whether each is being deleted.
+    known: BTreeMap<String, bool>,
     queue: Queue<String>,
 }
 
 impl Namespaces {
     pub(crate) fn new(client: Client, settings: Settings) -> Self {
-        Self { client, settings, queue: Queue::default() }
+        Self { client, settings, known: BTreeMap::new(), queue: Queue::default() }
     }
 
     pub(crate) fn queue(&mut self) -> &mut Queue<String> {
@@ -29,17 +38,38 @@ impl Namespaces {
     /// Takes note of a change.
     pub(crate) fn see(&mut self, resource: &'static Resource, seen: &Seen) {
         match (resource.plural, seen) {
-            ("namespaces", Seen::Object { object, .. }) => {
-                self.queue.add(text(object, &["metadata", "name"]).to_owned());
-            }
-            // What every namespace has is made again when somebody deletes it.
-            ("serviceaccounts" | "configmaps", Seen::Object { object, deleted: true }) => {
+            ("namespaces", Seen::Anew) => self.known.clear(),
+            ("namespaces", Seen::Object { object, deleted }) => {
                 let name = text(object, &["metadata", "name"]);
-                if name == builtin::SERVICE_ACCOUNT || name == builtin::ROOT_CA {
-                    self.queue.add(text(object, &["metadata", "namespace"]).to_owned());
+                if *deleted {
+                    self.known.remove(name);
+                } else {
+                    let ends = object["metadata"].get("deletionTimestamp").is_some();
+                    self.known.insert(name.to_owned(), ends);
+                }
+                self.queue.add(name.to_owned());
+            }
+            // Nobody says what went while nothing was heard.
+            (_, Seen::Complete) => {
+                for name in self.known.keys() {
+                    self.queue.add(name.clone());
                 }
             }
-            _ => {}
+            (plural, Seen::Object { object, deleted }) => {
+                let namespace = text(object, &["metadata", "namespace"]);
+                let name = text(object, &["metadata", "name"]);
+                let (is_account, is_root) = (
+                    plural == "serviceaccounts" && name == builtin::SERVICE_ACCOUNT,
+                    plural == "configmaps" && name == builtin::ROOT_CA,
+                );
+                // What every namespace has is made again when somebody deletes or changes it.
+                if is_root || is_account && *deleted {
+                    self.queue.add(namespace.to_owned());
+                } else if *deleted && self.known.get(namespace) == Some(&true) {
+                    self.queue.add_at(namespace.to_owned(), Instant::now() + GATHER);
+                }
+            }
+            (_, Seen::Anew) => {}
         }
     }
 
@@ -56,7 +86,7 @@ impl Namespaces {
     }
 
     /// Whether nothing is left to be done.
-    async fn settle(&self, name: &str) -> Result<bool, Failure> {
+    pub(crate) async fn settle(&self, name: &str) -> Result<bool, Failure> {
         let Some(namespace) = self.client.get(core("namespaces"), "", name).await? else { return Ok(true) };
         if namespace["metadata"].get("deletionTimestamp").is_none() {
             self.ensure("serviceaccounts", name, builtin::default_service_account(name)).await?;
@@ -102,16 +132,18 @@ impl Namespaces {
     }
 
     /// Deletes what is in the namespace; gives what is still there afterwards, counted by resource.
-    async fn empty(&self, namespace: &str) -> Result<Vec<(String, usize)>, Failure> {
+    async fn empty(&self, namespace: &str) -> Result<Vec<(String, u64)>, Failure> {
         let mut left = Vec::new();
-        let stored = kinds::all().iter().filter(|r| r.namespaced && r.served == Served::Stored);
+        let api = self.client.api();
+        let stored =
+            kinds::all().iter().filter(|r| r.namespaced && r.served != Served::Answered && api.serves(r));
         for resource in stored.filter(|r| r.group != "events.k8s.io" && r.verbs.contains(&"deletecollection"))
         {
-            if self.client.list(resource, namespace).await?.is_empty() {
+            if self.client.count(resource, namespace).await? == 0 {
                 continue;
             }
             self.client.delete_all(resource, namespace).await?;
-            let there = self.client.list(resource, namespace).await?.len();
+            let there = self.client.count(resource, namespace).await?;
             if there > 0 {
                 left.push((resource.qualified(), there));
             }
@@ -120,7 +152,7 @@ impl Namespaces {
     }
 
     /// Says in the namespace's status what it waits for.
-    async fn tell(&self, mut namespace: Value, left: &[(String, usize)]) -> Result<(), Failure> {
+    async fn tell(&self, mut namespace: Value, left: &[(String, u64)]) -> Result<(), Failure> {
         let listed: Vec<String> = left
             .iter()
             .map(|(resource, count)| format!("{resource} has {count} resource instances"))

@@ -25,6 +25,8 @@ pub(crate) struct Scheduler {
     client: Client,
     recorder: Recorder,
     node: Option<Node>,
+    /// Whether all pods, and all nodes, have been told: nothing is bound on half the facts.
+    told: (bool, bool),
     /// Everything that has a node and has not ended, trimmed.
     placed: BTreeMap<Place, Pod>,
     /// Pods that wait for something to change.
@@ -38,6 +40,7 @@ impl Scheduler {
             client,
             recorder,
             node: None,
+            told: (false, false),
             placed: BTreeMap::new(),
             waiting: BTreeSet::new(),
             queue: Queue::default(),
@@ -50,7 +53,27 @@ impl Scheduler {
 
     /// Takes note of a change.
     pub(crate) fn see(&mut self, resource: &'static Resource, seen: &Seen) {
-        let Seen::Object { object, deleted } = seen else { return };
+        let (object, deleted) = match (resource.plural, seen) {
+            ("pods", Seen::Anew) => {
+                self.told.0 = false;
+                return self.placed.clear();
+            }
+            ("nodes", Seen::Anew) => {
+                self.told.1 = false;
+                self.node = None;
+                return;
+            }
+            (plural @ ("pods" | "nodes"), Seen::Complete) => {
+                if plural == "pods" {
+                    self.told.0 = true
+                } else {
+                    self.told.1 = true
+                }
+                return self.look_again();
+            }
+            (_, Seen::Object { object, deleted }) => (object, deleted),
+            _ => return,
+        };
         match resource.plural {
             "pods" => self.see_pod(object, *deleted),
             "nodes" => {
@@ -108,6 +131,10 @@ impl Scheduler {
 
     /// Binds one pod, or says why it is not.
     pub(crate) async fn work(&mut self, place: Place) {
+        if self.told != (true, true) {
+            self.waiting.insert(place);
+            return;
+        }
         match self.place(&place).await {
             Ok(()) | Err(Failure::NotFound) => self.queue.done(&place),
             // Somebody else bound it, or changed it: that comes as a change.

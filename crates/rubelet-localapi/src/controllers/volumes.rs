@@ -1,12 +1,16 @@
 //! Claims and volumes: carries out the steps that `rubelet_apimachinery::binding` computes, and makes folders of this
 //! machine for claims of our own class.
+//!
+//! A folder can take long to be made or removed: that is done beside everything else, one thing a claim or volume.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use rubelet_apimachinery::Resource;
 use rubelet_apimachinery::binding::{self, Step, World};
 use rubelet_apimachinery::kinds;
@@ -35,15 +39,31 @@ pub(crate) enum Item {
     Volume(String),
 }
 
+/// What came of something that took long.
+type Finished = (Item, Result<(), Failure>);
+
 /// Binds claims.
 pub(crate) struct Volumes {
+    hands: Hands,
+    node: String,
+    /// All claims, by namespace and name.
+    claims: BTreeSet<(String, String)>,
+    /// Those of them that have no volume.
+    pending: BTreeSet<(String, String)>,
+    /// All volumes.
+    volumes: BTreeSet<String>,
+    /// What is being done, and for whom.
+    jobs: FuturesUnordered<BoxFuture<'static, Finished>>,
+    busy: BTreeSet<Item>,
+    queue: Queue<Item>,
+}
+
+/// What making and removing a volume takes.
+#[derive(Clone)]
+struct Hands {
     client: Client,
     recorder: Recorder,
     folders: Option<Arc<dyn Folders>>,
-    node: String,
-    /// Claims without a volume.
-    pending: BTreeSet<(String, String)>,
-    queue: Queue<Item>,
 }
 
 fn classes() -> Option<&'static Resource> {
@@ -57,7 +77,16 @@ impl Volumes {
         folders: Option<Arc<dyn Folders>>,
         node: String,
     ) -> Self {
-        Self { client, recorder, folders, node, pending: BTreeSet::new(), queue: Queue::default() }
+        Self {
+            hands: Hands { client, recorder, folders },
+            node,
+            claims: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            volumes: BTreeSet::new(),
+            jobs: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
+            queue: Queue::default(),
+        }
     }
 
     pub(crate) fn queue(&mut self) -> &mut Queue<Item> {
@@ -66,7 +95,19 @@ impl Volumes {
 
     /// Takes note of a change.
     pub(crate) fn see(&mut self, resource: &'static Resource, seen: &Seen) {
-        let Seen::Object { object, deleted } = seen else { return };
+        let (object, deleted) = match (resource.plural, seen) {
+            (_, Seen::Object { object, deleted }) => (object, deleted),
+            ("persistentvolumeclaims", Seen::Anew) => {
+                self.claims.clear();
+                return self.pending.clear();
+            }
+            ("persistentvolumes", Seen::Anew) => return self.volumes.clear(),
+            // Nobody says what went while nothing was heard: who may have waited for it is looked at.
+            ("persistentvolumeclaims" | "persistentvolumes" | "pods", Seen::Complete) => {
+                return self.look_at_all();
+            }
+            _ => return,
+        };
         let name = text(object, &["metadata", "name"]).to_owned();
         let namespace = text(object, &["metadata", "namespace"]).to_owned();
         match resource.plural {
@@ -75,14 +116,16 @@ impl Volumes {
                 if *deleted || text(object, &["status", "phase"]) == "Bound" {
                     self.pending.remove(&place);
                 } else {
-                    self.pending.insert(place);
+                    self.pending.insert(place.clone());
                 }
                 if *deleted {
+                    self.claims.remove(&place);
                     let volume = text(object, &["spec", "volumeName"]);
                     if !volume.is_empty() {
                         self.queue.add(Item::Volume(volume.to_owned()));
                     }
                 } else {
+                    self.claims.insert(place);
                     self.queue.add(Item::Claim(namespace, name));
                 }
             }
@@ -92,7 +135,10 @@ impl Volumes {
                     let part = |key: &str| text(claim, &[key]).to_owned();
                     self.queue.add(Item::Claim(part("namespace"), part("name")));
                 }
-                if !deleted {
+                if *deleted {
+                    self.volumes.remove(&name);
+                } else {
+                    self.volumes.insert(name.clone());
                     self.queue.add(Item::Volume(name));
                     self.look_at_pending();
                 }
@@ -120,33 +166,74 @@ impl Volumes {
         }
     }
 
-    /// Takes claims and volumes one step further.
-    pub(crate) async fn work(&mut self, item: Item) {
-        match self.step(&item).await {
-            Ok(()) | Err(Failure::NotFound) => self.queue.done(&item),
-            Err(Failure::Conflict) => self.queue.retry(item),
-            Err(problem) => {
-                warn!("{item:?} cannot be bound: {problem}");
-                self.queue.retry(item);
-            }
+    fn look_at_all(&mut self) {
+        for (namespace, name) in &self.claims {
+            self.queue.add(Item::Claim(namespace.clone(), name.clone()));
+        }
+        for name in &self.volumes {
+            self.queue.add(Item::Volume(name.clone()));
         }
     }
 
-    /// One step; what it writes comes back as a change, and with it the next one.
-    async fn step(&self, item: &Item) -> Result<(), Failure> {
+    /// Takes claims and volumes one step further.
+    pub(crate) async fn work(&mut self, item: Item) {
+        // It is looked at again when what is being done for it is finished.
+        if self.busy.contains(&item) {
+            return;
+        }
+        match self.step(&item).await {
+            Ok(None) => self.queue.done(&item),
+            Ok(Some(job)) => {
+                self.busy.insert(item.clone());
+                self.jobs.push(job.map(|done| (item, done)).boxed());
+            }
+            Err(problem) => self.failed(item, &problem),
+        }
+    }
+
+    /// Waits until something that takes long is finished, and takes note of it. Cancel safe.
+    pub(crate) async fn finish(&mut self) {
+        let Some((item, done)) = self.jobs.next().await else { return std::future::pending().await };
+        self.busy.remove(&item);
+        match done {
+            Ok(()) => {
+                self.queue.done(&item);
+                self.queue.add(item);
+            }
+            Err(problem) => self.failed(item, &problem),
+        }
+    }
+
+    fn failed(&mut self, item: Item, problem: &Failure) {
+        match problem {
+            Failure::NotFound => return self.queue.done(&item),
+            Failure::Conflict => {}
+            Failure::Other(message) => match &item {
+                Item::Claim(namespace, name) => {
+                    warn!("the claim {namespace}/{name} cannot be bound: {message}");
+                }
+                Item::Volume(name) => warn!("the volume {name} cannot be kept: {message}"),
+            },
+        }
+        self.queue.retry(item);
+    }
+
+    /// One step; what it writes comes back as a change, and with it the next one. Gives what takes long.
+    async fn step(&self, item: &Item) -> Result<Option<BoxFuture<'static, Result<(), Failure>>>, Failure> {
+        let Hands { client, recorder, .. } = &self.hands;
         let (claims, volumes) = (core("persistentvolumeclaims"), core("persistentvolumes"));
         let (step, subject) = match item {
             Item::Claim(namespace, name) => {
-                let Some(claim) = self.client.get(claims, namespace, name).await? else { return Ok(()) };
-                let pods = self.client.list(core("pods"), namespace).await?;
+                let Some(claim) = client.get(claims, namespace, name).await? else { return Ok(None) };
+                let pods = client.list(core("pods"), namespace).await?;
                 let pods: Vec<Value> = pods
                     .into_iter()
                     .filter(|pod| !matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed"))
                     .collect();
                 let world = World {
-                    volumes: &self.client.list(volumes, "").await?,
+                    volumes: &client.list(volumes, "").await?,
                     classes: &match classes() {
-                        Some(classes) => self.client.list(classes, "").await?,
+                        Some(classes) => client.list(classes, "").await?,
                         None => Vec::new(),
                     },
                     pods: &pods,
@@ -155,41 +242,43 @@ impl Volumes {
                 (binding::next_for_claim(&claim, &world), claim)
             }
             Item::Volume(name) => {
-                let Some(volume) = self.client.get(volumes, "", name).await? else { return Ok(()) };
+                let Some(volume) = client.get(volumes, "", name).await? else { return Ok(None) };
                 let reference = &volume["spec"]["claimRef"];
                 let claim = match (text(reference, &["namespace"]), text(reference, &["name"])) {
                     ("", _) | (_, "") => None,
-                    (namespace, name) => self.client.get(claims, namespace, name).await?,
+                    (namespace, name) => client.get(claims, namespace, name).await?,
                 };
                 (binding::next_for_volume(&volume, claim.as_ref()), volume)
             }
         };
         match step {
-            Step::Done => Ok(()),
-            Step::WriteVolume(volume) => self.client.replace(volumes, "", &volume).await.map(|_| ()),
-            Step::WriteVolumeStatus(volume) => {
-                self.client.replace(volumes, "status", &volume).await.map(|_| ())
+            Step::Done => {}
+            Step::WriteVolume(volume) => drop(client.replace(volumes, "", &volume).await?),
+            Step::WriteVolumeStatus(volume) => drop(client.replace(volumes, "status", &volume).await?),
+            Step::WriteClaim(claim) => drop(client.replace(claims, "", &claim).await?),
+            Step::WriteClaimStatus(claim) => drop(client.replace(claims, "status", &claim).await?),
+            Step::Provision(volume) => {
+                return Ok(Some(self.hands.clone().provision(subject, volume).boxed()));
             }
-            Step::WriteClaim(claim) => self.client.replace(claims, "", &claim).await.map(|_| ()),
-            Step::WriteClaimStatus(claim) => self.client.replace(claims, "status", &claim).await.map(|_| ()),
-            Step::Provision(volume) => self.provision(&subject, volume).await,
-            Step::Reclaim(volume) => self.reclaim(&volume).await,
+            Step::Reclaim(volume) => return Ok(Some(self.hands.clone().reclaim(volume).boxed())),
             Step::Wait { reason, message } => {
                 let kind = if reason.ends_with("Failed") || reason == "FailedBinding" {
                     Kind::Warning
                 } else {
                     Kind::Normal
                 };
-                self.recorder.tell(&subject, kind, reason, &message).await;
-                Ok(())
+                recorder.tell(&subject, kind, reason, &message).await;
             }
         }
+        Ok(None)
     }
+}
 
-    async fn provision(&self, claim: &Value, mut volume: Value) -> Result<(), Failure> {
+impl Hands {
+    async fn provision(self, claim: Value, mut volume: Value) -> Result<(), Failure> {
         let Some(folders) = &self.folders else {
             let message = "this server makes no volumes";
-            self.recorder.tell(claim, Kind::Warning, "ProvisioningFailed", message).await;
+            self.recorder.tell(&claim, Kind::Warning, "ProvisioningFailed", message).await;
             return Ok(());
         };
         let name = text(&volume, &["metadata", "name"]).to_owned();
@@ -197,7 +286,7 @@ impl Volumes {
             Ok(path) => path,
             Err(problem) => {
                 let message = format!("cannot make a folder for the volume: {problem}");
-                self.recorder.tell(claim, Kind::Warning, "ProvisioningFailed", &message).await;
+                self.recorder.tell(&claim, Kind::Warning, "ProvisioningFailed", &message).await;
                 return Err(Failure::Other(message));
             }
         };
@@ -206,7 +295,7 @@ impl Volumes {
             Ok(_) => {
                 info!(volume = name, path = %path.display(), "made a volume");
                 let message = format!("Successfully provisioned volume {name}");
-                self.recorder.tell(claim, Kind::Normal, "ProvisioningSucceeded", &message).await;
+                self.recorder.tell(&claim, Kind::Normal, "ProvisioningSucceeded", &message).await;
                 Ok(())
             }
             Err(Failure::Conflict) => Ok(()),
@@ -214,13 +303,13 @@ impl Volumes {
         }
     }
 
-    async fn reclaim(&self, volume: &Value) -> Result<(), Failure> {
-        let name = text(volume, &["metadata", "name"]);
+    async fn reclaim(self, volume: Value) -> Result<(), Failure> {
+        let name = text(&volume, &["metadata", "name"]);
         if let Some(folders) = &self.folders
             && let Err(problem) = folders.remove(name).await
         {
             let message = format!("cannot remove the volume's folder: {problem}");
-            self.recorder.tell(volume, Kind::Warning, "VolumeFailedDelete", &message).await;
+            self.recorder.tell(&volume, Kind::Warning, "VolumeFailedDelete", &message).await;
             return Err(Failure::Other(message));
         }
         info!(volume = name, "removed a volume");
