@@ -6,7 +6,8 @@
 //! <data-dir>/pki/sa.key                         signs service account tokens; made once
 //! ```
 //! Keys and kubeconfigs are only for root (0600). What cannot be read is an error that names the file: making a new
-//! authority would lock out everybody who trusts the old one.
+//! authority would lock out everybody who trusts the old one. A certificate that is missing beside its key, as after a
+//! first start that was cut off, is made again of the key: who trusts the old one trusts it too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +28,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Ca, Identity, LIFETIME, PkiError};
 
+/// What the authority calls itself.
+const AUTHORITY: &str = "rubelet-local-ca";
 /// A certificate is made again at a start within this time of its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
 
@@ -85,20 +88,24 @@ pub fn open(dir: &Path, names: &[&str], addresses: &[IpAddr], now: Timestamp) ->
         (Some(cert_pem), Some(key_pem)) => {
             Ca::from_pem(Identity { cert_pem, key_pem }).map_err(damaged(&certificate))?
         }
-        (None, None) => {
-            let ca = Ca::new("rubelet-local-ca", now)?;
+        (None, there) => {
+            let ca = match &there {
+                Some(key_pem) => Ca::with_key(AUTHORITY, key_pem, now).map_err(damaged(&key))?,
+                None => Ca::new(AUTHORITY, now)?,
+            };
             let made = ca.identity();
-            write_private(&key, made.key_pem.as_bytes()).map_err(io(&key))?;
+            if there.is_none() {
+                write_private(&key, made.key_pem.as_bytes()).map_err(io(&key))?;
+            }
             write(&certificate, made.cert_pem.as_bytes(), 0o644).map_err(io(&certificate))?;
             ca
         }
-        (there, _) => {
-            let missing = if there.is_some() { &key } else { &certificate };
+        (Some(_), None) => {
             return Err(FilesError::Io {
-                path: missing.clone(),
+                path: key,
                 source: io::Error::new(
                     io::ErrorKind::NotFound,
-                    format!("is missing beside its other half: put it back, or remove {}", dir.display()),
+                    format!("is missing beside its certificate: put it back, or remove {}", dir.display()),
                 ),
             });
         }
@@ -203,7 +210,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, bytes, 0o600)
 }
 
-/// Replaces a file by rename, so that a crash leaves the old one or the new one.
+/// Replaces a file by rename, so that a crash leaves the old one or the new one; it is on the disk afterwards.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -215,7 +222,9 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&new, path)
+    fs::rename(&new, path)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent)?.sync_all()
 }
 
 #[cfg(test)]
@@ -269,8 +278,25 @@ mod tests {
         fs::write(dir.path().join("ca.crt"), "nothing").unwrap();
         let error = open(dir.path(), &NAMES, &addresses(), at(0)).err().unwrap();
         assert!(error.to_string().contains("ca.crt cannot be used"), "{error}");
-        fs::remove_file(dir.path().join("ca.crt")).unwrap();
+        fs::remove_file(dir.path().join("ca.key")).unwrap();
         let error = open(dir.path(), &NAMES, &addresses(), at(0)).err().unwrap();
-        assert!(error.to_string().contains("ca.crt"), "{error}");
+        assert!(error.to_string().contains("ca.key"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_whose_certificate_is_gone_is_the_same_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+        fs::remove_file(dir.path().join("ca.crt")).unwrap();
+        let second = open(dir.path(), &NAMES, &addresses(), at(1)).unwrap();
+        assert_eq!(first.ca.identity().key_pem, second.ca.identity().key_pem);
+        // What the second signs is good for those who know the first.
+        let made = second.ca.client("jane", &[], at(1), LIFETIME).unwrap();
+        let der = CertificateDer::from_pem_slice(made.cert_pem.as_bytes()).unwrap();
+        let old = CertificateDer::from_pem_slice(first.ca.pem().as_bytes()).unwrap();
+        let (_, old) = X509Certificate::from_der(&old).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(parsed.issuer(), old.subject());
+        parsed.verify_signature(Some(old.public_key())).unwrap();
     }
 }

@@ -98,7 +98,18 @@ impl Ca {
     /// # Errors
     /// [`PkiError`].
     pub fn new(name: &str, now: Timestamp) -> Result<Self, PkiError> {
-        let key = KeyPair::generate()?;
+        Self::self_signed(name, KeyPair::generate()?, now)
+    }
+
+    /// The authority of this key (PEM) and name with a new certificate: who trusts another of the two trusts it too.
+    ///
+    /// # Errors
+    /// [`PkiError`] when the key cannot be read.
+    pub fn with_key(name: &str, key_pem: &str, now: Timestamp) -> Result<Self, PkiError> {
+        Self::self_signed(name, KeyPair::from_pem(key_pem)?, now)
+    }
+
+    fn self_signed(name: &str, key: KeyPair, now: Timestamp) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
