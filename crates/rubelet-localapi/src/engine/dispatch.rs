@@ -103,7 +103,11 @@ async fn route(
     let resource =
         kinds::find(&info.group, &info.version, &info.resource).ok_or_else(status::unknown_path)?;
     if !api.serves(resource) {
-        return Err(status::needs_cluster(resource));
+        return match info.verb {
+            // Old kubectls look for a kind they do not know among these: there are none.
+            "list" if resource.plural == "customresourcedefinitions" => Ok(no_definitions(resource)),
+            _ => Err(status::needs_cluster(resource)),
+        };
     }
     let subresource = match info.subresource.as_str() {
         "" => None,
@@ -150,10 +154,22 @@ async fn route(
     }
 }
 
+/// The empty list of a kind of which there is nothing.
+fn no_definitions(resource: &Resource) -> Response<Body> {
+    let list = serde_json::json!({
+        "apiVersion": resource.api_version(), "kind": format!("{}List", resource.kind),
+        "metadata": {"resourceVersion": ""}, "items": [],
+    });
+    respond::value(200, &list, Accepted::default())
+}
+
 /// Whether such a path exists: kinds with namespaces are named within one, others outside.
 fn check_place(info: &RequestInfo, resource: &Resource) -> Result<(), ApiError> {
     let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
-    if info.deeper || in_namespace && !resource.namespaced {
+    // A namespace is within itself only: who may read one of them asks for no other by its path.
+    let elsewhere =
+        info.resource == "namespaces" && !info.namespace.is_empty() && info.namespace != info.name;
+    if info.deeper || elsewhere || in_namespace && !resource.namespaced {
         return Err(status::unknown_path());
     }
     if resource.namespaced && !in_namespace {

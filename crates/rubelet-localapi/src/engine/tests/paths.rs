@@ -24,9 +24,18 @@ async fn clients_find_their_way() {
     let answer = server.ask(line, "").await;
     assert_eq!(answer.json()["kind"], "APIGroupDiscoveryList");
     assert!(answer.header("content-type").contains("as=APIGroupDiscoveryList"));
-    for path in
-        ["/apis/no", "/apis/no/v1", "/api/v9", "/nothing", "/healthz/no", "/.well-known/openid-configuration"]
-    {
+    for path in [
+        "/apis/no",
+        "/apis/no/v1",
+        "/api/v9",
+        "/nothing",
+        "/healthz/no",
+        "/.well-known/openid-configuration",
+        // Who may read a namespace may not read the others by a path within it.
+        "/api/v1/namespaces/default/namespaces",
+        "/api/v1/namespaces/default/namespaces/kube-system",
+        "/api/v1/watch/namespaces/default/namespaces",
+    ] {
         server.check(&format!("GET {path}"), Value::Null, 404, json!({"kind": "Status"})).await;
     }
     server.check("POST /version", Value::Null, 405, json!({"kind": "Status"})).await;
@@ -81,6 +90,7 @@ async fn who_may_not_is_told_why() {
         node: None,
         reviews: Arc::new(NoReviews),
         authorize: Arc::new(Nobody),
+        admit: Arc::new(AdmitAll),
         stopping: CancellationToken::new(),
     });
     let server = Server { api, stopping: CancellationToken::new() };
