@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod managed_fields;
 pub mod node_taints;
 pub mod openapi;
+pub mod partial;
 pub mod patch;
 pub mod schema;
 pub mod selector;

@@ -74,6 +74,8 @@ mod tests {
     fn check(plural: &str, fields: &str, labels: &str, object: &Value, expected: bool) {
         let selector = Selector::parse(resource("", plural), fields, labels).unwrap();
         assert_eq!(selector.matches(object), expected, "{fields:?} {labels:?}");
+        let part = crate::partial::selectable(object.to_string().as_bytes()).unwrap();
+        assert_eq!(selector.matches(&part), expected, "{fields:?} {labels:?} of {part}");
     }
 
     #[test]

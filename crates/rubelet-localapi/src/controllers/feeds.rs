@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt as _};
 use rubelet_apimachinery::Resource;
 use rubelet_apimachinery::kinds::{self, Served};
+use rubelet_apimachinery::partial;
 use serde_json::Value;
 use tracing::warn;
 
@@ -20,7 +21,7 @@ use crate::store::{Event, EventKind, SnapshotError, Store, StoreError, WatchErro
 pub(crate) enum Seen {
     /// All there is of the resource is told from here on: what was told before counts no longer.
     Anew,
-    /// An object as it is now, or as it was when it was deleted.
+    /// An object as it is now, or as it was when it was deleted; without its `managedFields`.
     Object {
         /// The object.
         object: Arc<Value>,
@@ -147,7 +148,7 @@ impl Feed {
         for entry in snapshot.list(&self.resource.qualified(), None, after)?.take(PAGE) {
             let (key, record) = entry?;
             read += 1;
-            if let Ok(object) = serde_json::from_slice(&record.bytes) {
+            if let Ok(object) = partial::without_managed_fields(&record.bytes) {
                 self.waiting.push_back(Seen::Object { object: Arc::new(object), deleted: false });
             }
             listing.after = Some((key.namespace, key.name));
@@ -163,7 +164,7 @@ impl Feed {
 }
 
 fn told(event: &Event) -> Option<Seen> {
-    let object = Arc::new(event.object()?.clone());
+    let object = Arc::new(partial::without_managed_fields(&event.bytes).ok()?);
     Some(Seen::Object { object, deleted: event.kind == EventKind::Deleted })
 }
 

@@ -27,8 +27,8 @@ pub(crate) struct Scheduler {
     node: Option<Node>,
     /// Whether all pods, and all nodes, have been told: nothing is bound on half the facts.
     told: (bool, bool),
-    /// Everything that has a node and has not ended, trimmed.
-    placed: BTreeMap<Place, Pod>,
+    /// Everything that has a node and has not ended, trimmed, as text: a typed pod takes twenty times as much.
+    placed: BTreeMap<Place, Box<str>>,
     /// Pods that wait for something to change.
     waiting: BTreeSet<Place>,
     queue: Queue<Place>,
@@ -119,7 +119,13 @@ impl Scheduler {
                 self.look_again();
             }
         } else if let Ok(pod) = rubelet_core::json::from_value::<Pod>(object) {
-            self.placed.insert(place, trim(pod));
+            self.count(place, trim(pod));
+        }
+    }
+
+    fn count(&mut self, place: Place, pod: Pod) {
+        if let Ok(text) = serde_json::to_string(&pod) {
+            self.placed.insert(place, text.into_boxed_str());
         }
     }
 
@@ -162,7 +168,8 @@ impl Scheduler {
             None => match &self.node {
                 None => schedule::without_nodes(&pod),
                 Some(node) => {
-                    let others: Vec<Pod> = self.placed.values().cloned().collect();
+                    let others = self.placed.values().filter_map(|text| serde_json::from_str(text).ok());
+                    let others: Vec<Pod> = others.collect();
                     schedule::fits(&pod, node, &others)
                 }
             },
@@ -179,7 +186,7 @@ impl Scheduler {
                 // Counted at once: the change that says so comes after the next decision.
                 let mut pod = trim(pod);
                 pod.spec.get_or_insert_default().node_name = Some(node.clone());
-                self.placed.insert(place.clone(), pod);
+                self.count(place.clone(), pod);
                 self.waiting.remove(place);
                 let message = format!("Successfully assigned {namespace}/{name} to {node}");
                 self.recorder.tell(&stored, Kind::Normal, "Scheduled", &message).await;

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use rubelet_apimachinery::Resource;
+use rubelet_apimachinery::partial;
 use rubelet_apimachinery::status::{ApiError, internal};
 use serde_json::{Map, Value, json};
 
@@ -28,6 +29,8 @@ pub(crate) fn object(object: &Value) -> Vec<u8> {
         let _ = serde_json::to_writer(&mut out, value);
     }
     out.push(b'}');
+    // It may be kept for long, in memory too.
+    out.shrink_to_fit();
     out
 }
 
@@ -38,6 +41,14 @@ pub(crate) fn object(object: &Value) -> Vec<u8> {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(bytes)
         .map_err(|error| internal(format!("a stored object cannot be read: {error}")))
+}
+
+/// What selectors look at of a stored object.
+///
+/// # Errors
+/// As for [`decode`].
+pub(crate) fn selectable(bytes: &[u8]) -> Result<Value, ApiError> {
+    partial::selectable(bytes).map_err(|error| internal(format!("a stored object cannot be read: {error}")))
 }
 
 /// How the stored bytes of a resource's objects begin.

@@ -228,7 +228,7 @@ impl List {
             }
             seen = (seen.0 + 1, seen.1 + record.bytes.len());
             if self.left == 0 {
-                more = self.everything || self.is_selected(&record.bytes)?;
+                more = self.is_selected(&record.bytes)?;
                 if more {
                     break;
                 }
@@ -255,13 +255,15 @@ impl List {
     }
 
     fn is_selected(&self, bytes: &[u8]) -> Result<bool, ApiError> {
-        Ok(self.selector.matches(&encode::decode(bytes)?))
+        Ok(self.everything || self.selector.matches(&encode::selectable(bytes)?))
     }
 
     /// Writes one object, if it is selected; tables only collect them.
     fn tell(&mut self, bytes: &[u8], out: &mut Vec<u8>, rows: &mut Vec<Value>) -> Result<bool, ApiError> {
-        let spliced = self.everything
-            && self.accepted.form == Form::Whole
+        if !self.is_selected(bytes)? {
+            return Ok(false);
+        }
+        let spliced = self.accepted.form == Form::Whole
             && !self.accepted.pretty
             && lookup::is_stored_form(self.resource);
         if spliced {
@@ -270,9 +272,6 @@ impl List {
             return Ok(true);
         }
         let object = encode::decode(bytes)?;
-        if !self.everything && !self.selector.matches(&object) {
-            return Ok(false);
-        }
         let mut object = lookup::from_stored(self.resource, object);
         match self.accepted.form {
             Form::Table(_) => {

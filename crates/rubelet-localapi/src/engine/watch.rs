@@ -216,13 +216,12 @@ impl Watch {
             let (key, record) = entry.map_err(lookup::failed)?;
             seen += 1;
             let named = self.name.as_ref().is_none_or(|name| *name == key.name);
-            if named && lookup::may_match(&self.selector, &key) {
-                let object = Some(()).filter(|()| !self.everything).map(|()| encode::decode(&record.bytes));
-                let object = object.transpose()?;
-                if object.as_ref().is_none_or(|object| self.selector.matches(object)) {
-                    let frame = self.frame("ADDED", &record.bytes, object);
-                    out.extend_from_slice(&frame);
-                }
+            if named
+                && lookup::may_match(&self.selector, &key)
+                && (self.everything || self.selector.matches(&encode::selectable(&record.bytes)?))
+            {
+                let frame = self.frame("ADDED", &record.bytes, None);
+                out.extend_from_slice(&frame);
             }
             if out.len() >= PIECE || seen >= PIECE_OBJECTS {
                 self.initial = Some(Some((key.namespace, key.name)));
@@ -242,10 +241,10 @@ impl Watch {
             self.everything || object.is_some_and(|object| self.selector.matches(object))
         };
         let (before, after) = match event.kind {
-            EventKind::Added => (false, self.everything || selected(event.object())),
+            EventKind::Added => (false, self.everything || selected(event.selectable())),
             EventKind::Modified if self.everything => (true, true),
-            EventKind::Modified => (selected(event.previous_object()), selected(event.object())),
-            EventKind::Deleted => (self.everything || selected(event.previous_object()), false),
+            EventKind::Modified => (selected(event.previous_selectable()), selected(event.selectable())),
+            EventKind::Deleted => (self.everything || selected(event.previous_selectable()), false),
         };
         match (before, after) {
             (false, false) => None,
@@ -256,7 +255,7 @@ impl Watch {
             }
             (true, false) => {
                 // It leaves the selection as it last was in it, with the version at which it left.
-                let mut object = event.previous_object()?.clone();
+                let mut object = encode::decode(event.previous.as_deref()?).ok()?;
                 object["metadata"]["resourceVersion"] = json!(event.revision.to_string());
                 Some(self.frame("DELETED", &[], Some(object)))
             }

@@ -1,8 +1,10 @@
-//! One change, as those who watch are told of it. Shared between them; parsed at most once, and only when someone asks.
+//! One change, as those who watch are told of it. Shared between them; what selectors look at of it is read
+//! at most once, and only when someone asks.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use rubelet_apimachinery::partial;
 use serde_json::Value;
 
 use super::key::Key;
@@ -52,8 +54,8 @@ pub struct Event {
     pub bytes: Bytes,
     /// The object before the change, to tell who leaves or joins a selection. Empty for what is added.
     pub previous: Option<Bytes>,
-    object: OnceLock<Option<Value>>,
-    previous_object: OnceLock<Option<Value>>,
+    selectable: OnceLock<Option<Value>>,
+    previous_selectable: OnceLock<Option<Value>>,
 }
 
 impl Event {
@@ -65,19 +67,20 @@ impl Event {
         bytes: Bytes,
         previous: Option<Bytes>,
     ) -> Self {
-        let (object, previous_object) = (OnceLock::new(), OnceLock::new());
-        Self { revision, kind, key, created, bytes, previous, object, previous_object }
+        let (selectable, previous_selectable) = (OnceLock::new(), OnceLock::new());
+        Self { revision, kind, key, created, bytes, previous, selectable, previous_selectable }
     }
 
-    /// [`Event::bytes`], parsed; `None` when they are no JSON.
-    pub fn object(&self) -> Option<&Value> {
-        self.object.get_or_init(|| serde_json::from_slice(&self.bytes).ok()).as_ref()
+    /// What selectors look at of [`Event::bytes`]; `None` when they are no JSON. The whole tree would take many times
+    /// the memory of the bytes, for as long as anybody has yet to be told.
+    pub fn selectable(&self) -> Option<&Value> {
+        self.selectable.get_or_init(|| partial::selectable(&self.bytes).ok()).as_ref()
     }
 
-    /// [`Event::previous`], parsed; `None` when there is none, or it is no JSON.
-    pub fn previous_object(&self) -> Option<&Value> {
-        let parse = || serde_json::from_slice(self.previous.as_deref()?).ok();
-        self.previous_object.get_or_init(parse).as_ref()
+    /// What selectors look at of [`Event::previous`]; `None` when there is none, or it is no JSON.
+    pub fn previous_selectable(&self) -> Option<&Value> {
+        let parse = || partial::selectable(self.previous.as_deref()?).ok();
+        self.previous_selectable.get_or_init(parse).as_ref()
     }
 
     /// How much it weighs in memory, unparsed.

@@ -130,9 +130,9 @@ async fn events_are_shared_and_parsed_once() {
             panic!("nothing is told")
         };
         assert!(Arc::ptr_eq(&one, &two));
-        assert_eq!(one.object().map(|object| object["n"].as_i64().unwrap()), expected);
-        assert_eq!(one.object().map(std::ptr::from_ref), two.object().map(std::ptr::from_ref));
-        let before = one.previous_object().map(|object| object["n"].as_i64().unwrap());
+        assert_eq!(one.selectable().map(|object| object["n"].as_i64().unwrap()), expected);
+        assert_eq!(one.selectable().map(std::ptr::from_ref), two.selectable().map(std::ptr::from_ref));
+        let before = one.previous_selectable().map(|object| object["n"].as_i64().unwrap());
         assert_eq!(before, [None, Some(1), Some(2)][one.revision as usize - 2]);
     }
 }
