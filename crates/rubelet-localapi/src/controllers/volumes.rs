@@ -219,7 +219,7 @@ impl Volumes {
     }
 
     /// One step; what it writes comes back as a change, and with it the next one. Gives what takes long.
-    async fn step(&self, item: &Item) -> Result<Option<BoxFuture<'static, Result<(), Failure>>>, Failure> {
+    async fn step(&mut self, item: &Item) -> Result<Option<BoxFuture<'static, Result<(), Failure>>>, Failure> {
         let Hands { client, recorder, .. } = &self.hands;
         let (claims, volumes) = (core("persistentvolumeclaims"), core("persistentvolumes"));
         let (step, subject) = match item {
