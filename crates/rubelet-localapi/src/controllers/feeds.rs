@@ -173,7 +173,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::{Key, LogLimits, StoreOptions};
+    use crate::store::{Key, LogLimits, RecentLimits, StoreOptions};
 
     async fn write(store: &Store, name: &str, gone: bool) {
         let key = Key::new("configmaps", "ns", name);
@@ -209,7 +209,8 @@ mod tests {
     async fn a_feed_that_fell_behind_begins_anew() {
         let now = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
         let log = LogLimits { changes: 8, ..LogLimits::default() };
-        let store = Store::in_memory(StoreOptions { log, ..StoreOptions::new(now) }).unwrap();
+        let recent = RecentLimits { events: 4, ..RecentLimits::default() };
+        let store = Store::in_memory(StoreOptions { log, recent, ..StoreOptions::new(now) }).unwrap();
         for at in 0..PAGE + 1 {
             write(&store, &format!("c{at:03}"), false).await;
         }
