@@ -25,7 +25,7 @@ use crate::auth::authorize::Rules;
 use crate::auth::peer::Peer;
 use crate::auth::tokens::{KeyError, TokenKey};
 use crate::controllers::{self, Advertised, ControllerOptions, Folders};
-use crate::engine::{self, Api, ApiOptions, Now, Stored};
+use crate::engine::{self, AdmitAll, Api, ApiOptions, Now, Stored};
 use crate::node::{Body, NodeStreams};
 use crate::pki::files::{self, FilesError};
 use crate::pki::{LIFETIME, PkiError};
@@ -167,6 +167,7 @@ impl LocalApi {
             node: Some(node),
             reviews: authority.clone(),
             authorize: Arc::new(rules),
+            admit: Arc::new(AdmitAll),
             stopping: stopping.clone(),
         });
         controllers::prepare(&api, &settings, Some(Advertised { address: advertised, port })).await?;

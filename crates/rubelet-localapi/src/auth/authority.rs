@@ -40,11 +40,17 @@ impl Authority {
         let now = (self.now)();
         match peer.shows(headers, now) {
             Shown::Certificate(user) => Ok(user),
-            Shown::Token(token) => {
-                self.bearer(token, &[ISSUER], lookup, now).map_err(|_| status::unauthorized())
-            }
+            Shown::Token(token) => self.bearer_of(token, lookup),
             Shown::Nothing | Shown::Invalid => Err(status::unauthorized()),
         }
+    }
+
+    /// Who the bearer of a token for this server is.
+    ///
+    /// # Errors
+    /// 401 for a token that is none of ours, or good no longer.
+    pub fn bearer_of(&self, token: &str, lookup: &dyn Lookup) -> Result<User, ApiError> {
+        self.bearer(token, &[ISSUER], lookup, (self.now)()).map_err(|_| status::unauthorized())
     }
 
     fn bearer(

@@ -23,6 +23,8 @@ pub struct Attributes {
     pub name: String,
     /// The path, when there is no resource.
     pub path: String,
+    /// The field selector of a list, watch or deletecollection, as the client says it.
+    pub field_selector: String,
 }
 
 /// What service accounts may do (`--service-account-access`).

@@ -14,7 +14,7 @@ use super::media;
 use super::options::{ListOptions, WriteOptions, dry_run, invalid_options};
 use super::request::quoted;
 use super::write::{Write, Written};
-use super::{body, encode, lookup, respond};
+use super::{Operation, body, encode, lookup, respond};
 use crate::node::Body;
 use crate::store::Transaction;
 
@@ -120,7 +120,11 @@ pub(crate) fn remove(
     let dry_run = write.options.dry_run;
     let old = lookup::get(tx, resource, &write.namespace, name)?
         .ok_or_else(|| status::not_found(resource, name))?;
-    match write.decide(tx, |change| strategy::delete(change, &old, options))? {
+    let decided = write.decide(tx, |change| {
+        write.admit(change, Operation::Delete(&old))?;
+        strategy::delete(change, &old, options)
+    });
+    match decided? {
         Deletion::Unchanged(object) => Ok(lookup::from_stored(resource, object)),
         Deletion::Mark(mut object) => {
             if !dry_run {

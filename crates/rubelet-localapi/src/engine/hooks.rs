@@ -1,9 +1,10 @@
-//! What the engine asks of others: who may do what ([`Authorize`]), and what only keys can answer ([`Reviews`]).
+//! What the engine asks of others: who may do what ([`Authorize`]), who else has a say in a write ([`Admit`]), and what
+//! only keys can answer ([`Reviews`]).
 //!
 //! Traits and plain values; `auth` implements them, the engine calls them. Without an implementation everyone may do
 //! everything, and tokens are neither made nor known.
 
-use rubelet_apimachinery::strategy::Lookup;
+use rubelet_apimachinery::strategy::{Change, Lookup};
 use rubelet_apimachinery::{ApiError, User};
 use serde_json::{Value, json};
 
@@ -51,6 +52,43 @@ pub struct AllowAll;
 impl Authorize for AllowAll {
     fn allowed(&self, _: &User, _: &Attributes, _: &dyn Lookup) -> Decision {
         Decision::Allow
+    }
+}
+
+/// What a write is about to do. Objects are as the client sent them or as its patch left them, with defaults, before
+/// the kind's own rules have looked at them.
+#[derive(Debug)]
+pub enum Operation<'a> {
+    /// Makes an object; below an object, posts to it: an eviction, a binding, a request for a token.
+    Create(&'a mut Value),
+    /// Puts one state of an object in the place of another.
+    Update {
+        /// What is to be.
+        new: &'a mut Value,
+        /// What is stored.
+        old: &'a Value,
+    },
+    /// Deletes this object.
+    Delete(&'a Value),
+}
+
+/// Has a say in writes besides the rules of the kinds, as an admission plugin of a cluster does: may change what is
+/// written, or refuse it. Asked within the transaction.
+pub trait Admit: Send + Sync {
+    /// Lets a write go on.
+    ///
+    /// # Errors
+    /// The answer to a write that may not.
+    fn admit(&self, change: &Change<'_>, operation: Operation<'_>) -> Result<(), ApiError>;
+}
+
+/// Nobody else has a say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AdmitAll;
+
+impl Admit for AdmitAll {
+    fn admit(&self, _: &Change<'_>, _: Operation<'_>) -> Result<(), ApiError> {
+        Ok(())
     }
 }
 

@@ -165,7 +165,14 @@ pub(crate) async fn in_transaction<T: Send + 'static>(
 }
 
 /// What may be looked up outside of a write: the newest objects. Costs nothing until something is.
-pub(crate) struct Shown<'a>(pub(crate) &'a Store);
+pub struct Shown<'a>(pub(crate) &'a Store);
+
+impl<'a> Shown<'a> {
+    /// What this store holds.
+    pub fn new(store: &'a Store) -> Self {
+        Self(store)
+    }
+}
 
 impl Lookup for Shown<'_> {
     fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Option<Value> {

@@ -44,10 +44,13 @@ use rubelet_apimachinery::strategy::Settings;
 use rubelet_apimachinery::{ApiError, User, status};
 use tokio_util::sync::CancellationToken;
 
-pub use self::hooks::{AllowAll, Attributes, Authorize, Decision, NoReviews, Reviews, TokenWish};
-pub(crate) use self::lookup::Shown as Stored;
+pub use self::hooks::{
+    Admit, AdmitAll, AllowAll, Attributes, Authorize, Decision, NoReviews, Operation, Reviews, TokenWish,
+};
+pub use self::lookup::Shown as Stored;
 pub(crate) use self::random::uid;
 pub use self::random::{Random, seeded, system};
+pub use self::request::{Query, RequestInfo};
 pub use self::service::ClientService;
 use crate::node::{Body, NodeStreams};
 use crate::store::Store;
@@ -73,6 +76,8 @@ pub struct ApiOptions {
     pub reviews: Arc<dyn Reviews>,
     /// Who may do what.
     pub authorize: Arc<dyn Authorize>,
+    /// Who else has a say in writes.
+    pub admit: Arc<dyn Admit>,
     /// Cancelled when the server stops; open watches end then.
     pub stopping: CancellationToken,
 }
@@ -83,8 +88,8 @@ pub struct Api {
     inner: Arc<ApiOptions>,
 }
 
-/// The answer to a request of nobody that is known.
-pub(crate) fn refusal(error: &ApiError) -> Response<Body> {
+/// The answer to a request that does not get as far as the engine, such as one of nobody that is known.
+pub fn refusal(error: &ApiError) -> Response<Body> {
     respond::error(error, Default::default())
 }
 
@@ -120,7 +125,7 @@ impl Api {
     }
 
     /// Whether objects of the kind can be had here.
-    pub(crate) fn serves(&self, resource: &Resource) -> bool {
+    pub fn serves(&self, resource: &Resource) -> bool {
         match resource.served {
             Served::Stored | Served::Answered => true,
             Served::OnRequest => {

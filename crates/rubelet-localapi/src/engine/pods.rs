@@ -12,7 +12,7 @@ use super::dispatch::Call;
 use super::lookup;
 use super::options::WriteOptions;
 use super::write::{self, Write, Written};
-use super::{encode, respond};
+use super::{Operation, encode, respond};
 use crate::node::{Body, Endpoint};
 use crate::store::Transaction;
 
@@ -198,7 +198,11 @@ fn stored(write: &Write, tx: &mut Transaction<'_>) -> Result<Value, ApiError> {
 /// Gives a pod its node.
 fn bind(write: &Write, tx: &mut Transaction<'_>, binding: &Value) -> Result<Written, ApiError> {
     let old = stored(write, tx)?;
-    let mut pod = write.decide(tx, |change| strategy::pods::bind(change, &old, binding))?;
+    let mut binding = binding.clone();
+    let mut pod = write.decide(tx, |change| {
+        write.admit(change, Operation::Create(&mut binding))?;
+        strategy::pods::bind(change, &old, &binding)
+    })?;
     if !write.options.dry_run {
         lookup::put(tx, write.resource, &write.namespace, &write.name, &mut pod)?;
     }
@@ -208,8 +212,11 @@ fn bind(write: &Write, tx: &mut Transaction<'_>, binding: &Value) -> Result<Writ
 /// Evicts a pod: a deletion that disruption budgets can refuse.
 fn evict(write: &Write, tx: &mut Transaction<'_>, eviction: &Value) -> Result<Written, ApiError> {
     let old = stored(write, tx)?;
-    let Eviction { mut pod, budget, options } =
-        write.decide(tx, |change| strategy::pods::evict(change, &old, eviction))?;
+    let mut eviction = eviction.clone();
+    let Eviction { mut pod, budget, options } = write.decide(tx, |change| {
+        write.admit(change, Operation::Create(&mut eviction))?;
+        strategy::pods::evict(change, &old, &eviction)
+    })?;
     let mut options = delete::read_wish(&options)?.options;
     if !write.options.dry_run {
         if let Some(mut budget) = budget {

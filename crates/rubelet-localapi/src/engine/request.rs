@@ -12,9 +12,14 @@ const MAX_SEGMENTS: usize = 32;
 
 /// The decoded query of a request, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// All parameters with their values.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The first value of a parameter, if it is there and not empty.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
@@ -50,22 +55,31 @@ impl Query {
 
 /// A request, taken apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RequestInfo {
+pub struct RequestInfo {
     /// As in [`Attributes::verb`]; empty for a method that no resource knows.
-    pub(crate) verb: &'static str,
-    pub(crate) is_resource: bool,
-    pub(crate) path: String,
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) resource: String,
-    pub(crate) name: String,
-    pub(crate) subresource: String,
-    pub(crate) namespace: String,
+    pub verb: &'static str,
+    /// Whether the path is one of a resource, served or not.
+    pub is_resource: bool,
+    /// The path, decoded.
+    pub path: String,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// The version within the group.
+    pub version: String,
+    /// The resource, in the plural.
+    pub resource: String,
+    /// The object's name; for lists and watches the one that a field selector demands.
+    pub name: String,
+    /// What follows the name, such as `status`.
+    pub subresource: String,
+    /// The namespace; for a namespace itself its name.
+    pub namespace: String,
     /// Decoded segments of the whole path.
     pub(crate) segments: Vec<String>,
     /// Whether something follows the subresource.
     pub(crate) deeper: bool,
-    pub(crate) query: Query,
+    /// The decoded query.
+    pub query: Query,
 }
 
 impl RequestInfo {
@@ -73,7 +87,7 @@ impl RequestInfo {
     ///
     /// # Errors
     /// 400 for escapes that are none, 404 for paths that are not in their shortest form (`..`, `//`).
-    pub(crate) fn parse(method: &Method, uri: &Uri) -> Result<Self, ApiError> {
+    pub fn parse(method: &Method, uri: &Uri) -> Result<Self, ApiError> {
         let path =
             decode(uri.path(), false).ok_or_else(|| bad_request("the path holds an invalid escape"))?;
         let query = parse_query(uri.query().unwrap_or_default());
@@ -171,6 +185,8 @@ impl RequestInfo {
     /// What authorization is told.
     pub(crate) fn attributes(&self) -> Attributes {
         let text = |text: &str| text.to_owned();
+        let selects = matches!(self.verb, "list" | "watch" | "deletecollection");
+        let fields = self.query.text("fieldSelector").filter(|_| selects);
         Attributes {
             verb: text(self.verb),
             group: text(&self.group),
@@ -179,6 +195,7 @@ impl RequestInfo {
             namespace: text(&self.namespace),
             name: text(&self.name),
             path: text(if self.is_resource { "" } else { &self.path }),
+            field_selector: text(fields.unwrap_or_default()),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::dispatch::Call;
 use super::hooks::{Attributes, Decision, TokenWish};
 use super::lookup::Shown;
 use super::options::WriteOptions;
-use super::{pods, respond, write};
+use super::write::Write;
+use super::{Operation, pods, respond, write};
 use crate::node::Body;
 
 /// How long a token is good for when nobody says (`SetDefaults_TokenRequestSpec`).
@@ -169,6 +170,8 @@ pub(crate) async fn token(call: Call, body: Body) -> Result<Response<Body>, ApiE
         }
     }
     let shown = Shown(call.api.store());
+    let write = Write::of(&call, options);
+    write.decide_by(&shown, |change| write.admit(change, Operation::Create(&mut request)))?;
     let account =
         shown.get(call.resource, &namespace, &name).ok_or_else(|| status::not_found(call.resource, &name))?;
     let uid = account["metadata"]["uid"].as_str().unwrap_or_default();

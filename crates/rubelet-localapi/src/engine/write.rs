@@ -11,14 +11,14 @@ use rubelet_apimachinery::kinds::Resource;
 use rubelet_apimachinery::managed_fields::{self, UpdateCall};
 use rubelet_apimachinery::schema::Type;
 use rubelet_apimachinery::status::{self, ApiError};
-use rubelet_apimachinery::strategy::{self, Change, Warnings};
+use rubelet_apimachinery::strategy::{self, Change, Lookup, Warnings};
 use serde_json::Value;
 
 use super::dispatch::Call;
 use super::lookup::{self, Seen};
 use super::media;
 use super::options::WriteOptions;
-use super::{Api, body, random, respond};
+use super::{Api, Operation, body, random, respond};
 use crate::node::Body;
 use crate::store::Transaction;
 
@@ -71,6 +71,11 @@ impl Write {
 
     /// Lets the rules of the kind decide about an object.
     pub(crate) fn decide<T>(&self, tx: &mut Transaction<'_>, rule: impl FnOnce(&Change<'_>) -> T) -> T {
+        self.decide_by(&Seen::new(tx), rule)
+    }
+
+    /// [`Self::decide`], by what `lookup` shows.
+    pub(crate) fn decide_by<T>(&self, lookup: &dyn Lookup, rule: impl FnOnce(&Change<'_>) -> T) -> T {
         let source = &self.api.inner.random;
         let change = Change {
             resource: self.resource,
@@ -79,12 +84,17 @@ impl Write {
             name: &self.name,
             user: &self.user,
             now: self.now,
-            lookup: &Seen::new(tx),
+            lookup,
             random: &|length| random::name(source, length),
             uid: &|| random::uid(source),
             settings: &self.api.inner.settings,
         };
         rule(&change)
+    }
+
+    /// Asks who else has a say.
+    pub(crate) fn admit(&self, change: &Change<'_>, operation: Operation<'_>) -> Result<(), ApiError> {
+        self.api.inner.admit.admit(change, operation)
     }
 
     /// Carries the write out in a transaction of its own; a dry run leaves nothing of it.
@@ -116,7 +126,10 @@ impl Write {
         loop {
             attempt += 1;
             let mut new = object.clone();
-            let warnings = self.decide(tx, |change| strategy::create(change, &mut new))?;
+            let warnings = self.decide(tx, |change| {
+                self.admit(change, Operation::Create(&mut new))?;
+                strategy::create(change, &mut new)
+            })?;
             let name = new["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             if lookup::get(tx, resource, &self.namespace, &name)?.is_some() {
                 if !generated {
@@ -159,7 +172,10 @@ impl Write {
             managed_fields::track(&self.tracking(), Some(&live), &mut new);
         }
         let mut new = lookup::to_stored(resource, new);
-        let warnings = self.decide(tx, |change| strategy::update(change, &mut new, old))?;
+        let warnings = self.decide(tx, |change| {
+            self.admit(change, Operation::Update { new: &mut new, old })?;
+            strategy::update(change, &mut new, old)
+        })?;
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         managed_fields::keep_times(old, &mut new);
         if new != *old && !self.options.dry_run {

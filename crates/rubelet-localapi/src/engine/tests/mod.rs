@@ -21,7 +21,7 @@ use rubelet_apimachinery::strategy::Settings;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{AllowAll, Api, ApiOptions, NoReviews, body, seeded};
+use super::{AdmitAll, AllowAll, Api, ApiOptions, NoReviews, body, seeded};
 use crate::node::{Body, Endpoint, NodeStreams};
 use crate::store::{LogLimits, RecentLimits, Store, StoreOptions};
 
@@ -98,6 +98,7 @@ impl Server {
             node: Some(("n1".into(), Arc::new(Echo))),
             reviews: Arc::new(NoReviews),
             authorize: Arc::new(AllowAll),
+            admit: Arc::new(AdmitAll),
             stopping: stopping.clone(),
         });
         let server = Self { api, stopping };
