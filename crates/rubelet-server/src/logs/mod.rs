@@ -4,7 +4,8 @@
 //! shown, a follower loses nothing over a rotation, and a line that was logged in parts is one line.
 //!
 //! A log is read only as fast as its client takes it, a block at a time on a blocking thread, and a follower that
-//! waits holds a file descriptor and no buffer. There is no task: all of it goes when the body is dropped.
+//! waits holds a file descriptor and no buffer. There is no task: all of it goes when the body is dropped. There are only
+//! so many at a time: whoever may read logs is not to use up the agent's file descriptors.
 
 mod changes;
 mod compose;
@@ -25,11 +26,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 pub use changes::{Changes, InotifyChanges, Watch};
@@ -43,6 +44,8 @@ use reader::{LogReader, Step};
 
 /// How many blocks are read at the same time.
 const READS: usize = 8;
+/// How many logs may be open, most of them followed.
+const OPEN: usize = 2048;
 /// How often a follower looks when its directory cannot be watched.
 const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks: what is written in between comes at once.
@@ -53,19 +56,20 @@ const PACE: Duration = Duration::from_millis(20);
 pub struct Logs {
     changes: Arc<dyn Changes>,
     reads: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Logs {
     /// Serves logs, told of changes by `changes`.
     pub fn new(changes: Arc<dyn Changes>) -> Self {
-        Self { changes, reads: Arc::new(Semaphore::new(READS)) }
+        Self { changes, reads: Arc::new(Semaphore::new(READS)), places: Arc::new(Semaphore::new(OPEN)) }
     }
 
     /// The log that is written to `path`, as `options` want it; `now` is what seconds are counted back from. A
     /// followed log ends when `ended` is there (the container has ended) and everything was read.
     ///
     /// # Errors
-    /// [`Problem`] when there is no such log or it cannot be read.
+    /// [`Problem`] when there is no such log or it cannot be read, or when too many are open.
     pub async fn serve(
         &self,
         path: PathBuf,
@@ -73,6 +77,10 @@ impl Logs {
         now: Timestamp,
         ended: BoxFuture<'static, ()>,
     ) -> Result<Response<Body>, Problem> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            let why = "there are too many logs open on this node, try again later";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, why)
+        })?;
         // Upstream answers 400 and its text begins so.
         let failed = {
             let path = path.clone();
@@ -91,6 +99,7 @@ impl Logs {
             ended: Some(ended),
             watch: Watching::NotYet,
             looked: None,
+            _place: place,
         };
         let blocks = stream::unfold(follower, |mut follower| async move {
             let next = follower.next().await.transpose()?;
@@ -128,6 +137,8 @@ struct Follower {
     ended: Option<BoxFuture<'static, ()>>,
     watch: Watching,
     looked: Option<Instant>,
+    /// Among the logs that are open.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Follower {

@@ -267,3 +267,16 @@ async fn there_has_to_be_a_log() {
     assert_eq!(problem.code, 400);
     assert!(problem.message.starts_with("failed to open log file \"/"), "{}", problem.message);
 }
+
+#[tokio::test]
+async fn only_so_many_logs_are_open_at_a_time() {
+    let dir = rotated();
+    let logs = Logs { places: Arc::new(Semaphore::new(1)), ..Logs::new(Arc::new(InotifyChanges::default())) };
+    let first = serve(&logs, &dir, "follow=true", std::future::pending().boxed()).await;
+    let ended = std::future::pending().boxed();
+    let refused =
+        logs.serve(dir.path("0.log"), LogOptions::default(), NOW.parse().unwrap(), ended).await.unwrap_err();
+    assert_eq!(refused.code, 429);
+    drop(first);
+    serve(&logs, &dir, "", std::future::pending().boxed()).await;
+}
