@@ -2,8 +2,9 @@
 //! document a group version and in the aggregated form that kubectl takes since 1.26.
 //!
 //! Pure functions over the registry ([`crate::kinds`]); the engine answers `/version`, `/api` and `/apis` with them.
-//! Kinds that need a cluster are listed with `create` alone, so that clients know the kind and the server's answer can
-//! say where it can be had.
+//! Kinds that need a cluster, and those that this server could serve and does not, are listed with `create` alone, so
+//! that clients know the kind and the server's answer can say where it can be had. kubectl's drain also takes the group
+//! `policy` for the sign that pods can be evicted.
 
 use std::collections::BTreeSet;
 
@@ -82,21 +83,28 @@ impl Aggregated {
     }
 }
 
-/// The resources that this server knows, in the registry's order.
-fn listed<'a>(on: Switched<'a>) -> impl Iterator<Item = &'static Resource> + 'a {
-    kinds::all().iter().filter(move |r| r.served != Served::OnRequest || on(r))
+/// The verbs and subresources that a resource is listed with.
+fn offered(
+    resource: &'static Resource,
+    on: Switched<'_>,
+) -> (&'static [&'static str], &'static [Subresource]) {
+    if resource.served == Served::OnRequest && !on(resource) {
+        return (&["create"], &[]);
+    }
+    (resource.verbs, resource.subresources)
 }
 
 /// Group and version of all groups but the core, in the registry's order.
-fn versions(on: Switched<'_>) -> Vec<(&'static str, &'static str)> {
+fn versions() -> Vec<(&'static str, &'static str)> {
     let mut seen = BTreeSet::new();
-    let named = listed(on).filter(|r| !r.group.is_empty());
+    let named = kinds::all().iter().filter(|r| !r.group.is_empty());
     named.map(|r| (r.group, r.version)).filter(|version| seen.insert(*version)).collect()
 }
 
 /// Those of one group version, sorted by name.
-fn in_version(group: &str, version: &str, on: Switched<'_>) -> Vec<&'static Resource> {
-    let mut resources: Vec<_> = listed(on).filter(|r| r.group == group && r.version == version).collect();
+fn in_version(group: &str, version: &str) -> Vec<&'static Resource> {
+    let mut resources: Vec<_> =
+        kinds::all().iter().filter(|r| r.group == group && r.version == version).collect();
     resources.sort_by_key(|r| r.plural);
     resources
 }
@@ -139,15 +147,15 @@ pub fn core_versions(address: &str) -> Value {
 }
 
 /// `/apis` in the plain form (`APIGroupList`).
-pub fn groups(on: Switched<'_>) -> Value {
+pub fn groups() -> Value {
     let groups: Vec<Value> =
-        versions(on).into_iter().map(|(group, version)| say_group(group, version)).collect();
+        versions().into_iter().map(|(group, version)| say_group(group, version)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>` (`APIGroup`); none for a group that is not served.
-pub fn group(name: &str, on: Switched<'_>) -> Option<Value> {
-    let (group, version) = versions(on).into_iter().find(|(group, _)| *group == name)?;
+pub fn group(name: &str) -> Option<Value> {
+    let (group, version) = versions().into_iter().find(|(group, _)| *group == name)?;
     let mut said = say_group(group, version);
     said["kind"] = "APIGroup".into();
     said["apiVersion"] = "v1".into();
@@ -161,20 +169,21 @@ fn say_group(group: &str, version: &str) -> Value {
 
 /// `/api/v1` and `/apis/<group>/<version>` (`APIResourceList`); none for a version that is not served.
 pub fn resources(group: &str, version: &str, on: Switched<'_>) -> Option<Value> {
-    let resources = in_version(group, version, on);
+    let resources = in_version(group, version);
     let group_version = resources.first()?.api_version();
     let mut rows = Vec::new();
     for resource in resources {
+        let (verbs, subresources) = offered(resource, on);
         let mut row = json!({
             "name": resource.plural,
             "singularName": resource.singular,
             "namespaced": resource.namespaced,
             "kind": resource.kind,
-            "verbs": resource.verbs,
+            "verbs": verbs,
         });
         also(&mut row, resource);
         rows.push(row);
-        for sub in resource.subresources {
+        for sub in subresources {
             let mut row = json!({
                 "name": format!("{}/{}", resource.plural, sub.name),
                 "singularName": "",
@@ -213,13 +222,13 @@ fn split(sub: &Subresource) -> (&'static str, &'static str) {
 pub fn aggregated(root: Root, form: Aggregated, on: Switched<'_>) -> Value {
     let versions = match root {
         Root::Core => vec![("", "v1")],
-        Root::Groups => versions(on),
+        Root::Groups => versions(),
     };
     let items: Vec<Value> = versions
         .into_iter()
         .map(|(group, version)| {
             let resources: Vec<Value> =
-                in_version(group, version, on).into_iter().map(say_resource).collect();
+                in_version(group, version).into_iter().map(|resource| say_resource(resource, on)).collect();
             let mut metadata = Map::new();
             if !group.is_empty() {
                 metadata.insert("name".to_owned(), group.into());
@@ -238,19 +247,19 @@ pub fn aggregated(root: Root, form: Aggregated, on: Switched<'_>) -> Value {
     })
 }
 
-fn say_resource(resource: &'static Resource) -> Value {
+fn say_resource(resource: &'static Resource, on: Switched<'_>) -> Value {
     let Resource { group, version, kind, .. } = resource;
+    let (verbs, subresources) = offered(resource, on);
     let mut said = json!({
         "resource": resource.plural,
         "responseKind": {"group": group, "version": version, "kind": kind},
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": resource.verbs,
+        "verbs": verbs,
     });
     also(&mut said, resource);
-    if !resource.subresources.is_empty() {
-        let subresources: Vec<Value> = resource
-            .subresources
+    if !subresources.is_empty() {
+        let subresources: Vec<Value> = subresources
             .iter()
             .map(|sub| {
                 let (group, version) = split(sub);
@@ -267,9 +276,9 @@ fn say_resource(resource: &'static Resource) -> Value {
 }
 
 /// `/`: the paths that a client can go on from.
-pub fn paths(on: Switched<'_>) -> Value {
+pub fn paths() -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, version) in versions(on) {
+    for (group, version) in versions() {
         paths.push(format!("/apis/{group}"));
         paths.push(format!("/apis/{group}/{version}"));
     }

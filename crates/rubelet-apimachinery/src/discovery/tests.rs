@@ -47,19 +47,22 @@ fn resources_of_the_core_group() {
 }
 
 #[test]
-fn groups_with_nothing_in_them_are_not_listed() {
-    let name = "certificates.k8s.io";
-    assert!(named(&groups(&none)["groups"], "name", name).is_none());
-    assert_eq!(group(name, &none), None);
-    assert_eq!(resources(name, "v1", &none), None);
+fn kinds_that_are_not_served_are_listed_with_create_alone() {
+    let name = "policy";
     assert_eq!(
-        group(name, &all).unwrap(),
+        group(name).unwrap(),
         json!({"kind": "APIGroup", "apiVersion": "v1", "name": name,
-               "versions": [{"groupVersion": "certificates.k8s.io/v1", "version": "v1"}],
-               "preferredVersion": {"groupVersion": "certificates.k8s.io/v1", "version": "v1"}})
+               "versions": [{"groupVersion": "policy/v1", "version": "v1"}],
+               "preferredVersion": {"groupVersion": "policy/v1", "version": "v1"}})
     );
-    assert!(named(&groups(&all)["groups"], "name", name).is_some());
-    assert!(!paths(&none)["paths"].to_string().contains(name));
+    assert!(named(&groups()["groups"], "name", name).is_some());
+    assert!(paths()["paths"].to_string().contains("/apis/policy/v1"));
+    let budgets = |on| resources(name, "v1", on).unwrap()["resources"].clone();
+    let row = json!({"name": "poddisruptionbudgets", "singularName": "poddisruptionbudget", "namespaced": true,
+                     "kind": "PodDisruptionBudget", "verbs": ["create"], "shortNames": ["pdb"]});
+    assert_eq!(budgets(&none), json!([row]));
+    assert!(named(&budgets(&all), "name", "poddisruptionbudgets/status").is_some());
+    assert_eq!((group("none"), resources(name, "v2", &all)), (None, None));
 }
 
 #[test]
@@ -70,7 +73,7 @@ fn aggregated_documents_say_the_same_as_the_plain_ones() {
     let named_groups = aggregated(Root::Groups, Aggregated::V2Beta1, &all);
     assert_eq!(named_groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
     let items = [&core, &named_groups].map(|list| list["items"].as_array().unwrap().clone()).concat();
-    assert_eq!(items.len(), 1 + groups(&all)["groups"].as_array().unwrap().len());
+    assert_eq!(items.len(), 1 + groups()["groups"].as_array().unwrap().len());
     for item in items {
         let group = item["metadata"]["name"].as_str().unwrap_or_default();
         let version = &item["versions"][0];

@@ -28,7 +28,7 @@ pub(crate) fn answer(
     let on = |resource: &rubelet_apimachinery::Resource| api.serves(resource);
     only_reads(method)?;
     let document = match segments.as_slice() {
-        [] => discovery::paths(&on),
+        [] => discovery::paths(),
         ["api"] => {
             if let Some(form) = aggregated(headers) {
                 return Ok(typed(discovery::aggregated(Root::Core, form, &on), form.content_type()));
@@ -40,10 +40,10 @@ pub(crate) fn answer(
             if let Some(form) = aggregated(headers) {
                 return Ok(typed(discovery::aggregated(Root::Groups, form, &on), form.content_type()));
             }
-            discovery::groups(&on)
+            discovery::groups()
         }
         ["api", version] => discovery::resources("", version, &on).ok_or_else(unknown_path)?,
-        ["apis", group] => discovery::group(group, &on).ok_or_else(unknown_path)?,
+        ["apis", group] => discovery::group(group).ok_or_else(unknown_path)?,
         ["apis", group, version] => discovery::resources(group, version, &on).ok_or_else(unknown_path)?,
         ["version"] => discovery::version_info(VERSION),
         ["healthz" | "livez" | "readyz", rest @ ..] => return health(api, info, rest),
