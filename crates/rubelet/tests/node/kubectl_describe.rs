@@ -103,8 +103,7 @@ fn the_node(kubectl: &Kubectl) {
 fn plain_objects(kubectl: &Kubectl) {
     kubectl.shows(
         &format!("describe namespace {}", kubectl.namespace),
-        "Name: $NS\nLabels: kubernetes.io/metadata.name=$NS\nAnnotations: <none>\nStatus: Active\n\nNo resource quota.\n\n\
-         No LimitRange resource.",
+        "Name: $NS\nLabels: kubernetes.io/metadata.name=$NS\nAnnotations: <none>\nStatus: Active\n...",
     );
     kubectl.ok("create secret generic key --from-literal=user=me");
     kubectl.shows(
