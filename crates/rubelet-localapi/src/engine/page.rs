@@ -1,6 +1,6 @@
 //! The `continue` token of a list: the version it is read at and the last name it has told.
 //!
-//! The same JSON as upstream's (`storage.continueToken`), so that it reads the same in logs. Clients cannot reach other
+//! The JSON of upstream's (`storage.continueToken`), so that it reads the same in logs, with one number more. Clients cannot reach other
 //! resources with one: the key is taken relative to the list's own place.
 
 use base64::Engine as _;
@@ -15,6 +15,8 @@ pub(crate) struct Token {
     pub(crate) version: Option<u64>,
     /// Namespace (empty for kinds without) and name of the last object that was told.
     pub(crate) after: (String, String),
+    /// How many objects come after it, where that is known: a walk counts them once.
+    pub(crate) left: Option<u64>,
 }
 
 impl Token {
@@ -23,8 +25,11 @@ impl Token {
         let (namespace, name) = &self.after;
         let start = if namespace.is_empty() { format!("{name}\0") } else { format!("{namespace}/{name}\0") };
         let version = self.version.map_or(json!(-1), |version| json!(version));
-        let text = json!({"v": "meta.k8s.io/v1", "rv": version, "start": start}).to_string();
-        URL_SAFE_NO_PAD.encode(text)
+        let mut token = json!({"v": "meta.k8s.io/v1", "rv": version, "start": start});
+        if let Some(left) = self.left {
+            token["left"] = json!(left);
+        }
+        URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
     /// Reads a token.
@@ -59,13 +64,15 @@ impl Token {
         if after.1.is_empty() || odd(&after.0) || odd(&after.1) {
             return Err(wrong());
         }
-        Ok(Self { version, after })
+        // What is left now need not be what was.
+        let left = token["left"].as_u64().filter(|_| version.is_some());
+        Ok(Self { version, after, left })
     }
 }
 
 /// The 410 answer to a token whose version is forgotten, with the token that goes on regardless.
 pub(crate) fn expired(token: &Token) -> ApiError {
-    let fresh = Token { version: None, after: token.after.clone() };
+    let fresh = Token { version: None, after: token.after.clone(), left: None };
     let mut error = ApiError::new(
         410,
         "Expired",
@@ -105,8 +112,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_come_back(version in prop::option::of(1..=i64::MAX), namespace in "[a-z]{0,9}", name in "[a-z.-]{3,40}") {
-            let token = Token { version: version.map(i64::unsigned_abs), after: (namespace, name) };
+        fn tokens_come_back(version in prop::option::of(1..=i64::MAX), namespace in "[a-z]{0,9}", name in "[a-z.-]{3,40}", left in any::<u64>()) {
+            let left = version.map(|_| left);
+            let token = Token { version: version.map(i64::unsigned_abs), after: (namespace, name), left };
             prop_assert_eq!(Token::decode(&token.encode()).unwrap(), token);
         }
 
@@ -118,7 +126,7 @@ mod tests {
 
     #[test]
     fn reads_as_upstreams() {
-        let token = Token { version: Some(7), after: ("default".into(), "a".into()) };
+        let token = Token { version: Some(7), after: ("default".into(), "a".into()), left: None };
         let upstream = "eyJydiI6Nywic3RhcnQiOiJkZWZhdWx0L2FcdTAwMDAiLCJ2IjoibWV0YS5rOHMuaW8vdjEifQ";
         assert_eq!(token.encode(), upstream);
         assert_eq!(Token::decode(upstream).unwrap(), token);

@@ -88,6 +88,7 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
         revision: start.revision,
         after: start.after,
         left: if options.limit == 0 { usize::MAX } else { options.limit },
+        rest: start.rest,
         begun: false,
         items: 0,
         over: false,
@@ -130,6 +131,8 @@ pub(crate) async fn list(call: Call) -> Result<Response<Body>, ApiError> {
 struct Start {
     revision: u64,
     after: Option<(String, String)>,
+    /// How many objects there are from there on, where the page before has said it.
+    rest: Option<u64>,
 }
 
 fn start(store: &Store, options: &ListOptions) -> Result<Start, ApiError> {
@@ -141,7 +144,7 @@ fn start(store: &Store, options: &ListOptions) -> Result<Start, ApiError> {
         let token = Token::decode(text)?;
         let revision = token.version.unwrap_or(current);
         reach(store, revision, || page::expired(&token))?;
-        return Ok(Start { revision, after: Some(token.after) });
+        return Ok(Start { revision, after: Some(token.after), rest: token.left });
     }
     check_reached(options.version, current)?;
     let exact = match (options.version, options.version_match) {
@@ -154,7 +157,7 @@ fn start(store: &Store, options: &ListOptions) -> Result<Start, ApiError> {
         let message = "The resourceVersion for the provided list is too old.";
         reach(store, version, || ApiError::new(410, "Expired", message))?;
     }
-    Ok(Start { revision: exact.unwrap_or(current), after: None })
+    Ok(Start { revision: exact.unwrap_or(current), after: None, rest: None })
 }
 
 fn reach(store: &Store, revision: u64, expired: impl FnOnce() -> ApiError) -> Result<(), ApiError> {
@@ -185,6 +188,8 @@ struct List {
     after: Option<(String, String)>,
     /// How many objects may be told yet.
     left: usize,
+    /// How many objects there were from its beginning on, where that is known.
+    rest: Option<u64>,
     /// Whether what stands before the items has been told.
     begun: bool,
     /// How many items have been told.
@@ -353,12 +358,18 @@ impl List {
     fn end(&self, snapshot: &Snapshot, more: bool) -> Result<String, ApiError> {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if let (true, Some(after)) = (more, &self.after) {
-            let token = Token { version: Some(self.revision), after: after.clone() };
+            let left = match self.rest {
+                _ if !self.everything => None,
+                Some(rest) => Some(rest.saturating_sub(self.items)),
+                None => {
+                    let after = Some((after.0.as_str(), after.1.as_str()));
+                    Some(lookup::count(snapshot, self.resource, &self.namespace, after)?)
+                }
+            };
+            let token = Token { version: Some(self.revision), after: after.clone(), left };
             metadata["continue"] = json!(token.encode());
-            if self.everything {
-                let after = Some((after.0.as_str(), after.1.as_str()));
-                let rest = lookup::count(snapshot, self.resource, &self.namespace, after)?;
-                metadata["remainingItemCount"] = json!(rest);
+            if let Some(left) = left {
+                metadata["remainingItemCount"] = json!(left);
             }
         }
         Ok(if self.accepted.pretty && self.table.is_none() {

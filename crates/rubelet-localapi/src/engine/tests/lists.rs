@@ -26,6 +26,7 @@ async fn pages_are_of_one_version() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     let second = server.get(&format!("{MAPS}?limit=2&continue={token}")).await;
     assert_eq!(names(&second), ["m0002", "m0003"]);
+    assert_eq!(second["metadata"]["remainingItemCount"], 1);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let token = second["metadata"]["continue"].as_str().unwrap();
     let last = server.get(&format!("{MAPS}?limit=2&continue={token}")).await;
