@@ -222,7 +222,9 @@ async fn watched(client: &Client) -> Result<usize> {
 
 /// A watch of what happens from now on.
 async fn changes(client: &Client) -> Result<super::client::Watch> {
-    client.watch(&format!("{MAPS}?watch=true")).await
+    let list = client.read(&format!("{MAPS}?limit=1")).await?;
+    let version = list["metadata"]["resourceVersion"].as_str().context("a list without a version")?;
+    client.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await
 }
 
 /// Changes an object; how long it takes from the request until the last of these watches has told of it.
