@@ -1,9 +1,11 @@
 //! The best of the volumes that are there for a claim that has none.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use rubelet_core::quantity::Amount;
 use serde_json::Value;
 
 use super::{is_deleted, is_of, text};
+use crate::strategy::pods::schedule::selects;
 
 /// The volume made for this claim, or the smallest that fits and is free. A claim that waits for its pod gets only what
 /// was made for it.
@@ -48,26 +50,9 @@ fn fits(claim: &Value, volume: &Value) -> bool {
         && is_selected(&claim["spec"]["selector"], &volume["metadata"]["labels"])
 }
 
-/// Whether a claim's label selector takes these labels.
+/// Whether a claim's label selector, if it has one, takes these labels.
 fn is_selected(selector: &Value, labels: &Value) -> bool {
-    let exact = selector["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value));
-    exact
-        && selector["matchExpressions"].as_array().into_iter().flatten().all(|expression| {
-            let there = labels.get(text(expression, &["key"]));
-            let listed = || {
-                let values = expression["values"].as_array();
-                there.is_some_and(|label| values.into_iter().flatten().any(|v| v == label))
-            };
-            match text(expression, &["operator"]) {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "Exists" => there.is_some(),
-                "DoesNotExist" => there.is_none(),
-                _ => false,
-            }
-        })
+    selector.is_null()
+        || rubelet_core::json::from_value::<LabelSelector>(selector)
+            .is_ok_and(|selector| selects(&selector, |key| labels[key].as_str()))
 }

@@ -4,6 +4,7 @@
 //! until there is none. Provisioning is for claims of classes whose provisioner is [`PROVISIONER`].
 
 mod choose;
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::strategy::ownership::{has_finalizer, without_finalizer};
 use crate::strategy::text;
+
+pub use self::pods::{PodClaim, claims_of, is_made_for, new_claim, not_made_for};
 
 /// The provisioner whose volumes are folders of this machine.
 pub const PROVISIONER: &str = "rubelet.io/local-path";
@@ -89,15 +92,8 @@ fn is_of(volume: &Value, claim: &Value) -> bool {
 /// Whether a pod uses the claim.
 fn is_used(claim: &Value, pods: &[Value]) -> bool {
     let (namespace, name) = (text(claim, &["metadata", "namespace"]), text(claim, &["metadata", "name"]));
-    pods.iter().filter(|pod| text(pod, &["metadata", "namespace"]) == namespace).any(|pod| {
-        let pod_name = text(pod, &["metadata", "name"]);
-        pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| {
-            text(volume, &["persistentVolumeClaim", "claimName"]) == name
-                || volume.get("ephemeral").is_some()
-                    && name.strip_prefix(pod_name).and_then(|rest| rest.strip_prefix('-'))
-                        == Some(text(volume, &["name"]))
-        })
-    })
+    let mut pods = pods.iter().filter(|pod| text(pod, &["metadata", "namespace"]) == namespace);
+    pods.any(|pod| claims_of(pod).any(|used| used.name == name))
 }
 
 /// The next step for a claim.
@@ -167,6 +163,13 @@ fn unbound(claim: &Value, world: &World<'_>) -> Step {
         let message = format!("{PROVISIONER} makes folders, not block devices: leave out volumeMode: Block");
         return Step::Wait { reason: "ProvisioningFailed", message };
     }
+    if class["mountOptions"].as_array().is_some_and(|options| !options.is_empty()) {
+        let message = format!(
+            "Mount options are not supported by the provisioner but StorageClass \"{class_name}\" has mount options {}",
+            class["mountOptions"]
+        );
+        return Step::Wait { reason: "ProvisioningFailed", message };
+    }
     if claim["spec"].get("selector").is_some() {
         let message = format!("{PROVISIONER} cannot meet a claim's selector: leave it out");
         return Step::Wait { reason: "ProvisioningFailed", message };
@@ -192,7 +195,7 @@ fn provisioned(claim: &Value, class: &Value, node: &str) -> Value {
         "" => "Delete",
         policy => policy,
     };
-    let mut volume = json!({
+    json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
         "metadata": {
             "name": format!("pvc-{}", text(claim, &["metadata", "uid"])),
@@ -210,11 +213,7 @@ fn provisioned(claim: &Value, class: &Value, node: &str) -> Value {
             "storageClassName": class["metadata"]["name"],
             "volumeMode": "Filesystem",
         },
-    });
-    if class["mountOptions"].as_array().is_some_and(|options| !options.is_empty()) {
-        volume["spec"]["mountOptions"] = class["mountOptions"].clone();
-    }
-    volume
+    })
 }
 
 /// The next of the four writes that make a claim and a volume each other's: volume, its status, claim, its status.

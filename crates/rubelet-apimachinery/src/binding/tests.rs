@@ -228,6 +228,17 @@ fn what_nobody_here_can_make_is_explained() {
     check(json!({"storageClassName": "none"}), "storageclass.storage.k8s.io \"none\" not found");
     check(json!({"storageClassName": "local-path", "volumeMode": "Block"}), "not block devices");
     check(json!({"storageClassName": "local-path", "selector": {}}), "selector");
+    let mut class = class("local-path", PROVISIONER, "Immediate");
+    class["mountOptions"] = json!(["noatime"]);
+    let wanted = claim("c", json!({"storageClassName": "local-path"}));
+    let scene = self::check(&[wanted], &[], &[class], "c ->  Pending");
+    assert_eq!(
+        scene.told,
+        [
+            "ProvisioningFailed: Mount options are not supported by the provisioner but StorageClass \"local-path\" has \
+             mount options [\"noatime\"]"
+        ]
+    );
 }
 
 #[test]
@@ -267,4 +278,26 @@ fn a_claim_whose_volume_is_gone_is_lost() {
     scene.volumes.clear();
     scene.settle();
     assert_eq!(scene.told(), "c -> v Lost");
+}
+
+#[test]
+fn the_claim_of_an_ephemeral_volume_is_its_pods() {
+    let pod = json!({"metadata": {"namespace": "ns", "name": "p", "uid": "u1"}, "spec": {"volumes": [
+        {"name": "named", "persistentVolumeClaim": {"claimName": "c"}},
+        {"name": "none", "emptyDir": {}},
+        {"name": "own", "ephemeral": {"volumeClaimTemplate": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"]}}}},
+    ]}});
+    let claims: Vec<_> = claims_of(&pod).collect();
+    let told: Vec<_> = claims.iter().map(|claim| (claim.name.as_str(), claim.ephemeral)).collect();
+    assert_eq!(told, [("c", false), ("p-own", true)]);
+    let made = new_claim(&claims[1], &pod);
+    assert_eq!(made["metadata"]["labels"], json!({"a": "b"}));
+    assert!(made["metadata"].get("annotations").is_none());
+    assert_eq!(made["spec"], json!({"accessModes": ["ReadWriteOnce"]}));
+    assert!(is_made_for(&made, &pod));
+    let mut other = pod.clone();
+    other["metadata"]["uid"] = json!("u2");
+    assert!(!is_made_for(&made, &other) && !is_made_for(&claim("p-own", json!({})), &pod));
+    assert_eq!(not_made_for(&made, &other), "PVC ns/p-own was not created for pod ns/p (pod is not owner)");
 }

@@ -7,6 +7,7 @@
 //! | `nodes` | taints that say what conditions say |
 //! | `scheduler` | pods bound to the one node, or told why not |
 //! | `garbage` | dependents without owners, owners that wait |
+//! | `ephemeral` | claims for the `ephemeral` volumes of pods |
 //! | `volumes` | claims and volumes, folders of this machine for claims |
 //! | `expiry` | old Events forgotten |
 //!
@@ -15,6 +16,7 @@
 //! is done beside the others. A controller that panics ends none of them for good: all begin again.
 
 mod client;
+mod ephemeral;
 mod events;
 mod expiry;
 mod feeds;
@@ -24,6 +26,8 @@ mod nodes;
 mod queue;
 mod scheduler;
 mod start;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::panic::AssertUnwindSafe;
@@ -38,6 +42,7 @@ use tokio::time::Instant;
 
 use crate::engine::Api;
 use client::Client;
+use ephemeral::Ephemeral;
 use events::Recorder;
 use expiry::Expiry;
 use feeds::{Feeds, Seen};
@@ -96,6 +101,7 @@ async fn control(api: &Api, options: &ControllerOptions) {
     let mut nodes = Nodes::new(client("node-controller"));
     let mut scheduler = Scheduler::new(client("default-scheduler"), recorder("default-scheduler"));
     let mut garbage = Garbage::new(client("generic-garbage-collector"));
+    let mut ephemeral = Ephemeral::new(client("ephemeral-volume-controller"), recorder("ephemeral_volume"));
     let mut volumes = Volumes::new(
         client("persistent-volume-binder"),
         recorder("persistentvolume-controller"),
@@ -116,6 +122,7 @@ async fn control(api: &Api, options: &ControllerOptions) {
                         nodes.queue().next_due(),
                         scheduler.queue().next_due(),
                         garbage.queue().next_due(),
+                        ephemeral.queue().next_due(),
                         volumes.queue().next_due(),
                         expiry.queue().next_due(),
                     ];
@@ -135,6 +142,7 @@ async fn control(api: &Api, options: &ControllerOptions) {
             nodes.see(resource, &seen);
             scheduler.see(resource, &seen);
             garbage.see(resource, &seen);
+            ephemeral.see(resource, &seen);
             volumes.see(resource, &seen);
             expiry.see(resource, &seen);
         }
@@ -146,6 +154,8 @@ async fn control(api: &Api, options: &ControllerOptions) {
                 scheduler.work(place).await;
             } else if let Some(name) = namespaces.queue().take() {
                 namespaces.work(name).await;
+            } else if let Some(place) = ephemeral.queue().take() {
+                ephemeral.work(place).await;
             } else if let Some(item) = volumes.queue().take() {
                 volumes.work(item).await;
             } else if let Some(place) = garbage.queue().take() {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rubelet_apimachinery::Resource;
+use rubelet_apimachinery::binding;
 use rubelet_apimachinery::strategy::pods::schedule::{self, SCHEDULER, Unschedulable};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -202,13 +203,18 @@ impl Scheduler {
 
     /// What keeps a pod waiting for its claims, as the scheduler's volume filters say it.
     async fn claims_wait(&self, pod: &Value, namespace: &str) -> Result<Option<Unschedulable>, Failure> {
-        for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
-            let name = text(volume, &["persistentVolumeClaim", "claimName"]);
-            if name.is_empty() {
-                continue;
-            }
+        for wanted in binding::claims_of(pod) {
+            let name = &wanted.name;
             let why = match self.client.get(core("persistentvolumeclaims"), namespace, name).await? {
+                None if wanted.ephemeral => {
+                    format!(
+                        "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
+                    )
+                }
                 None => format!("persistentvolumeclaim \"{name}\" not found"),
+                Some(claim) if wanted.ephemeral && !binding::is_made_for(&claim, pod) => {
+                    binding::not_made_for(&claim, pod)
+                }
                 Some(claim) if claim["metadata"].get("deletionTimestamp").is_some() => {
                     format!("persistentvolumeclaim \"{name}\" is being deleted")
                 }

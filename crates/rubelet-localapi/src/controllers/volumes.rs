@@ -148,11 +148,8 @@ impl Volumes {
                 let ended = matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed");
                 let is_new = text(object, &["status", "startTime"]).is_empty();
                 if *deleted || ended || is_new {
-                    for volume in object["spec"]["volumes"].as_array().into_iter().flatten() {
-                        let claim = text(volume, &["persistentVolumeClaim", "claimName"]);
-                        if !claim.is_empty() {
-                            self.queue.add(Item::Claim(namespace.clone(), claim.to_owned()));
-                        }
+                    for claim in binding::claims_of(object) {
+                        self.queue.add(Item::Claim(namespace.clone(), claim.name));
                     }
                 }
             }
@@ -219,7 +216,10 @@ impl Volumes {
     }
 
     /// One step; what it writes comes back as a change, and with it the next one. Gives what takes long.
-    async fn step(&mut self, item: &Item) -> Result<Option<BoxFuture<'static, Result<(), Failure>>>, Failure> {
+    async fn step(
+        &mut self,
+        item: &Item,
+    ) -> Result<Option<BoxFuture<'static, Result<(), Failure>>>, Failure> {
         let Hands { client, recorder, .. } = &self.hands;
         let (claims, volumes) = (core("persistentvolumeclaims"), core("persistentvolumes"));
         let (step, subject) = match item {
