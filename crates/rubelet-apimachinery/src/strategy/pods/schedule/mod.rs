@@ -6,8 +6,6 @@
 
 mod spread;
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -198,9 +196,8 @@ fn resources(pod: &Pod, here: &[&Pod], facts: &NodeFacts) -> Option<Misfit> {
 }
 
 /// Whether a label selector takes an object with these labels.
-pub(super) fn selects<'a>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-    let exact: &BTreeMap<String, String> = &selector.match_labels.clone().unwrap_or_default();
-    exact.iter().all(|(key, value)| label(key) == Some(value.as_str()))
+pub(crate) fn selects<'a>(selector: &LabelSelector, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+    selector.match_labels.iter().flatten().all(|(key, value)| label(key) == Some(value.as_str()))
         && selector.match_expressions.iter().flatten().all(|requirement| {
             let found = label(&requirement.key);
             let listed = |value: &str| requirement.values.iter().flatten().any(|known| known == value);
