@@ -145,6 +145,7 @@ pub fn decode(
     }
     let said_version = if said_version.is_empty() { api_version.to_owned() } else { said_version };
     let said_kind = if said_kind.is_empty() { kind.to_owned() } else { said_kind };
+    let said_version = current(&said_version, &said_kind).to_owned();
     let refuse = |why: &str| {
         let version = said_version.rsplit('/').next().unwrap_or_default();
         bad_request(format!("{said_kind} in version {version:?} cannot be handled as a {kind}: {why}"))
@@ -167,6 +168,12 @@ pub fn decode(
     let (value, unknown) = conform(t, Value::Object(fields)).map_err(|error| refuse(&error.message))?;
     let warnings = validation.judge(problems(&read.duplicates, unknown)).map_err(|why| refuse(&why))?;
     Ok((value, warnings))
+}
+
+/// The version that is served for one that says the same and that old clients still say: kubectl before 1.22 drains with
+/// it, and kube-apiserver takes it too.
+fn current<'a>(api_version: &'a str, kind: &str) -> &'a str {
+    if (api_version, kind) == ("policy/v1beta1", "Eviction") { "policy/v1" } else { api_version }
 }
 
 /// Reads what a server-side apply says: an object, whose fields are not checked here, because only those that are there

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{MAX_DEPTH, SyntaxError, json};
+use super::{MAX_DEPTH, SyntaxError, current, json};
 use crate::schema::{Shape, Type};
 
 include!(concat!(env!("OUT_DIR"), "/wire.rs"));
@@ -145,7 +145,7 @@ fn read(envelope: &[u8]) -> Result<Value, Problem> {
         }
     }
     let mut object = Map::new();
-    if let Some(t) = Type::of(api_version, kind) {
+    if let Some(t) = Type::of(current(api_version, kind), kind) {
         message(t.name(), t, raw, &mut object, 0)?;
     }
     object.insert("apiVersion".to_owned(), Value::from(api_version));

@@ -328,6 +328,13 @@ pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn evictions_of_old_clients_are_read() {
+    let body = br#"{"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}}"#;
+    let (object, _) = decode(("policy/v1", "Eviction"), body, Media::Json, FieldValidation::Strict).unwrap();
+    assert_eq!(object["apiVersion"], "policy/v1");
+}
+
 proptest! {
     #[test]
     fn any_bytes_give_an_object_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
