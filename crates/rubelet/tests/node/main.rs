@@ -12,6 +12,7 @@
 
 mod adoption;
 mod api_churn;
+mod api_claims;
 mod api_identity;
 mod api_images;
 mod api_mirror;
@@ -43,6 +44,7 @@ mod local_accounts;
 mod local_kill;
 mod local_kube_rs;
 mod local_python;
+mod local_volumes;
 mod messages;
 mod network;
 mod node;
