@@ -44,14 +44,12 @@ fn one_container(kubectl: &Kubectl) {
 }
 
 fn several_containers(kubectl: &Kubectl) {
-    let spec = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: many, labels: {{app: many}}}}\nspec:\n  \
-         terminationGracePeriodSeconds: 1\n  initContainers:\n  - {{name: init, image: \"rubelet.local/busybox:1\", \
-         command: [echo, from init]}}\n  containers:\n  - {{name: one, image: \"rubelet.local/busybox:1\", command: [sh, -c, \
-         \"echo from one; sleep 1000\"]}}\n  - {{name: two, image: \"rubelet.local/busybox:1\", command: [sh, -c, \"echo from \
-         two; sleep 1000\"]}}\n"
-    );
-    kubectl.ok_with("create -f -", &spec);
+    let spec = "apiVersion: v1\nkind: Pod\nmetadata: {name: many, labels: {app: many}}\nspec:\n  \
+         terminationGracePeriodSeconds: 1\n  initContainers:\n  - {name: init, image: \"rubelet.local/busybox:1\", \
+         command: [echo, from init]}\n  containers:\n  - {name: one, image: \"rubelet.local/busybox:1\", command: [sh, -c, \
+         \"echo from one; sleep 1000\"]}\n  - {name: two, image: \"rubelet.local/busybox:1\", command: [sh, -c, \"echo from \
+         two; sleep 1000\"]}\n";
+    kubectl.ok_with("create -f -", spec);
     kubectl.wait_ready("many");
     kubectl.comes_to_show("logs many -c two", "from two");
     kubectl.comes_to_show("logs many -c one", "from one");
