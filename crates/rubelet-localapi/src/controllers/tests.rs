@@ -192,3 +192,33 @@ async fn what_every_namespace_has_is_put_right() {
     world.client.delete(core("serviceaccounts"), "default", "default", &json!({})).await.unwrap();
     world.until("serviceaccounts", "default", "default", |there| there.is_some()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn events_are_forgotten_an_hour_after_they_were_last_seen() {
+    let world = World::new().await;
+    let begin = Instant::now();
+    let _running = world.run();
+    let event = |name: &str| {
+        let now = world.api.time_text();
+        json!({"metadata": {"name": name, "namespace": "default"}, "reason": "Test", "lastTimestamp": now,
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}})
+    };
+    // More than are read at a time.
+    for index in 0..100 {
+        world.create("events", event(&format!("old{index:03}"))).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    world.create("events", event("young")).await;
+    tokio::time::sleep(Duration::from_secs(1790)).await;
+    assert!(world.get("events", "default", "old000").await.is_some());
+    for (name, hours) in [("old000", 1.0), ("old099", 1.0), ("young", 1.5)] {
+        let gone = async {
+            while world.get("events", "default", name).await.is_some() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(7200), gone).await.unwrap();
+        let late = begin.elapsed().as_secs_f64() - hours * 3600.0;
+        assert!((0.0..=310.0).contains(&late), "{name} went {late} s after its time");
+    }
+}
