@@ -1,13 +1,13 @@
 //! The store against the fake API server.
 
-use k8s_openapi::api::core::v1::{Node, ServiceSpec};
+use k8s_openapi::api::core::v1::{Node, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rubelet_testkit::fake_api::{Failure, FakeApi, Fault};
 
 use super::*;
 use crate::watch::ProblemKind;
 
-fn service(namespace: &str, name: &str, ip: &str) -> Service {
+fn service(namespace: &str, name: &str, port: i32) -> Service {
     Service {
         metadata: ObjectMeta {
             namespace: Some(namespace.to_owned()),
@@ -16,7 +16,7 @@ fn service(namespace: &str, name: &str, ip: &str) -> Service {
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
-            cluster_ip: Some(ip.to_owned()),
+            ports: Some(vec![ServicePort { port, ..ServicePort::default() }]),
             type_: Some("ClusterIP".to_owned()),
             ..ServiceSpec::default()
         }),
@@ -26,8 +26,8 @@ fn service(namespace: &str, name: &str, ip: &str) -> Service {
 
 fn names(store: &Reflector<Service>) -> Vec<String> {
     let name = |service: Arc<Service>| {
-        let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()).unwrap_or_default();
-        format!("{}={ip}", service.metadata.name.clone().unwrap_or_default())
+        let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).map(|port| port.port);
+        format!("{}={}", service.metadata.name.clone().unwrap_or_default(), ports.sum::<i32>())
     };
     store.list().into_iter().map(name).collect()
 }
@@ -42,53 +42,53 @@ async fn until(store: &Reflector<Service>, expected: &[&str]) {
 #[tokio::test(start_paused = true)]
 async fn a_store_follows_the_server() {
     let api = FakeApi::new();
-    api.create(&service("default", "a", "10.0.0.1"));
+    api.create(&service("default", "a", 1));
     let spec = WatchSpec::all(1).with_clean(trim_service);
     let store = Reflector::start(api.client("system:node:n1"), spec);
     assert!(!store.is_synced());
     store.synced().await;
-    assert_eq!(names(&store), ["a=10.0.0.1"]);
+    assert_eq!(names(&store), ["a=1"]);
     let trimmed = store.get("default", "a").unwrap();
     assert_eq!(trimmed.metadata.labels, None);
     assert_eq!(trimmed.spec.as_ref().unwrap().type_, None);
 
-    api.create(&service("default", "b", "10.0.0.2"));
-    until(&store, &["a=10.0.0.1", "b=10.0.0.2"]).await;
+    api.create(&service("default", "b", 2));
+    until(&store, &["a=1", "b=2"]).await;
     api.modify::<Service>("default", "b", |service| {
-        service.spec.as_mut().unwrap().cluster_ip = Some("10.0.0.3".to_owned());
+        service.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].port = 3;
     });
-    until(&store, &["a=10.0.0.1", "b=10.0.0.3"]).await;
+    until(&store, &["a=1", "b=3"]).await;
 
     // What happens while the connection is down and the history is forgotten is caught up with.
     api.reset_watches("services");
     api.delete::<Service>("default", "a");
     api.compact();
-    until(&store, &["b=10.0.0.3"]).await;
+    until(&store, &["b=3"]).await;
     assert_eq!(api.violations(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_turns_bad_keeps_its_last_good_value() {
     let api = FakeApi::new();
-    api.create(&service("default", "a", "10.0.0.1"));
+    api.create(&service("default", "a", 1));
     let store = Reflector::<Service>::start(api.client("system:node:n1"), WatchSpec::all(1));
     store.synced().await;
-    let mut raw = serde_json::to_value(service("default", "a", "10.0.0.9")).unwrap();
+    let mut raw = serde_json::to_value(service("default", "a", 9)).unwrap();
     raw["apiVersion"] = "v1".into();
     raw["kind"] = "Service".into();
     raw["spec"]["ports"] = 7.into();
     api.put_raw(&raw);
-    api.create(&service("default", "b", "10.0.0.2"));
-    until(&store, &["a=10.0.0.1", "b=10.0.0.2"]).await;
+    api.create(&service("default", "b", 2));
+    until(&store, &["a=1", "b=2"]).await;
     assert_eq!(store.bad().len(), 1);
     assert!(store.bad()[0].error.starts_with("spec.ports: invalid type"), "{}", store.bad()[0]);
     // A new full set changes nothing about that.
     let before = *store.changes().borrow();
     api.expire_watches("services");
     store.changes().wait_for(|revision| *revision > before).await.unwrap();
-    assert_eq!(names(&store), ["a=10.0.0.1", "b=10.0.0.2"]);
+    assert_eq!(names(&store), ["a=1", "b=2"]);
     api.delete::<Service>("default", "a");
-    until(&store, &["b=10.0.0.2"]).await;
+    until(&store, &["b=2"]).await;
     assert_eq!(store.bad(), []);
 }
 

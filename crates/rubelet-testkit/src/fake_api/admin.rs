@@ -1,167 +1,214 @@
-//! The tests' side: objects put in, changed and looked at without a request, faults ordered, records read.
+//! The tests' side: objects put in, changed and looked at, faults ordered, records read.
 //!
-//! What is done here passes no authorization and leaves no record, but goes through the same rules of the store, so
-//! that watches see it as they would see another client.
+//! What is done here is a request of the cluster's administrator to the engine, with all its rules, that meets no fault
+//! and leaves no record.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
+use futures::FutureExt;
+use http::{Method, Request, header};
+use http_body_util::BodyExt;
 use k8s_openapi::{Metadata, Resource};
+use rubelet_apimachinery::User;
+use rubelet_apimachinery::kinds;
+use rubelet_apimachinery::status::ApiError;
+use rubelet_localapi::store::{Key, Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::delete::{self, DeleteOptions};
 use super::fault::{Fault, FaultHandle, Outage};
-use super::handle::Call;
-use super::request::{ApiRequest, User};
-use super::resources::{self, ResourceRef};
-use super::store::{Key, WatchItem};
-use super::{FakeApi, RecordedRequest, Signing, State, Violation, csr, meta, subresources, verbs, watch};
+use super::request::ApiRequest;
+use super::watch::Item;
+use super::{FakeApi, RecordedRequest, Signing, Violation, body, csr};
 
 /// An object the admin side handles: any k8s-openapi type with metadata.
 pub trait Object: Resource + Serialize + DeserializeOwned + Clone {}
 
 impl<T: Resource + Metadata + Serialize + DeserializeOwned + Clone> Object for T {}
 
-fn resource_of<T: Resource>() -> ResourceRef {
-    resources::by_kind(T::API_VERSION, T::KIND)
-        .unwrap_or_else(|| panic!("the fake API serves no {} {}", T::API_VERSION, T::KIND))
+/// One kind of object.
+type Kind = &'static kinds::Resource;
+
+fn kind(api_version: &str, kind: &str) -> Kind {
+    kinds::by_kind(api_version, kind).unwrap_or_else(|| panic!("the fake API serves no {api_version} {kind}"))
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone())
-        .unwrap_or_else(|e| panic!("stored object is undecodable: {e}\n{value:#}"))
+fn kind_of<T: Resource>() -> Kind {
+    kind(T::API_VERSION, T::KIND)
+}
+
+/// A kind by its plural name, for code that names one.
+pub(crate) fn named(plural: &str) -> Kind {
+    let found = kinds::all().iter().find(|kind| kind.plural == plural);
+    found.unwrap_or_else(|| panic!("the fake API serves no {plural}"))
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> T {
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|e| panic!("stored object is undecodable: {e}\n{}", String::from_utf8_lossy(bytes)))
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap_or_else(|e| panic!("stored object is undecodable: {e}"))
+}
+
+fn untyped<T: Object>(object: &T) -> (Kind, Value) {
+    let kind = kind_of::<T>();
+    let value = serde_json::to_value(object).unwrap_or_else(|e| panic!("undecodable object: {e}"));
+    (kind, placed(kind, value))
+}
+
+/// The object in its namespace, which is `default` when it names none.
+fn placed(kind: Kind, mut object: Value) -> Value {
+    if kind.namespaced && namespace(&object).is_empty() {
+        object["metadata"]["namespace"] = json!("default");
+    }
+    object
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn namespace(object: &Value) -> &str {
+    object["metadata"]["namespace"].as_str().unwrap_or_default()
+}
+
+fn key(kind: Kind, namespace: &str, name: &str) -> Key {
+    Key::new(kind.stored_as().qualified(), if kind.namespaced { namespace } else { "" }, name)
+}
+
+/// What is done in this process is done when it is asked for.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().unwrap_or_else(|| panic!("the engine waits"))
 }
 
 impl FakeApi {
-    /// Runs a request of the cluster's administrator, without authorization or a record.
-    fn as_admin<R>(
-        &self,
-        verb: &'static str,
-        resource: ResourceRef,
-        subresource: &str,
-        object: &Value,
-        run: impl FnOnce(&mut State, &Call<'_>) -> R,
-    ) -> R {
-        let user = User::named("admin");
-        let request = ApiRequest {
-            user: user.name.clone(),
-            verb,
-            group: resource.group.to_owned(),
-            resource: resource.plural.to_owned(),
-            subresource: subresource.to_owned(),
-            namespace: if resource.namespaced { meta::namespace(object).to_owned() } else { String::new() },
-            name: meta::name(object).to_owned(),
-            path: String::new(),
-            query: BTreeMap::new(),
-            version: resource.version.to_owned(),
-        };
-        let call = Call {
-            options: &self.inner.options,
-            user: &user,
-            request: &request,
-            body: &Bytes::new(),
-            headers: &HeaderMap::new(),
-            now: (self.inner.options.now)(),
-        };
-        run(&mut self.inner.state(), &call)
+    /// Sends a request of the cluster's administrator.
+    fn ask(&self, method: Method, path: &str, object: Option<&Value>) -> Result<Value, ApiError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, "admin")
+            .body(body::to_engine(object.map(Value::to_string).unwrap_or_default().into()))
+            .unwrap_or_else(|e| panic!("no request {path}: {e}"));
+        let response = at_once(self.inner.engine.handle(User::admin(), request));
+        let code = response.status();
+        let bytes = at_once(response.into_body().collect());
+        let bytes = bytes.unwrap_or_else(|e| panic!("the engine cut an answer off: {e}")).to_bytes();
+        self.settle();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if code.is_success() {
+            return Ok(answer);
+        }
+        Err(ApiError::new(code.as_u16(), "", answer["message"].as_str().unwrap_or_default()))
     }
 
-    fn untyped<T: Object>(object: &T) -> (ResourceRef, Value) {
-        let resource = resource_of::<T>();
-        let mut value = serde_json::to_value(object).unwrap_or_else(|e| panic!("undecodable object: {e}"));
-        if resource.namespaced && meta::namespace(&value).is_empty() {
-            value["metadata"]["namespace"] = json!("default");
-        }
-        (resource, value)
+    fn record_of(&self, kind: Kind, namespace: &str, name: &str) -> Option<Record> {
+        let snapshot = self.inner.engine.store().snapshot();
+        let found = snapshot.and_then(|snapshot| snapshot.get(&key(kind, namespace, name)));
+        found.unwrap_or_else(|e| panic!("the store fails: {e}"))
+    }
+
+    /// A stored object, if it is there.
+    pub(crate) fn read(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        self.record_of(kind, namespace, name).map(|record| read(&record.bytes))
+    }
+
+    fn all<T: Object>(&self, namespace: Option<&str>) -> Vec<T> {
+        let kind = kind_of::<T>();
+        let namespace = namespace.filter(|_| kind.namespaced);
+        let snapshot = self.inner.engine.store().snapshot();
+        let found = snapshot.and_then(|s| s.list(&kind.stored_as().qualified(), namespace, None)?.collect());
+        let found: Vec<(Key, Record)> = found.unwrap_or_else(|e| panic!("the store fails: {e}"));
+        found.iter().map(|(_, record)| read(&record.bytes)).collect()
     }
 
     /// Creates an object, and its namespace if that is missing; panics where a real server would refuse.
     pub fn create<T: Object>(&self, object: &T) -> T {
-        let (resource, value) = Self::untyped(object);
-        read(&self.create_untyped(resource, value))
-    }
-
-    fn create_untyped(&self, resource: ResourceRef, value: Value) -> Value {
-        if resource.namespaced {
-            self.ensure_namespace(meta::namespace(&value));
-        }
-        let created = self.as_admin("create", resource, "", &value.clone(), |state, call| {
-            verbs::store_new(state, call, resource, value)
-        });
-        created.unwrap_or_else(|e| panic!("admin create: {}", e.message))
+        let (kind, value) = untyped(object);
+        typed(self.make(kind, &value))
     }
 
     /// Creates an object given as JSON.
     pub fn create_json(&self, object: &Value) -> Value {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
-        let resource = resources::by_kind(text("apiVersion"), text("kind"))
-            .unwrap_or_else(|| panic!("the fake API serves no {} {}", text("apiVersion"), text("kind")));
-        let mut object = object.clone();
-        if resource.namespaced && meta::namespace(&object).is_empty() {
-            object["metadata"]["namespace"] = json!("default");
+        let kind = kind(text("apiVersion"), text("kind"));
+        self.make(kind, &placed(kind, object.clone()))
+    }
+
+    fn make(&self, kind: Kind, object: &Value) -> Value {
+        if kind.namespaced {
+            self.ensure_namespace(namespace(object));
         }
-        self.create_untyped(resource, object)
+        let made = self.ask(Method::POST, &kind.path(namespace(object), "", ""), Some(object));
+        made.unwrap_or_else(|e| panic!("admin create: {}", e.message))
     }
 
     /// Stores JSON as it is, without defaults, validation or a UID of its own: objects that no client can decode.
     pub fn put_raw(&self, object: &Value) {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
-        let resource = resources::by_kind(text("apiVersion"), text("kind"))
-            .unwrap_or_else(|| panic!("the fake API serves no {} {}", text("apiVersion"), text("kind")));
-        let key = Key::new(resource, meta::namespace(object), meta::name(object));
-        self.inner.state().store.commit(resource, &key, Some(object.clone()));
+        let kind = kind(text("apiVersion"), text("kind"));
+        let key = key(kind, namespace(object), name(object));
+        let mut object = object.clone();
+        let written = at_once(self.inner.engine.store().write(move |tx| {
+            object["metadata"]["resourceVersion"] = json!(tx.next_revision().to_string());
+            tx.put(key, object.to_string())
+        }));
+        written.unwrap_or_else(|e| panic!("the store fails: {e}"));
+        self.settle();
     }
 
     /// Creates the object, or makes the stored one like it (spec, data, labels, annotations; not status).
     pub fn apply<T: Object>(&self, object: &T) -> T {
-        let (resource, value) = Self::untyped(object);
-        let key = Key::new(resource, meta::namespace(&value), meta::name(&value));
-        if self.inner.state().store.get(&key).is_none() {
+        let (kind, value) = untyped(object);
+        if self.record_of(kind, namespace(&value), name(&value)).is_none() {
             return self.create(object);
         }
-        read(&self.replace(resource, "", value))
+        typed(self.replace(kind, "", value))
     }
 
     /// Replaces the status of a stored object, as its controller would.
     pub fn update_status<T: Object>(&self, object: &T) -> T {
-        let (resource, value) = Self::untyped(object);
-        read(&self.replace(resource, "status", value))
+        let (kind, value) = untyped(object);
+        typed(self.replace(kind, "status", value))
     }
 
     /// Changes a stored object by a function; panics if there is none.
     pub fn modify<T: Object>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut T)) -> T {
-        let mut object: T = self
-            .get(namespace, name)
-            .unwrap_or_else(|| panic!("no {} {namespace}/{name} to modify", T::KIND));
-        change(&mut object);
-        let (resource, value) = Self::untyped(&object);
-        read(&self.replace(resource, "", value))
+        self.modify_part("", namespace, name, change)
     }
 
     /// Changes the status part of a stored object by a function; panics if there is none.
     pub fn modify_status<T: Object>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut T)) -> T {
+        self.modify_part("status", namespace, name, change)
+    }
+
+    fn modify_part<T: Object>(
+        &self,
+        part: &str,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut T),
+    ) -> T {
         let mut object: T = self
             .get(namespace, name)
             .unwrap_or_else(|| panic!("no {} {namespace}/{name} to modify", T::KIND));
         change(&mut object);
-        let (resource, value) = Self::untyped(&object);
-        read(&self.replace(resource, "status", value))
+        let (kind, value) = untyped(&object);
+        typed(self.replace(kind, part, value))
     }
 
-    fn replace(&self, resource: ResourceRef, sub: &str, mut value: Value) -> Value {
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
-        let key = Key::new(resource, meta::namespace(&value), meta::name(&value));
-        let replaced = self.as_admin("update", resource, sub, &value.clone(), |state, call| {
-            let old = state.store.get(&key).cloned();
-            let old = old.unwrap_or_else(|| panic!("no {} {}/{}", key.plural, key.namespace, key.name));
-            verbs::replace(state, call, resource, &old, value)
-        });
+    /// Puts an object in the place of the stored one, whatever version that has.
+    pub(crate) fn replace(&self, kind: Kind, part: &str, mut object: Value) -> Value {
+        let path = kind.path(namespace(&object), name(&object), part);
+        let stored = self.read(kind, namespace(&object), name(&object));
+        let stored = stored.unwrap_or_else(|| panic!("nothing to replace at {path}"));
+        object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+        let replaced = self.ask(Method::PUT, &path, Some(&object));
         replaced.unwrap_or_else(|e| panic!("admin update: {}", e.message))
     }
 
@@ -176,50 +223,45 @@ impl FakeApi {
     }
 
     fn remove<T: Object>(&self, namespace: &str, name: &str, grace: Option<i64>) -> bool {
-        let resource = resource_of::<T>();
-        let options = DeleteOptions { grace, ..DeleteOptions::default() };
-        let now = (self.inner.options.now)();
-        let key = Key::new(resource, namespace, name);
-        delete::remove(&mut self.inner.state(), now, resource, &key, &options).is_ok()
+        let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": grace});
+        match self.ask(Method::DELETE, &kind_of::<T>().path(namespace, name, ""), Some(&options)) {
+            Ok(_) => true,
+            Err(error) if error.code == 404 => false,
+            Err(error) => panic!("admin delete: {}", error.message),
+        }
     }
 
     /// The object, if it is there; `namespace` is ignored for kinds without.
     pub fn get<T: Object>(&self, namespace: &str, name: &str) -> Option<T> {
-        let key = Key::new(resource_of::<T>(), namespace, name);
-        self.inner.state().store.get(&key).map(|object| read(object))
+        self.record_of(kind_of::<T>(), namespace, name).map(|record| read(&record.bytes))
     }
 
     /// All objects of a kind in a namespace.
     pub fn list<T: Object>(&self, namespace: &str) -> Vec<T> {
-        let state = self.inner.state();
-        let all = state.store.all(resource_of::<T>());
-        all.filter(|(key, _)| key.namespace == namespace || key.namespace.is_empty())
-            .map(|(_, o)| read(o))
-            .collect()
+        self.all(Some(namespace))
     }
 
     /// All objects of a kind.
     pub fn list_all<T: Object>(&self) -> Vec<T> {
-        self.inner.state().store.all(resource_of::<T>()).map(|(_, object)| read(object)).collect()
+        self.all(None)
     }
 
     /// Every version of an object ever stored, oldest first.
     pub fn history<T: Object>(&self, uid: &str) -> Vec<T> {
-        self.inner.state().store.versions_of(uid).iter().map(|object| read(object)).collect()
+        self.inner.state().history.of(kind_of::<T>(), uid).iter().map(|bytes| read(bytes)).collect()
     }
 
     /// Binds a pod to a node, as the scheduler does.
     pub fn bind(&self, namespace: &str, pod: &str, node: &str) {
-        let resource = resources::named("pods");
-        let key = Key::new(resource, namespace, pod);
-        let now = (self.inner.options.now)();
-        let bound = subresources::assign(&mut self.inner.state(), now, resource, &key, node);
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
+                             "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+        let bound = self.ask(Method::POST, &named("pods").path(namespace, pod, "binding"), Some(&binding));
         bound.unwrap_or_else(|e| panic!("admin bind: {}", e.message));
     }
 
     /// The resource version of the latest change, to wait on.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.inner.state().store.changes()
+        self.inner.changed.subscribe()
     }
 
     /// Waits until `ready` says something of the server, looking again at each change.
@@ -236,7 +278,8 @@ impl FakeApi {
 
     /// Forgets the history that watches resume from: what is older gets 410 Gone.
     pub fn compact(&self) {
-        self.inner.state().store.compact();
+        let store = self.inner.engine.store();
+        at_once(store.compact_to(store.revision())).unwrap_or_else(|e| panic!("admin compact: {e}"));
     }
 
     /// Orders a fault.
@@ -246,16 +289,15 @@ impl FakeApi {
 
     /// Breaks or mends the whole server; open watches break or go silent with it.
     pub fn outage(&self, outage: Outage) {
-        let mut state = self.inner.state();
-        state.outage = outage;
+        self.inner.state().outage = outage;
         match outage {
             Outage::None => {}
             Outage::Refuse => {
-                tell_watches(&state, "", &WatchItem::Reset);
+                self.tell_watches("", &[Item::Reset]);
                 self.inner.gate.cut();
             }
             Outage::Hang => {
-                watch::silence(&mut state, |_| true);
+                self.tell_watches("", &[Item::Silence]);
                 self.inner.gate.freeze();
             }
         }
@@ -268,44 +310,41 @@ impl FakeApi {
 
     /// Ends the open watches of a resource (of all with ""), as a server that restarts does.
     pub fn close_watches(&self, plural: &str) {
-        tell_watches(&self.inner.state(), plural, &WatchItem::End);
+        self.tell_watches(plural, &[Item::End]);
     }
 
     /// Breaks the connections of the open watches of a resource (of all with "").
     pub fn reset_watches(&self, plural: &str) {
-        tell_watches(&self.inner.state(), plural, &WatchItem::Reset);
+        self.tell_watches(plural, &[Item::Reset]);
     }
 
     /// Tells the open watches of a resource (of all with "") 410 Gone, and ends them.
     pub fn expire_watches(&self, plural: &str) {
-        let state = self.inner.state();
-        let version = state.store.version();
-        tell_watches(&state, plural, &watch::expiry(version, version + 1));
-        tell_watches(&state, plural, &WatchItem::End);
+        let version = self.inner.engine.store().revision();
+        self.tell_watches(plural, &[Item::expiry(version), Item::End]);
     }
 
     /// Sends bytes that are no event to the open watches of a resource (to all with "").
     pub fn garble_watches(&self, plural: &str) {
-        tell_watches(&self.inner.state(), plural, &watch::garbage());
+        self.tell_watches(plural, &[Item::garbage()]);
     }
 
     /// Makes the open watches of a resource (all with "") go silent without an end.
     pub fn silence_watches(&self, plural: &str) {
-        let mut state = self.inner.state();
-        let ids: Vec<u64> = state
-            .store
-            .watchers()
-            .iter()
-            .filter(|w| plural.is_empty() || w.resource.plural == plural)
-            .map(|w| w.id)
-            .collect();
-        watch::silence(&mut state, |id| ids.contains(&id));
+        self.tell_watches(plural, &[Item::Silence]);
+    }
+
+    fn tell_watches(&self, plural: &str, items: &[Item]) {
+        let state = self.inner.state();
+        for open in state.watches.values().filter(|w| plural.is_empty() || w.resource == plural) {
+            open.tell(items.iter().cloned());
+        }
     }
 
     /// The open watches, as `user resource`.
     pub fn watches(&self) -> Vec<String> {
         let state = self.inner.state();
-        state.store.watchers().iter().map(|w| format!("{} {}", w.user, w.resource.plural)).collect()
+        state.watches.values().map(|open| format!("{} {}", open.user, open.resource)).collect()
     }
 
     /// Every request so far.
@@ -341,36 +380,24 @@ impl FakeApi {
 
     /// Approves a certificate request, which is then signed.
     pub fn approve(&self, name: &str) {
-        csr::approve(&mut self.inner.state(), (self.inner.options.now)(), name);
+        csr::approve(self, name);
     }
 
     /// Denies a certificate request.
     pub fn deny(&self, name: &str, why: &str) {
-        csr::deny(&mut self.inner.state(), (self.inner.options.now)(), name, why);
+        csr::deny(self, name, why);
     }
 
     /// The cluster's certificate authority, in PEM.
     pub fn ca_pem(&self) -> String {
-        self.inner.state().signer.ca((self.inner.options.now)()).pem.clone()
+        self.inner.state().signer.ca(self.inner.now()).pem().to_owned()
     }
 
     /// Makes sure a namespace is there.
     pub fn ensure_namespace(&self, name: &str) {
-        let namespaces = resources::named("namespaces");
-        if self.inner.state().store.get(&Key::new(namespaces, "", name)).is_some() {
-            return;
+        if self.record_of(named("namespaces"), "", name).is_none() {
+            self.create_json(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         }
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
-                               "status": {"phase": "Active"}});
-        self.create_untyped(namespaces, namespace);
-    }
-}
-
-fn tell_watches(state: &State, plural: &str, item: &WatchItem) {
-    let told = state.store.watchers().iter().filter(|w| plural.is_empty() || w.resource.plural == plural);
-    for watcher in told.filter(|w| !w.silent) {
-        // A stream that is gone needs no telling.
-        let _ = watcher.sender.send(item.clone());
     }
 }
 

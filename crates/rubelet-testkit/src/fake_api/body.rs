@@ -1,4 +1,4 @@
-//! Bodies of answers: whole ones, streams, and those that faults spoil.
+//! Bodies of answers: the engine's, whole ones, and those that faults spoil.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use rubelet_localapi::node::Body;
 
 /// The connection is gone: what a client sees of a reset, a refused connection or a body cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,11 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, Disconnected>;
 
 /// A body that is there at once.
 pub(crate) fn whole(bytes: Bytes) -> ResponseBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The body of a request to the engine.
+pub(crate) fn to_engine(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 

@@ -1,20 +1,20 @@
-//! CertificateSigningRequests: who asked, the approver and the signer that a real cluster runs beside the server.
+//! CertificateSigningRequests: the approver and the signer that a real cluster runs beside the server.
+//!
+//! They write as everyone does, through the engine; the rules of the kind are its.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rubelet_localapi::pki::{Ca, Usage};
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use super::State;
-use super::handle::Call;
-use super::meta;
-use super::pki::Ca;
+use super::FakeApi;
+use super::admin::named;
 use super::references::items;
-use super::resources;
-use super::store::Key;
 
 /// The signer of kubelet client certificates.
 pub(crate) const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -38,7 +38,7 @@ pub(crate) struct Signer {
     pub mode: Signing,
     /// The longest a certificate lasts.
     pub lifetime: Duration,
-    ca: Option<std::sync::Arc<Ca>>,
+    ca: Option<Arc<Ca>>,
 }
 
 impl Default for Signer {
@@ -49,22 +49,12 @@ impl Default for Signer {
 
 impl Signer {
     /// The authority, made when it is first needed.
-    pub(crate) fn ca(&mut self, now: jiff::Timestamp) -> std::sync::Arc<Ca> {
-        self.ca
-            .get_or_insert_with(|| {
-                std::sync::Arc::new(Ca::new(now).unwrap_or_else(|e| panic!("no certificate authority: {e}")))
-            })
-            .clone()
+    pub(crate) fn ca(&mut self, now: jiff::Timestamp) -> Arc<Ca> {
+        let made = || {
+            Arc::new(Ca::new("kubernetes", now).unwrap_or_else(|e| panic!("no certificate authority: {e}")))
+        };
+        self.ca.get_or_insert_with(made).clone()
     }
-}
-
-/// Notes who asked; status and approval are not the client's to set.
-pub(crate) fn prepare(call: &Call<'_>, request: &mut Value) {
-    let mut groups = call.user.groups.clone();
-    groups.push("system:authenticated".to_owned());
-    request["spec"]["username"] = json!(call.user.name);
-    request["spec"]["groups"] = json!(groups);
-    request["status"] = json!({});
 }
 
 fn request_pem(object: &Value) -> Result<String, String> {
@@ -94,92 +84,69 @@ pub(crate) fn common_name(object: &Value) -> Result<String, String> {
     subject(object).map(|(name, _)| name)
 }
 
-/// What is wrong with a new request.
-pub(crate) fn validate(object: &Value) -> Vec<(String, String)> {
-    let mut causes = Vec::new();
-    if let Err(why) = subject(object) {
-        causes.push(("spec.request".to_owned(), format!("Invalid value: {why}")));
-    }
-    if items(&object["spec"], "usages").next().is_none() {
-        causes.push(("spec.usages".to_owned(), "Required value".to_owned()));
-    }
-    if object["spec"]["signerName"].as_str().unwrap_or_default().is_empty() {
-        causes.push(("spec.signerName".to_owned(), "Required value".to_owned()));
-    }
-    if object["spec"]["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
-        let what = "Invalid value: may not specify a duration less than 600 seconds (10 minutes)";
-        causes.push(("spec.expirationSeconds".to_owned(), what.to_owned()));
-    }
-    causes
-}
-
-/// What approver and signer do about a request that was just stored.
-pub(crate) fn after_create(state: &mut State, now: jiff::Timestamp, name: &str) {
-    match state.signer.mode {
-        Signing::Auto => approve(state, now, name),
-        Signing::Deny => deny(state, now, name, "denied by the test"),
+/// What the approver does about a request that was just made.
+pub(crate) fn decide(api: &FakeApi, name: &str) {
+    let mode = api.inner.state().signer.mode;
+    match mode {
+        Signing::Auto => approve(api, name),
+        Signing::Deny => deny(api, name, "denied by the test"),
         Signing::Manual => {}
     }
 }
 
-fn change(state: &mut State, name: &str, edit: impl FnOnce(&mut Value)) {
-    let resource = resources::named("certificatesigningrequests");
-    let key = Key::new(resource, "", name);
-    if let Some(stored) = state.store.get(&key).cloned() {
-        let mut object = Value::clone(&stored);
-        edit(&mut object);
-        state.store.commit(resource, &key, Some(object));
-    }
-}
-
-fn add_condition(
-    state: &mut State,
-    now: jiff::Timestamp,
-    name: &str,
-    kind: &str,
-    reason: &str,
-    message: &str,
-) {
-    change(state, name, |object| {
-        let mut conditions: Vec<Value> = items(&object["status"], "conditions").cloned().collect();
-        conditions.push(json!({"type": kind, "status": "True", "reason": reason, "message": message,
-            "lastUpdateTime": meta::time(now), "lastTransitionTime": meta::time(now)}));
-        object["status"]["conditions"] = json!(conditions);
-    });
+/// Approves a request, which is then signed, unless the signer finds it wanting.
+pub(crate) fn approve(api: &FakeApi, name: &str) {
+    let message = "Auto approving kubelet certificate after SubjectAccessReview.";
+    add_condition(api, name, "approval", ["Approved", "AutoApproved", message]);
 }
 
 /// Denies a request.
-pub(crate) fn deny(state: &mut State, now: jiff::Timestamp, name: &str, why: &str) {
-    add_condition(state, now, name, "Denied", "Denied", why);
+pub(crate) fn deny(api: &FakeApi, name: &str, why: &str) {
+    add_condition(api, name, "approval", ["Denied", "Denied", why]);
 }
 
-/// Approves a request and signs it, unless the signer finds it wanting.
-pub(crate) fn approve(state: &mut State, now: jiff::Timestamp, name: &str) {
-    let message = "Auto approving kubelet certificate after SubjectAccessReview.";
-    add_condition(state, now, name, "Approved", "AutoApproved", message);
-    sign_approved(state, now, name);
+fn has(request: &Value, condition: &str) -> bool {
+    items(&request["status"], "conditions").any(|c| c["type"] == condition)
 }
 
-/// What the signer does about a request that was approved.
-pub(crate) fn sign_approved(state: &mut State, now: jiff::Timestamp, name: &str) {
-    let key = Key::new(resources::named("certificatesigningrequests"), "", name);
-    let Some(object) = state.store.get(&key).cloned() else { return };
-    match sign(state, now, &object) {
-        Ok(certificate) => {
-            change(state, name, |object| {
-                object["status"]["certificate"] = json!(STANDARD.encode(certificate))
-            });
-        }
-        Err(why) => add_condition(state, now, name, "Failed", "SignerValidationFailure", &why),
+/// What the signer does about a request that was changed.
+pub(crate) fn sign(api: &FakeApi, name: &str) {
+    let Some(request) = api.read(named("certificatesigningrequests"), "", name) else { return };
+    let signed = request["status"].get("certificate").is_some();
+    if signed || !has(&request, "Approved") || has(&request, "Failed") {
+        return;
+    }
+    match certificate(api, &request) {
+        Ok(certificate) => change(api, name, "status", |request| {
+            request["status"]["certificate"] = json!(STANDARD.encode(certificate));
+        }),
+        Err(why) => add_condition(api, name, "status", ["Failed", "SignerValidationFailure", &why]),
     }
 }
 
-fn sign(state: &mut State, now: jiff::Timestamp, object: &Value) -> Result<String, String> {
+fn change(api: &FakeApi, name: &str, path: &str, edit: impl FnOnce(&mut Value)) {
+    let requests = named("certificatesigningrequests");
+    if let Some(mut request) = api.read(requests, "", name) {
+        edit(&mut request);
+        api.replace(requests, path, request);
+    }
+}
+
+fn add_condition(api: &FakeApi, name: &str, path: &str, [kind, reason, message]: [&str; 3]) {
+    let condition = json!({"type": kind, "status": "True", "reason": reason, "message": message});
+    change(api, name, path, |request| {
+        let mut conditions: Vec<Value> = items(&request["status"], "conditions").cloned().collect();
+        conditions.push(condition);
+        request["status"]["conditions"] = json!(conditions);
+    });
+}
+
+fn certificate(api: &FakeApi, object: &Value) -> Result<String, String> {
     let (name, organizations) = subject(object)?;
     let usages: Vec<&str> = items(&object["spec"], "usages").filter_map(Value::as_str).collect();
-    let server = match object["spec"]["signerName"].as_str() {
-        Some(CLIENT_SIGNER) => false,
-        Some(SERVING_SIGNER) => true,
+    let (usage, needed) = match object["spec"]["signerName"].as_str() {
+        Some(CLIENT_SIGNER) => (Usage::Client, "client auth"),
+        Some(SERVING_SIGNER) => (Usage::Server, "server auth"),
         other => return Err(format!("no signer {}", other.unwrap_or_default())),
     };
     if !name.starts_with("system:node:") {
@@ -188,7 +155,6 @@ fn sign(state: &mut State, now: jiff::Timestamp, object: &Value) -> Result<Strin
     if organizations != ["system:nodes"] {
         return Err("subject organization is not system:nodes".into());
     }
-    let needed = if server { "server auth" } else { "client auth" };
     let known = ["digital signature", "key encipherment", needed];
     if !usages.contains(&needed)
         || !usages.contains(&"digital signature")
@@ -197,7 +163,11 @@ fn sign(state: &mut State, now: jiff::Timestamp, object: &Value) -> Result<Strin
         return Err(format!("usages must be digital signature, {needed} and at most key encipherment"));
     }
     let asked = object["spec"]["expirationSeconds"].as_u64().map(Duration::from_secs);
-    let lifetime = asked.map_or(state.signer.lifetime, |asked| asked.min(state.signer.lifetime));
+    let now = api.inner.now();
+    let mut state = api.inner.state();
+    let longest = state.signer.lifetime;
+    let lifetime = asked.map_or(longest, |asked| asked.min(longest));
     let ca = state.signer.ca(now);
-    ca.sign(&request_pem(object)?, server, now, lifetime).map_err(|e| e.to_string())
+    drop(state);
+    ca.sign(&request_pem(object)?, usage, now, lifetime).map_err(|e| e.to_string())
 }

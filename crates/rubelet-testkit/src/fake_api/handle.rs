@@ -1,49 +1,20 @@
-//! The way of one request: faults, authorization, the verb, the record of it.
+//! The way of one request: faults, the engine, what faults do to its answer, the record of it.
 //!
-//! Everything that judges or changes objects happens under one lock and without waiting, so that what a request sees
-//! is one moment. Waiting (latency, faults) happens around that.
-
-use std::sync::Arc;
+//! The engine carries a request out without waiting, so that what it sees is one moment. Waiting (latency, faults)
+//! happens around that.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use rubelet_apimachinery::status::{self, ApiError};
+use rubelet_localapi::engine;
+use rubelet_localapi::node::Body;
 use serde_json::{Value, json};
 
 use super::body::{self, Disconnected, ResponseBody};
 use super::fault::{Failure, Outage};
 use super::request::{ApiRequest, User};
-use super::status::{self, ApiError};
-use super::watch::{self, OpenWatch};
-use super::{FakeApi, Inner, Options, RecordedRequest, State, Violation, authorizer, discovery, verbs};
-
-/// A request being carried out: what every rule may look at.
-pub(crate) struct Call<'a> {
-    pub options: &'a Options,
-    pub user: &'a User,
-    pub request: &'a ApiRequest,
-    pub body: &'a Bytes,
-    pub headers: &'a HeaderMap,
-    pub now: jiff::Timestamp,
-}
-
-impl Call<'_> {
-    /// The client program, as managedFields name it.
-    pub(crate) fn manager(&self) -> String {
-        let agent = self.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
-        agent.split('/').next().unwrap_or(agent).to_owned()
-    }
-
-    pub(crate) fn content_type(&self) -> &str {
-        self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
-    }
-}
-
-/// What a request comes to.
-pub(crate) enum Reply {
-    Object(u16, Value),
-    Text(&'static str),
-    Watch(Box<OpenWatch>),
-}
+use super::{FakeApi, Inner, RecordedRequest, Violation};
 
 impl FakeApi {
     /// Answers one request of an authenticated user.
@@ -64,98 +35,71 @@ impl FakeApi {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        let lost = |code| self.inner.record(&asked, &payload, code, 0);
+        let lost = || self.inner.record(&asked, &payload, 0, 0);
         match (outage, &failure) {
             (Outage::Refuse, _) | (_, Some(Failure::Reset)) => {
-                lost(0);
+                lost();
                 return Err(Disconnected);
             }
             (Outage::Hang, _) | (_, Some(Failure::Hang)) => {
-                lost(0);
+                lost();
                 return std::future::pending().await;
             }
             (_, Some(Failure::HalfOpen)) if asked.verb != "watch" => {
-                lost(0);
+                lost();
                 return std::future::pending().await;
             }
             (_, Some(Failure::Status(code, retry_after))) => {
-                let error = injected(*code, *retry_after);
-                return Ok(self.answer_error(&asked, &payload, &error));
+                let refused = engine::refusal(&injected(*code, *retry_after));
+                return Ok(self.answer(&asked, &payload, refused, None).await);
             }
             _ => {}
         }
-        let call = Call {
-            options: &self.inner.options,
-            user,
-            request: &asked,
-            body: &payload,
-            headers: &parts.headers,
-            now: (self.inner.options.now)(),
-        };
-        let outcome = {
-            let mut state = self.inner.state();
-            let mut outcome = carry_out(&mut state, &call);
-            if let (Ok(Reply::Watch(open)), Some(failure)) = (&mut outcome, &failure) {
-                watch::afflict(&mut state, open, failure);
-            }
-            outcome
-        };
-        if failure == Some(Failure::ResetAfter) && asked.verb != "watch" {
-            lost(0);
+        let request = Request::from_parts(parts, body::to_engine(payload.clone()));
+        let response = self.inner.engine.handle(user.to_engine(), request).await;
+        self.settle();
+        if asked.verb == "watch" && response.status() == 200 {
+            self.inner.record(&asked, &payload, 200, 0);
+            return Ok(self.follow(&asked, response, failure.as_ref()));
+        }
+        if failure == Some(Failure::ResetAfter) {
+            lost();
             return Err(Disconnected);
         }
-        Ok(match outcome {
-            Ok(Reply::Object(code, object)) => {
-                let bytes = Bytes::from(object.to_string());
-                self.inner.record(&asked, &payload, code, bytes.len());
-                let body = match failure {
-                    Some(Failure::SlowBody(pause)) => body::slow(bytes, pause),
-                    Some(Failure::CutBody) => body::cut(&bytes),
-                    Some(Failure::Garbage) => body::whole(Bytes::from_static(b"<html>\x00\xff{not json")),
-                    _ => body::whole(bytes),
-                };
-                answer(code, "application/json", body)
-            }
-            Ok(Reply::Text(text)) => {
-                self.inner.record(&asked, &payload, 200, text.len());
-                answer(200, "text/plain", body::whole(Bytes::from_static(text.as_bytes())))
-            }
-            Ok(Reply::Watch(open)) => {
-                self.inner.record(&asked, &payload, 200, 0);
-                let slow = match failure {
-                    Some(Failure::SlowBody(pause)) => Some(pause),
-                    _ => None,
-                };
-                answer(200, "application/json", watch::stream(&self.inner, *open, slow))
-            }
-            Err(error) => self.answer_error(&asked, &payload, &error),
-        })
+        Ok(self.answer(&asked, &payload, response, failure.as_ref()).await)
     }
 
     /// Answers a request whose user could not be found out.
-    pub(crate) fn unauthenticated(&self, request: &Request<Bytes>) -> Response<ResponseBody> {
+    pub(crate) async fn unauthenticated(&self, request: &Request<Bytes>) -> Response<ResponseBody> {
         let user = User { name: String::new(), groups: vec![] };
         let asked = ApiRequest::parse(&user, request.method(), request.uri());
-        self.answer_error(&asked, request.body(), &status::unauthorized())
+        self.answer(&asked, request.body(), engine::refusal(&status::unauthorized()), None).await
     }
 
-    fn answer_error(&self, asked: &ApiRequest, payload: &Bytes, error: &ApiError) -> Response<ResponseBody> {
-        let bytes = Bytes::from(error.body().to_string());
-        self.inner.record(asked, payload, error.code, bytes.len());
-        let mut response = answer(error.code, "application/json", body::whole(bytes));
-        if let Some(seconds) = error.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    /// Sends an answer that is not spoiled, or is.
+    async fn answer(
+        &self,
+        asked: &ApiRequest,
+        payload: &Bytes,
+        response: Response<Body>,
+        failure: Option<&Failure>,
+    ) -> Response<ResponseBody> {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.map(|body| body.to_bytes());
+        let bytes = bytes.unwrap_or_else(|e| panic!("the engine cut an answer off: {e}"));
+        let code = parts.status.as_u16();
+        if code == 403 {
+            self.inner.violated(asked, &bytes);
         }
-        response
+        self.inner.record(asked, payload, code, bytes.len());
+        let body = match failure.filter(|_| parts.status.is_success()) {
+            Some(Failure::SlowBody(pause)) => body::slow(bytes, *pause),
+            Some(Failure::CutBody) => body::cut(&bytes),
+            Some(Failure::Garbage) => body::whole(Bytes::from_static(b"<html>\x00\xff{not json")),
+            _ => body::whole(bytes),
+        };
+        Response::from_parts(parts, body)
     }
-}
-
-fn answer(code: u16, content_type: &'static str, body: ResponseBody) -> Response<ResponseBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
 }
 
 /// The error a fault orders, with the reason a real server gives for the code.
@@ -163,7 +107,7 @@ fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     let (reason, message) = match code {
         400 => ("BadRequest", "the server rejected our request for an unknown reason"),
         401 => ("Unauthorized", "Unauthorized"),
-        403 => ("Forbidden", "forbidden: ordered by the test"),
+        403 => ("Forbidden", ORDERED),
         404 => ("NotFound", "the server could not find the requested resource"),
         409 => (
             "Conflict",
@@ -181,46 +125,32 @@ fn injected(code: u16, retry_after: Option<u32>) -> ApiError {
     error
 }
 
-fn carry_out(state: &mut State, call: &Call<'_>) -> Result<Reply, ApiError> {
-    if call.request.resource.is_empty() {
-        return discovery::answer(&call.request.path);
-    }
-    let resource = call.request.target().ok_or_else(status::unknown_path)?;
-    if call.options.authorize {
-        let allowed = authorizer::authorize(state, call, resource);
-        if let Err(error) = &allowed {
-            state.violate(call, error);
-        }
-        allowed?;
-    }
-    verbs::dispatch(state, call, resource)
-}
-
-impl State {
-    /// Keeps what a node was refused.
-    pub(crate) fn violate(&mut self, call: &Call<'_>, error: &ApiError) {
-        let request = call.request;
-        self.violations.push(Violation {
-            user: request.user.clone(),
-            verb: request.verb,
-            resource: request.resource.clone(),
-            subresource: request.subresource.clone(),
-            namespace: request.namespace.clone(),
-            name: request.name.clone(),
-            message: error.message.clone(),
-        });
-    }
-}
+/// The message of a 403 that is nobody's fault.
+const ORDERED: &str = "forbidden: ordered by the test";
 
 impl Inner {
-    pub(crate) fn record(self: &Arc<Self>, asked: &ApiRequest, payload: &Bytes, code: u16, bytes: usize) {
-        let record = RecordedRequest {
-            at: (self.options.now)(),
-            request: asked.clone(),
-            body: payload.clone(),
-            code,
-            bytes,
-        };
+    pub(crate) fn record(&self, asked: &ApiRequest, payload: &Bytes, code: u16, bytes: usize) {
+        let record =
+            RecordedRequest { at: self.now(), request: asked.clone(), body: payload.clone(), code, bytes };
         self.state().requests.push(record);
+    }
+
+    /// Keeps what someone was refused. A namespace that ends refuses everyone, which is no wrong of theirs.
+    fn violated(&self, asked: &ApiRequest, answer: &Bytes) {
+        let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let message = answer["message"].as_str().unwrap_or_default();
+        let ends = answer["details"]["causes"][0]["reason"] == "NamespaceTerminating";
+        if ends || message == ORDERED {
+            return;
+        }
+        self.state().violations.push(Violation {
+            user: asked.user.clone(),
+            verb: asked.verb,
+            resource: asked.resource.clone(),
+            subresource: asked.subresource.clone(),
+            namespace: asked.namespace.clone(),
+            name: asked.name.clone(),
+            message: message.to_owned(),
+        });
     }
 }

@@ -1,66 +1,59 @@
-//! A Kubernetes API server for tests: what a kubelet uses of it, as strict as the real one, with faults to order.
+//! A Kubernetes API server for tests: `rubelet-localapi`'s engine over a store in memory, with what a kubelet meets of a
+//! cluster around it: the Node authorizer, NodeRestriction, certificate signing, and faults to order.
 //!
-//! In process ([`FakeApi::client`]) it needs no socket and is deterministic on a paused clock. It runs no controllers
-//! and no scheduler: tests are those, through the admin side (`admin`).
+//! In process ([`FakeApi::client`]) it needs no socket and is deterministic on a paused clock: writes run where they are
+//! asked for, chance is seeded. What an object may be, what verbs do and what watches see is the engine's; nothing of it
+//! is repeated here. There is no scheduler: tests bind pods, through the admin side (`admin`).
 //!
-//! Files: `request` reads a request, `handle` leads it through faults, `authorizer`, `restriction` and `verbs`;
-//! `kinds` knows what differs between kinds; `store` holds the objects, `watch` and `selector` serve them; `patch` and
-//! `strategic` change them, `normalize` writes them as Go would; `admin` is the tests' side.
+//! Files: `request` says what is asked, `handle` leads a request through faults to the engine and keeps a record;
+//! `authorizer` and `restriction` are what the engine asks; `watch` has open watches in hand, `history` what was stored;
+//! `controllers` is what a cluster does by itself, `csr` the part of it that signs; `serve` and `gate` are sockets,
+//! `admin` the tests' side.
 
 #![expect(clippy::panic, reason = "tests that ask for what cannot be are to fail where they ask")]
 
 mod admin;
-mod authenticate;
 mod authorizer;
 mod body;
+mod controllers;
 mod csr;
-mod delete;
-mod discovery;
 mod fault;
 mod gate;
 mod handle;
-mod kinds;
-mod meta;
-mod normalize;
-mod patch;
-mod pki;
-mod pod_defaults;
-mod pod_rules;
+mod history;
 mod references;
 mod request;
-mod resources;
 mod restriction;
-mod selector;
 mod serve;
-mod status;
-mod store;
-mod strategic;
-mod subresources;
 #[cfg(test)]
 mod tests;
-mod tokens;
-mod verbs;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
+use rubelet_apimachinery::kinds::{self, Served as Kind};
+use rubelet_apimachinery::strategy::{Settings, builtin};
+use rubelet_localapi::auth::authority::Authority;
+use rubelet_localapi::auth::tokens::TokenKey;
+use rubelet_localapi::engine::{AllowAll, Api, ApiOptions, Authorize, seeded};
+use rubelet_localapi::store::{LogLimits, Store, StoreOptions};
+use tokio_util::sync::CancellationToken;
 
 pub use body::{Disconnected, ResponseBody};
 pub use csr::Signing;
 pub use fault::{Failure, Fault, FaultHandle, Outage};
 use gate::Gate;
-pub use pki::Identity;
 pub use request::{ApiRequest, User};
+pub use rubelet_localapi::auth::tokens::ISSUER as API_AUDIENCE;
+pub use rubelet_localapi::engine::Now;
+pub use rubelet_localapi::pki::Identity;
 pub use serve::Served;
-pub use tokens::API_AUDIENCE;
-
-/// Tells the server's time.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How strict the server is, and what it does by itself.
 #[derive(Clone)]
@@ -71,13 +64,13 @@ pub struct Options {
     pub authorize: bool,
     /// The NodeRestriction admission plugin.
     pub restrict: bool,
-    /// Fills in defaults and runs the mutating admission plugins on pods that clients create.
-    pub defaults: bool,
-    /// Adds the projected service account volume to pods, and gives each namespace its `default` ServiceAccount and
-    /// `kube-root-ca.crt` ConfigMap.
+    /// Gives pods the projected service account volume, and each namespace its `kube-root-ca.crt`. Without it the
+    /// `default` ServiceAccount of each namespace is one whose pods get no token.
     pub service_accounts: bool,
     /// How many changes watches can resume over.
     pub log_limit: usize,
+    /// Where UIDs and generated names come from.
+    pub seed: u64,
 }
 
 /// Where the default clock begins: 2026-01-01T00:00:00Z.
@@ -95,9 +88,9 @@ impl Default for Options {
             now: Arc::new(now),
             authorize: true,
             restrict: true,
-            defaults: true,
             service_accounts: false,
             log_limit: 10_000,
+            seed: 0,
         }
     }
 }
@@ -152,13 +145,18 @@ pub struct FakeApi {
 
 pub(crate) struct Inner {
     options: Options,
-    state: Mutex<State>,
+    engine: Api,
+    authority: Arc<Authority>,
+    nodes: authorizer::Nodes,
     gate: Gate,
+    state: Mutex<State>,
+    /// The version of the latest change.
+    changed: tokio::sync::watch::Sender<u64>,
 }
 
-/// Everything under the lock.
+/// What is not the engine's.
 pub(crate) struct State {
-    store: store::Store,
+    history: history::History,
     requests: Vec<RecordedRequest>,
     violations: Vec<Violation>,
     signer: csr::Signer,
@@ -166,12 +164,20 @@ pub(crate) struct State {
     faults: fault::Faults,
     outage: Outage,
     latency: Duration,
+    /// Open watches, in the order in which they came.
+    watches: BTreeMap<u64, watch::Open>,
+    next_watch: u64,
 }
 
 impl Inner {
-    /// The state. Never held over an await.
+    /// The state. Never held over an await or a call of the engine.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.options.now)()
     }
 }
 
@@ -189,8 +195,33 @@ impl FakeApi {
 
     /// A server with these options and the namespaces every cluster has.
     pub fn with(options: Options) -> Self {
+        let log = LogLimits { changes: options.log_limit as u64, bytes: u64::MAX / 2, age: Duration::MAX };
+        let store = Store::in_memory(StoreOptions { log, ..StoreOptions::new(options.now.clone()) })
+            .unwrap_or_else(|e| panic!("no store: {e}"));
+        let random = seeded(options.seed);
+        let key = rcgen::KeyPair::generate().map_err(|e| e.to_string());
+        let key = key.and_then(|key| TokenKey::new(&key.serialize_der()).map_err(|e| e.to_string()));
+        let key = key.unwrap_or_else(|e| panic!("no key for tokens: {e}"));
+        let url = "https://localhost".to_owned();
+        let authority = Arc::new(Authority::new(key, options.now.clone(), random.clone(), url));
+        let nodes = authorizer::Nodes::default();
+        let authorize: Arc<dyn Authorize> =
+            if options.authorize { Arc::new(nodes.clone()) } else { Arc::new(AllowAll) };
+        let on_request = kinds::all().iter().filter(|kind| kind.served == Kind::OnRequest);
+        let engine = Api::new(ApiOptions {
+            store,
+            now: options.now.clone(),
+            settings: settings(String::new()),
+            random,
+            serve_on_request: on_request.map(|k| (k.group.to_owned(), k.plural.to_owned())).collect(),
+            node: None,
+            reviews: authority.clone(),
+            authorize,
+            admit: Arc::new(restriction::Plugins { restrict: options.restrict }),
+            stopping: CancellationToken::new(),
+        });
         let state = State {
-            store: store::Store::new(options.log_limit),
+            history: history::History::new(engine.store()),
             requests: Vec::new(),
             violations: Vec::new(),
             signer: csr::Signer::default(),
@@ -198,11 +229,14 @@ impl FakeApi {
             faults: fault::Faults::default(),
             outage: Outage::None,
             latency: Duration::ZERO,
+            watches: BTreeMap::new(),
+            next_watch: 0,
         };
-        let api =
-            Self { inner: Arc::new(Inner { options, state: Mutex::new(state), gate: Gate::default() }) };
-        for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            api.ensure_namespace(namespace);
+        let changed = tokio::sync::watch::Sender::new(engine.store().revision());
+        let (gate, state) = (Gate::default(), Mutex::new(state));
+        let api = Self { inner: Arc::new(Inner { options, engine, authority, nodes, gate, state, changed }) };
+        for namespace in builtin::namespaces() {
+            api.create_json(&namespace);
         }
         api
     }
@@ -228,4 +262,9 @@ impl FakeApi {
         });
         kube::Client::new(service, "default")
     }
+}
+
+/// What the server is set up as; `root_ca` is its authority, in PEM.
+fn settings(root_ca: String) -> Settings {
+    Settings { service_network: (Ipv4Addr::new(10, 0, 0, 0), 8), root_ca }
 }

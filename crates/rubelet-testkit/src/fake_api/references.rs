@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::meta;
-
 /// Whether this pod is the image of a static pod.
 pub(crate) fn is_mirror(pod: &Value) -> bool {
     pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some()
@@ -73,7 +71,11 @@ pub(crate) fn claims(pod: &Value) -> BTreeSet<String> {
     for volume in items(&pod["spec"], "volumes") {
         insert(&mut names, &volume["persistentVolumeClaim"]["claimName"]);
         if volume.get("ephemeral").is_some() {
-            names.insert(format!("{}-{}", meta::name(pod), volume["name"].as_str().unwrap_or_default()));
+            names.insert(format!(
+                "{}-{}",
+                pod["metadata"]["name"].as_str().unwrap_or_default(),
+                volume["name"].as_str().unwrap_or_default()
+            ));
         }
     }
     names

@@ -1,33 +1,80 @@
-//! The NodeRestriction admission plugin: what a node may write of what it may reach.
+//! The admission plugins of a cluster that concern nodes: NodeRestriction, what a node may write of what it may reach,
+//! and the taint that new nodes get.
 //!
-//! Only users that are nodes are looked at. The rules, and the sentences of the refusals, follow upstream's
-//! `plugin/pkg/admission/noderestriction`.
+//! NodeRestriction looks at users that are nodes only. Its rules, and the sentences of its refusals, follow upstream's
+//! `plugin/pkg/admission/noderestriction`. Asked by the engine.
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use rubelet_apimachinery::Resource;
+use rubelet_apimachinery::status::{self, ApiError};
+use rubelet_apimachinery::strategy::Change;
+use rubelet_localapi::engine::{Admit, Operation};
+use serde_json::{Value, json};
 
-use super::State;
+use super::admin::named;
 use super::csr;
-use super::handle::Call;
-use super::meta;
 use super::references;
-use super::resources::{self, ResourceRef};
-use super::status::{self, ApiError};
-use super::store::Key;
+use super::request::node_of;
+
+/// The plugins.
+pub(crate) struct Plugins {
+    /// Whether nodes are held to what is theirs.
+    pub(crate) restrict: bool,
+}
+
+impl Admit for Plugins {
+    fn admit(&self, change: &Change<'_>, operation: Operation<'_>) -> Result<(), ApiError> {
+        let node = node_of(change.user).filter(|_| self.restrict);
+        match (operation, change.subresource) {
+            (Operation::Create(object), "") => {
+                if let Some(node) = node {
+                    admit_create(change, node, object)?;
+                }
+                if is(change.resource, "nodes") {
+                    taint_new_node(object);
+                }
+                Ok(())
+            }
+            (Operation::Create(object), subresource) => match (node, subresource) {
+                (Some(node), "eviction") => admit_eviction(change, node),
+                (Some(node), "token") => admit_token(change, node, object),
+                _ => Ok(()),
+            },
+            (Operation::Update { new, old }, _) => {
+                node.map_or(Ok(()), |node| admit_update(change, node, old, new))
+            }
+            // What an eviction deletes was admitted with it.
+            (Operation::Delete(object), "") => node.map_or(Ok(()), |node| admit_delete(change, node, object)),
+            (Operation::Delete(_), _) => Ok(()),
+        }
+    }
+}
+
+fn is(resource: &Resource, plural: &str) -> bool {
+    resource.group.is_empty() && resource.plural == plural
+}
+
+/// The TaintNodesByCondition plugin: a node is not ready until its conditions have been looked at.
+fn taint_new_node(node: &mut Value) {
+    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
+    let mut taints: Vec<Value> = references::items(&node["spec"], "taints").cloned().collect();
+    if !taints.iter().any(|t| t["key"] == taint["key"] && t["effect"] == taint["effect"]) {
+        taints.push(taint);
+        node["spec"]["taints"] = json!(taints);
+    }
+}
+
+fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
 
 /// A create of `object`.
-pub(crate) fn admit_create(
-    state: &State,
-    call: &Call<'_>,
-    resource: ResourceRef,
-    object: &Value,
-) -> Result<(), ApiError> {
-    let Some(node) = call.user.node() else { return Ok(()) };
-    let name = meta::name(object);
+fn admit_create(change: &Change<'_>, node: &str, object: &Value) -> Result<(), ApiError> {
+    let (resource, name) = (change.resource, name_of(object));
     let refuse = |why: String| Err(status::forbidden(resource, name, &why));
     match resource.plural {
-        "pods" => mirror_pod(state, node, object).or_else(|error| match error {
+        "pods" => mirror_pod(change, node, object).or_else(|error| match error {
             Refusal::Forbidden(why) => refuse(why),
             Refusal::NotFound(error) => Err(error),
         }),
@@ -47,7 +94,7 @@ pub(crate) fn admit_create(
             }
             Ok(())
         }
-        "leases" => lease(resource, node, object, name),
+        "leases" => lease(change, node, name),
         "csinodes" => csi_node(resource, node, name),
         "resourceslices" if object["spec"]["nodeName"] != node => {
             refuse("can only create ResourceSlice with the same NodeName as the requesting node".into())
@@ -70,17 +117,10 @@ pub(crate) fn admit_create(
 }
 
 /// An update from `old` to `new`.
-pub(crate) fn admit_update(
-    _: &State,
-    call: &Call<'_>,
-    resource: ResourceRef,
-    old: &Value,
-    new: &Value,
-) -> Result<(), ApiError> {
-    let Some(node) = call.user.node() else { return Ok(()) };
-    let name = meta::name(old);
+fn admit_update(change: &Change<'_>, node: &str, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let (resource, name) = (change.resource, name_of(old));
     let refuse = |why: String| Err(status::forbidden(resource, name, &why));
-    match (resource.plural, call.request.subresource.as_str()) {
+    match (resource.plural, change.subresource) {
         ("pods", "status") => {
             if old["spec"]["nodeName"] != node {
                 return refuse(format!(
@@ -107,21 +147,15 @@ pub(crate) fn admit_update(
         ("nodes", _) => updated_node(resource, node, old, new),
         ("persistentvolumeclaims", "status") => Ok(()),
         ("persistentvolumeclaims", _) => refuse("may only update PVC status".into()),
-        ("leases", _) => lease(resource, node, old, name),
+        ("leases", _) => lease(change, node, name),
         ("csinodes", _) => csi_node(resource, node, name),
         _ => Ok(()),
     }
 }
 
 /// A delete of `object`.
-pub(crate) fn admit_delete(
-    _: &State,
-    call: &Call<'_>,
-    resource: ResourceRef,
-    object: &Value,
-) -> Result<(), ApiError> {
-    let Some(node) = call.user.node() else { return Ok(()) };
-    let name = meta::name(object);
+fn admit_delete(change: &Change<'_>, node: &str, object: &Value) -> Result<(), ApiError> {
+    let (resource, name) = (change.resource, name_of(object));
     match resource.plural {
         "pods" if object["spec"]["nodeName"] != node => Err(status::forbidden(
             resource,
@@ -129,34 +163,26 @@ pub(crate) fn admit_delete(
             &format!("node \"{node}\" can only delete pods with spec.nodeName set to itself"),
         )),
         "nodes" => own_node(resource, node, name),
-        "leases" => lease(resource, node, object, name),
+        "leases" => lease(change, node, name),
         "csinodes" => csi_node(resource, node, name),
         "persistentvolumeclaims" => Err(status::forbidden(resource, name, "may only update PVC status")),
         _ => Ok(()),
     }
 }
 
-/// An eviction of `pod`.
-pub(crate) fn admit_eviction(call: &Call<'_>, resource: ResourceRef, pod: &Value) -> Result<(), ApiError> {
-    match call.user.node() {
-        Some(node) if pod["spec"]["nodeName"] != node => Err(status::forbidden(
-            resource,
-            meta::name(pod),
-            &format!("node {node} can only evict pods with spec.nodeName set to itself"),
-        )),
-        _ => Ok(()),
+/// An eviction.
+fn admit_eviction(change: &Change<'_>, node: &str) -> Result<(), ApiError> {
+    let pod = change.lookup.get(change.resource, change.namespace, change.name).unwrap_or_default();
+    if pod["spec"]["nodeName"] == node {
+        return Ok(());
     }
+    let why = format!("node {node} can only evict pods with spec.nodeName set to itself");
+    Err(status::forbidden(change.resource, change.name, &why))
 }
 
 /// A request for a token.
-pub(crate) fn admit_token(
-    state: &State,
-    call: &Call<'_>,
-    resource: ResourceRef,
-    request: &Value,
-) -> Result<(), ApiError> {
-    let Some(node) = call.user.node() else { return Ok(()) };
-    let refuse = |why: &str| Err(status::forbidden(resource, &call.request.name, why));
+fn admit_token(change: &Change<'_>, node: &str, request: &Value) -> Result<(), ApiError> {
+    let refuse = |why: &str| Err(status::forbidden(change.resource, change.name, why));
     let bound = &request["spec"]["boundObjectRef"];
     let pod_name = bound["name"].as_str().unwrap_or_default();
     if bound["kind"] != "Pod" || bound["apiVersion"] != "v1" || pod_name.is_empty() {
@@ -166,12 +192,12 @@ pub(crate) fn admit_token(
     if uid.is_empty() {
         return refuse("node requested token with a pod binding without a uid");
     }
-    let pods = resources::named("pods");
-    let pod = state
-        .store
-        .get(&Key::new(pods, &call.request.namespace, pod_name))
+    let pods = named("pods");
+    let pod = change
+        .lookup
+        .get(pods, change.namespace, pod_name)
         .ok_or_else(|| status::not_found(pods, pod_name))?;
-    if uid != meta::uid(pod) {
+    if pod["metadata"]["uid"] != uid {
         return refuse(&format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have \
              been deleted and then recreated"
@@ -187,30 +213,30 @@ pub(crate) fn admit_token(
         [one] => one,
         _ => return refuse("node may only request 0 or 1 audiences"),
     };
-    if !mentions_audience(state, pod, audience) {
+    if !mentions_audience(change, &pod, audience) {
         return refuse(&format!(
             "audience \"{audience}\" not found in pod spec volume, {} is not authorized to request tokens for this \
              audience",
-            call.user.name
+            change.user.name
         ));
     }
     Ok(())
 }
 
 /// Whether a projected volume of the pod, or a CSI driver it uses inline, asks for tokens of this audience.
-fn mentions_audience(state: &State, pod: &Value, audience: &str) -> bool {
+fn mentions_audience(change: &Change<'_>, pod: &Value, audience: &str) -> bool {
     let of = |request: &Value| request["audience"].as_str().unwrap_or_default() == audience;
     references::items(&pod["spec"], "volumes").any(|volume| {
         let projected = references::items(&volume["projected"], "sources")
             .filter_map(|source| source.get("serviceAccountToken"))
             .any(of);
         let driver = volume["csi"]["driver"].as_str().unwrap_or_default();
-        let driver = state.store.get(&Key::new(resources::named("csidrivers"), "", driver));
+        let driver = change.lookup.get(named("csidrivers"), "", driver);
         projected || driver.is_some_and(|d| references::items(&d["spec"], "tokenRequests").any(of))
     })
 }
 
-fn own_node(resource: ResourceRef, node: &str, name: &str) -> Result<(), ApiError> {
+fn own_node(resource: &Resource, node: &str, name: &str) -> Result<(), ApiError> {
     if name == node {
         return Ok(());
     }
@@ -221,8 +247,9 @@ fn own_node(resource: ResourceRef, node: &str, name: &str) -> Result<(), ApiErro
     ))
 }
 
-fn lease(resource: ResourceRef, node: &str, object: &Value, name: &str) -> Result<(), ApiError> {
-    if meta::namespace(object) != "kube-node-lease" {
+fn lease(change: &Change<'_>, node: &str, name: &str) -> Result<(), ApiError> {
+    let resource = change.resource;
+    if change.namespace != "kube-node-lease" {
         let why = "can only access leases in the \"kube-node-lease\" system namespace";
         return Err(status::forbidden(resource, name, why));
     }
@@ -233,7 +260,7 @@ fn lease(resource: ResourceRef, node: &str, object: &Value, name: &str) -> Resul
     Ok(())
 }
 
-fn csi_node(resource: ResourceRef, node: &str, name: &str) -> Result<(), ApiError> {
+fn csi_node(resource: &Resource, node: &str, name: &str) -> Result<(), ApiError> {
     if name == node {
         return Ok(());
     }
@@ -244,8 +271,8 @@ fn csi_node(resource: ResourceRef, node: &str, name: &str) -> Result<(), ApiErro
     ))
 }
 
-fn updated_node(resource: ResourceRef, node: &str, old: &Value, new: &Value) -> Result<(), ApiError> {
-    let name = meta::name(old);
+fn updated_node(resource: &Resource, node: &str, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let name = name_of(old);
     own_node(resource, node, name)?;
     let refuse = |why: String| Err(status::forbidden(resource, name, &why));
     if new["spec"].get("configSource").is_some_and(|source| *source != old["spec"]["configSource"]) {
@@ -319,7 +346,7 @@ enum Refusal {
     NotFound(ApiError),
 }
 
-fn mirror_pod(state: &State, node: &str, pod: &Value) -> Result<(), Refusal> {
+fn mirror_pod(change: &Change<'_>, node: &str, pod: &Value) -> Result<(), Refusal> {
     let refuse = |why: String| Err(Refusal::Forbidden(why));
     if !references::is_mirror(pod) {
         return refuse(format!(
@@ -354,12 +381,12 @@ fn mirror_pod(state: &State, node: &str, pod: &Value) -> Result<(), Refusal> {
     if owner["blockOwnerDeletion"] == true {
         return refuse(format!("node \"{node}\" must not set blockOwnerDeletion on an owner reference"));
     }
-    let nodes = resources::named("nodes");
-    let stored = state
-        .store
-        .get(&Key::new(nodes, "", node))
+    let nodes = named("nodes");
+    let stored = change
+        .lookup
+        .get(nodes, "", node)
         .ok_or_else(|| Refusal::NotFound(status::not_found(nodes, node)))?;
-    let (expected, got) = (meta::uid(stored), owner["uid"].as_str().unwrap_or_default());
+    let (expected, got) = (&stored["metadata"]["uid"], owner["uid"].as_str().unwrap_or_default());
     if expected != got {
         return refuse(format!("node {node} UID mismatch: expected {got} got {expected}"));
     }

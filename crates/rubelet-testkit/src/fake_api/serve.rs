@@ -3,6 +3,7 @@
 //! For tests of connections and identity; everything else is tested in process.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,30 +11,23 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rubelet_localapi::auth::peer::{Peer, Shown};
+use rubelet_localapi::engine::Stored;
+use rubelet_localapi::pki::LIFETIME;
+use rubelet_localapi::serve::Tls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
-use super::authenticate::{AskAndAccept, Peer};
 use super::fault::Outage;
 use super::gate::Gated;
-use super::pki::Identity;
-use super::request::User;
-use super::{Disconnected, FakeApi};
-
-/// How long certificates of kubeconfigs last that ask for nothing else.
-const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+use super::{Disconnected, FakeApi, Identity, User};
 
 /// A server on a socket of this machine. Dropping it closes the socket and its connections.
 #[derive(Debug)]
@@ -64,7 +58,7 @@ impl std::fmt::Debug for FakeApi {
 /// How connections are received.
 enum Door {
     Plain(User),
-    Tls(TlsAcceptor, Arc<dyn ClientCertVerifier>),
+    Tls(Tls),
 }
 
 impl FakeApi {
@@ -86,11 +80,13 @@ impl FakeApi {
     pub async fn serve_tls(&self, dir: &Path) -> io::Result<Served> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://{}", listener.local_addr()?);
-        let now = (self.inner.options.now)();
+        let now = self.inner.now();
         let ca = self.inner.state().signer.ca(now);
-        let identity = ca.server(now, LIFETIME).map_err(io::Error::other)?;
-        let door = tls(&ca.pem, &identity).map_err(io::Error::other)?;
-        Ok(self.open(listener, door, url, ca.pem.clone(), dir.to_owned()))
+        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let names = ["localhost", "kubernetes.default.svc"];
+        let identity = ca.server(&names, &addresses, now, LIFETIME).map_err(io::Error::other)?;
+        let tls = Tls::new(ca.pem(), &identity).map_err(io::Error::other)?;
+        Ok(self.open(listener, Door::Tls(tls), url, ca.pem().to_owned(), dir.to_owned()))
     }
 
     fn open(&self, listener: TcpListener, door: Door, url: String, ca_pem: String, dir: PathBuf) -> Served {
@@ -108,22 +104,6 @@ impl FakeApi {
     pub fn remove_bootstrap_token(&self, token: &str) {
         self.inner.state().bootstrap_tokens.remove(token);
     }
-}
-
-fn tls(ca_pem: &str, identity: &Identity) -> Result<Door, Box<dyn std::error::Error + Send + Sync>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(Arc::new(AskAndAccept(verifier.clone())))
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes())?],
-            PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?,
-        )?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Door::Tls(TlsAcceptor::from(Arc::new(config)), verifier))
 }
 
 async fn accept(api: FakeApi, listener: TcpListener, door: Arc<Door>, accepted: Arc<AtomicUsize>) {
@@ -147,12 +127,10 @@ async fn accept(api: FakeApi, listener: TcpListener, door: Arc<Door>, accepted: 
 async fn receive(api: FakeApi, stream: Gated, mut cut: tokio::sync::watch::Receiver<u64>, door: Arc<Door>) {
     let served = async {
         match door.as_ref() {
-            Door::Plain(user) => converse(&api, stream, Peer::Trusted(user.clone())).await,
-            Door::Tls(acceptor, verifier) => {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                let certificates = certificates.iter().map(|c| c.clone().into_owned()).collect();
-                converse(&api, stream, Peer::Tls(certificates, verifier.clone())).await;
+            Door::Plain(user) => converse(&api, stream, Client::Trusted(user.clone())).await,
+            Door::Tls(tls) => {
+                let Ok((stream, peer)) = tls.accept(stream).await else { return };
+                converse(&api, stream, Client::Shows(peer)).await;
             }
         }
     };
@@ -163,17 +141,58 @@ async fn receive(api: FakeApi, stream: Gated, mut cut: tokio::sync::watch::Recei
     }
 }
 
-async fn converse(api: &FakeApi, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-    let peer = Arc::new(peer);
+/// Whose a connection is.
+enum Client {
+    /// Everyone on it is this user.
+    Trusted(User),
+    /// Whoever the certificate of the handshake or a request's token names.
+    Shows(Peer),
+}
+
+impl Client {
+    /// The user of a request on this connection; `None` when what it shows is not valid.
+    fn user(&self, api: &FakeApi, headers: &HeaderMap) -> Option<User> {
+        let peer = match self {
+            Self::Trusted(user) => return Some(user.clone()),
+            Self::Shows(peer) => peer,
+        };
+        match peer.shows(headers, api.inner.now()) {
+            Shown::Certificate(user) => Some(user.into()),
+            Shown::Token(token) if api.inner.state().bootstrap_tokens.contains(token) => {
+                let id = token.split('.').next().unwrap_or_default();
+                Some(User::named(&format!("system:bootstrap:{id}")))
+            }
+            Shown::Token(token) => api.bearer(token),
+            Shown::Nothing => Some(User::named("system:anonymous")),
+            Shown::Invalid => None,
+        }
+    }
+}
+
+impl FakeApi {
+    /// Who the bearer of a service account's token is, while it and what it is bound to last.
+    pub(crate) fn bearer(&self, token: &str) -> Option<User> {
+        let shown = Stored::new(self.inner.engine.store());
+        self.inner.authority.bearer_of(token, &shown).ok().map(User::from)
+    }
+}
+
+/// Unlike the engine's own, a connection that a fault can break in the middle of a request.
+async fn converse(
+    api: &FakeApi,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+) {
+    let client = Arc::new(client);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (api, peer) = (api.clone(), peer.clone());
+        let (api, client) = (api.clone(), client.clone());
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|_| Disconnected)?.to_bytes();
             let request = http::Request::from_parts(parts, body);
-            match peer.user(&api.inner, request.headers()) {
+            match client.user(&api, request.headers()) {
                 Some(user) => api.handle(&user, request).await,
-                None => Ok(api.unauthenticated(&request)),
+                None => Ok(api.unauthenticated(&request).await),
             }
         }
     });
@@ -224,7 +243,7 @@ impl Served {
 
     /// A client certificate for a user, signed by the cluster's authority.
     pub fn identity(&self, user: &User, lifetime: Duration) -> Identity {
-        let now = (self.api.inner.options.now)();
+        let now = self.api.inner.now();
         let ca = self.api.inner.state().signer.ca(now);
         let identity = ca.client(&user.name, &user.groups, now, lifetime);
         identity.unwrap_or_else(|e| panic!("no client certificate: {e}"))

@@ -1,115 +1,136 @@
-//! Watches: what a new one starts with, and the stream of frames it becomes.
+//! Open watches in hand: the engine's streams, with what tests do to them between two frames.
 //!
-//! Frames are ordered by the store's lock; the stream only waits for them, for its end and for time to say a bookmark.
+//! A stream is the engine's until a test meddles. Then what the engine has told so far is taken first, so that an end,
+//! a break or garbage comes behind it as on a connection.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::stream;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use http::Response;
+use hyper::body::Body as _;
+use rubelet_apimachinery::status;
+use rubelet_localapi::node::Body;
+use serde_json::json;
 
 use super::body::{self, Disconnected, ResponseBody};
 use super::fault::Failure;
 use super::request::ApiRequest;
-use super::resources::ResourceRef;
-use super::selector::Selector;
-use super::status::{self, ApiError, bad_request};
-use super::store::WatchItem;
-use super::{Inner, State};
+use super::{FakeApi, Inner};
 
-/// How often a watch that allows it is told the version it is at.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a watch lasts whose client asked for no timeout; a real server draws between 30 and 60 minutes.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-
-/// A watch about to be streamed.
-pub(crate) struct OpenWatch {
-    id: u64,
-    initial: VecDeque<WatchItem>,
-    receiver: mpsc::UnboundedReceiver<WatchItem>,
-    timeout: Duration,
-    bookmarks: bool,
+/// What a watch is told next.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    /// Bytes, whatever they mean.
+    Bytes(Bytes),
+    /// The stream ends as if the server had closed it.
+    End,
+    /// The connection breaks.
+    Reset,
+    /// Nothing more is told, ever: the other end believes in a connection that is no more.
+    Silence,
 }
 
-/// Opens a watch: registers it and collects the events it starts with.
-pub(crate) fn open(
-    state: &mut State,
-    request: &ApiRequest,
-    resource: ResourceRef,
-) -> Result<OpenWatch, ApiError> {
-    let selector = Selector::parse(
-        resource,
-        &request.namespace,
-        request.param("fieldSelector"),
-        request.param("labelSelector"),
-    )?;
-    let asked = parse_version(request)?;
-    let bookmarks = request.flag("allowWatchBookmarks");
-    let initial_events = request.flag("sendInitialEvents");
-    if initial_events && request.param("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(bad_request(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+impl Item {
+    /// A frame nobody can read.
+    pub(crate) fn garbage() -> Self {
+        const GARBAGE: &[u8] =
+            b"{\"type\":\"MODIFIED\",\"object\":{\"kind\":\n\x00\xff<html>garbage</html>\n";
+        Self::Bytes(Bytes::from_static(GARBAGE))
     }
-    let timeout = request
-        .param("timeoutSeconds")
-        .and_then(|t| t.parse().ok())
-        .filter(|seconds| *seconds > 0)
-        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let store = &mut state.store;
-    let mut initial = VecDeque::new();
-    let fresh = asked == 0 || initial_events;
-    if fresh {
-        for (_, object) in store.all(resource).filter(|(_, o)| selector.matches(o)) {
-            initial.push_back(WatchItem::Event("ADDED", Value::clone(object)));
-        }
-        if initial_events && bookmarks {
-            let mut mark = bookmark(resource, store.version());
-            mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-            initial.push_back(WatchItem::Event("BOOKMARK", mark));
-        }
-    } else if asked < store.oldest() {
-        // As the watch cache does it: the refusal is an event of a stream that was accepted.
-        initial.push_back(expiry(asked, store.oldest()));
-        initial.push_back(WatchItem::End);
-    } else {
-        for change in store.since(resource, asked) {
-            initial.extend(change.seen_by(&selector).map(|(kind, object)| WatchItem::Event(kind, object)));
-        }
-    }
-    let from = if fresh { store.version() } else { asked.max(store.version()) };
-    let (id, _, receiver) = store.add_watcher(&request.user, resource, selector, from);
-    Ok(OpenWatch { id, initial, receiver, timeout, bookmarks })
-}
 
-/// The version a watch or list asks for; nought when it does not care.
-pub(crate) fn parse_version(request: &ApiRequest) -> Result<u64, ApiError> {
-    match request.param("resourceVersion") {
-        None => Ok(0),
-        Some(text) => text.parse().map_err(|_| {
-            bad_request(format!(
-                "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: invalid syntax"
-            ))
-        }),
+    /// The frame that says that a version is forgotten.
+    pub(crate) fn expiry(version: u64) -> Self {
+        let frame = json!({"type": "ERROR", "object": status::expired(version, version + 1).body()});
+        Self::Bytes(format!("{frame}\n").into())
     }
 }
 
-fn bookmark(resource: ResourceRef, version: u64) -> Value {
-    json!({"kind": resource.kind, "apiVersion": resource.api_version(),
-           "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null}})
+/// A watch that a client has.
+pub(crate) struct Open {
+    pub(crate) user: String,
+    pub(crate) resource: String,
+    stream: Arc<Mutex<Stream>>,
 }
 
-/// The frame that says a version is forgotten.
-pub(crate) fn expiry(asked: u64, oldest: u64) -> WatchItem {
-    WatchItem::Event("ERROR", status::expired(asked, oldest).body())
+struct Stream {
+    /// Where frames come from; `None` when nothing comes any more.
+    engine: Option<Body>,
+    /// What is to be told before that.
+    queue: VecDeque<Item>,
+    waker: Option<Waker>,
 }
 
-fn frame(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+impl Open {
+    /// Queues items behind what the engine has told so far.
+    pub(crate) fn tell(&self, items: impl IntoIterator<Item = Item>) {
+        let waker = {
+            let mut stream = lock(&self.stream);
+            let mut context = Context::from_waker(Waker::noop());
+            while let Some(Poll::Ready(item)) =
+                stream.engine.as_mut().map(|engine| next(engine, &mut context))
+            {
+                stream.push(item);
+            }
+            for item in items {
+                stream.push(item);
+            }
+            stream.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+fn lock(stream: &Mutex<Stream>) -> MutexGuard<'_, Stream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The engine's next frame, or its end.
+fn next(engine: &mut Body, context: &mut Context<'_>) -> Poll<Item> {
+    loop {
+        return match Pin::new(&mut *engine).poll_frame(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(Item::End),
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Item::Reset),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => Poll::Ready(Item::Bytes(bytes)),
+                // Trailers, of which there are none.
+                Err(_) => continue,
+            },
+        };
+    }
+}
+
+impl Stream {
+    fn push(&mut self, item: Item) {
+        // Behind an end there is nothing.
+        if self.queue.back().is_some_and(|last| !matches!(last, Item::Bytes(_))) {
+            return;
+        }
+        if !matches!(item, Item::Bytes(_)) {
+            self.engine = None;
+        }
+        self.queue.push_back(item);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Item> {
+        // Silence stays where it is.
+        if !matches!(self.queue.front(), Some(Item::Silence))
+            && let Some(item) = self.queue.pop_front()
+        {
+            return Poll::Ready(item);
+        }
+        let polled = self.engine.as_mut().map_or(Poll::Pending, |engine| next(engine, context));
+        if polled.is_pending() {
+            self.waker = Some(context.waker().clone());
+        }
+        polled
+    }
 }
 
 /// Forgets the watch when its stream is dropped.
@@ -120,134 +141,57 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(api) = self.api.upgrade() {
-            api.state().store.remove_watcher(self.id);
-        }
-    }
-}
-
-impl Guard {
-    fn is_silent(&self) -> bool {
-        self.api.upgrade().is_none_or(|api| {
-            api.state().store.watchers().iter().any(|watcher| watcher.id == self.id && watcher.silent)
-        })
-    }
-
-    /// Queues a bookmark behind the events that were told before it.
-    fn say_bookmark(&self) {
         let Some(api) = self.api.upgrade() else { return };
-        let state = api.state();
-        let version = state.store.version();
-        for watcher in state.store.watchers().iter().filter(|w| w.id == self.id && !w.silent) {
-            let mark = bookmark(watcher.resource, version);
-            // The stream that asks for it holds the other end.
-            let _ = watcher.sender.send(WatchItem::Event("BOOKMARK", mark));
-        }
+        // Dropped after the lock is given back: the engine's stream goes with it.
+        let _open = api.state().watches.remove(&self.id);
     }
 }
 
-struct Stream {
-    guard: Guard,
-    initial: VecDeque<WatchItem>,
-    receiver: mpsc::UnboundedReceiver<WatchItem>,
-    ends: Instant,
-    bookmark: Option<Instant>,
-    over: bool,
-    /// How long the first frame waits.
-    slow: Option<Duration>,
-}
-
-/// Applies what a fault does to a watch from its start.
-pub(crate) fn afflict(state: &mut State, watch: &mut OpenWatch, failure: &Failure) {
-    let version = state.store.version();
-    match failure {
-        Failure::Garbage => watch.initial.push_back(garbage()),
-        Failure::CloseWatch => watch.initial.push_back(WatchItem::End),
-        Failure::CutBody | Failure::ResetAfter => watch.initial.push_back(WatchItem::Reset),
-        Failure::Expire => {
-            watch.initial.push_back(expiry(version, version + 1));
-            watch.initial.push_back(WatchItem::End);
-        }
-        Failure::HalfOpen => silence(state, |id| id == watch.id),
-        _ => {}
-    }
-}
-
-/// A frame nobody can read.
-pub(crate) fn garbage() -> WatchItem {
-    WatchItem::Raw(b"{\"type\":\"MODIFIED\",\"object\":{\"kind\":\n\x00\xff<html>garbage</html>\n".to_vec())
-}
-
-/// Makes watches go silent: told nothing any more, and never ended.
-pub(crate) fn silence(state: &mut State, which: impl Fn(u64) -> bool) {
-    for watcher in state.store.watchers_mut().iter_mut().filter(|w| which(w.id)) {
-        watcher.silent = true;
-    }
-}
-
-/// The frames of a watch as a response body.
-pub(crate) fn stream(api: &Arc<Inner>, watch: OpenWatch, slow: Option<Duration>) -> ResponseBody {
-    let now = Instant::now();
-    let state = Stream {
-        guard: Guard { api: Arc::downgrade(api), id: watch.id },
-        initial: watch.initial,
-        receiver: watch.receiver,
-        ends: now + watch.timeout,
-        bookmark: watch.bookmarks.then(|| now + BOOKMARK_INTERVAL),
-        over: false,
-        slow,
-    };
-    body::streamed(stream::unfold(state, |mut state| async move {
-        let item = state.next().await?;
-        Some((item, state))
-    }))
-}
-
-impl Stream {
-    async fn next(&mut self) -> Option<Result<Bytes, Disconnected>> {
-        if self.over {
-            return None;
-        }
-        if let Some(wait) = self.slow.take() {
-            tokio::time::sleep(wait).await;
-        }
-        loop {
-            let item = match self.initial.pop_front() {
-                Some(item) => Some(item),
-                None => self.wait().await,
-            };
-            match item {
-                Some(WatchItem::Event(kind, object)) => return Some(Ok(frame(kind, &object))),
-                Some(WatchItem::Raw(bytes)) => return Some(Ok(Bytes::from(bytes))),
-                Some(WatchItem::End) => return None,
-                Some(WatchItem::Reset) => {
-                    self.over = true;
-                    return Some(Err(Disconnected));
-                }
-                None => {}
+impl FakeApi {
+    /// Takes a watch of the engine in hand, with what a fault does to it from its start.
+    pub(crate) fn follow(
+        &self,
+        asked: &ApiRequest,
+        response: Response<Body>,
+        failure: Option<&Failure>,
+    ) -> Response<ResponseBody> {
+        let (parts, engine) = response.into_parts();
+        let stream = Stream { engine: Some(engine), queue: VecDeque::new(), waker: None };
+        let stream = Arc::new(Mutex::new(stream));
+        let open =
+            Open { user: asked.user.clone(), resource: asked.resource.clone(), stream: stream.clone() };
+        match failure {
+            Some(Failure::Garbage) => open.tell([Item::garbage()]),
+            Some(Failure::CloseWatch) => open.tell([Item::End]),
+            Some(Failure::CutBody | Failure::ResetAfter) => open.tell([Item::Reset]),
+            Some(Failure::Expire) => {
+                open.tell([Item::expiry(self.inner.engine.store().revision()), Item::End]);
             }
+            Some(Failure::HalfOpen) => open.tell([Item::Silence]),
+            _ => {}
         }
-    }
-
-    /// The next item; `None` when only time has passed.
-    async fn wait(&mut self) -> Option<WatchItem> {
-        let until = self.bookmark.map_or(self.ends, |b| b.min(self.ends));
-        // Cancel safe: recv loses nothing, and the deadline is a point in time.
-        let received = tokio::select! { biased;
-            item = self.receiver.recv() => Some(item.unwrap_or(WatchItem::End)),
-            () = tokio::time::sleep_until(until) => None,
+        let guard = {
+            let mut state = self.inner.state();
+            let id = state.next_watch;
+            state.next_watch += 1;
+            state.watches.insert(id, open);
+            Guard { api: Arc::downgrade(&self.inner), id }
         };
-        if received.is_some() {
-            return received;
-        }
-        if self.guard.is_silent() {
-            return std::future::pending().await;
-        }
-        if until == self.ends {
-            return Some(WatchItem::End);
-        }
-        self.bookmark = Some(until + BOOKMARK_INTERVAL);
-        self.guard.say_bookmark();
-        None
+        let slow = match failure {
+            Some(Failure::SlowBody(pause)) => Some(*pause),
+            _ => None,
+        };
+        let frames = stream::unfold(Some((stream, guard, slow)), |state| async move {
+            let (stream, guard, slow) = state?;
+            if let Some(pause) = slow {
+                tokio::time::sleep(pause).await;
+            }
+            match std::future::poll_fn(|context| lock(&stream).poll(context)).await {
+                Item::Bytes(bytes) => Some((Ok(bytes), Some((stream, guard, None)))),
+                Item::Reset => Some((Err(Disconnected), None)),
+                Item::End | Item::Silence => None,
+            }
+        });
+        Response::from_parts(parts, body::streamed(frames))
     }
 }

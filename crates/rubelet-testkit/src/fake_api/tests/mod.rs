@@ -1,13 +1,10 @@
 //! Tests of the fake itself: a fake that is wrong makes every test that uses it wrong.
 
 mod basics;
-mod convergence;
 mod deletion;
 mod faults;
 mod identity;
 mod node_rules;
-mod normal_form;
-mod patches;
 mod pods;
 mod served;
 mod watching;

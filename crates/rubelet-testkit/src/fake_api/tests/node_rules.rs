@@ -22,17 +22,20 @@ fn cluster() -> FakeApi {
             {"name": "a", "persistentVolumeClaim": {"claimName": "pvc"}},
             {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}},
                 {"secret": {"name": "projected"}}]}}]}}));
-    api.create(&mine);
-    api.create(&pod("theirs", "m"));
     for object in [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sa"}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}}),
         json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "pvc"},
-               "spec": {"volumeName": "pv"}}),
-        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}}),
+               "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+                        "volumeName": "pv"}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+               "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                        "hostPath": {"path": "/tmp"}}}),
     ] {
         api.create_json(&object);
     }
+    api.create(&mine);
+    api.create(&pod("theirs", "m"));
     api
 }
 
@@ -96,7 +99,7 @@ async fn reading() {
         (403, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"),
         (403, "/apis/coordination.k8s.io/v1/namespaces/default/leases/n"),
         (200, "/apis/certificates.k8s.io/v1/certificatesigningrequests"),
-        (404, "/apis/example.com/v1/things"),
+        (403, "/apis/example.com/v1/things"),
     ];
     for (expected, path) in table {
         assert_eq!(ask(&api, "system:node:n", Method::GET, path, Value::Null).await.0, expected, "{path}");

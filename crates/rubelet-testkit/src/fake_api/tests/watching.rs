@@ -27,7 +27,7 @@ fn word(event: WatchEvent<ConfigMap>) -> String {
     }
 }
 
-/// All events of a watch until its timeout.
+/// All events of a watch until its timeout; the last bookmark comes shortly before.
 async fn watched(maps: &Api<ConfigMap>, params: &WatchParams, version: &str) -> Vec<String> {
     let events = maps.watch(params, version).await.unwrap();
     events.map_ok(word).try_collect().await.unwrap()
@@ -42,15 +42,15 @@ async fn a_watch_resumes_where_the_list_was_and_is_told_when_that_is_forgotten()
     api.create(&map("b"));
     api.delete::<ConfigMap>("default", "a");
     let params = WatchParams::default().timeout(5);
-    assert_eq!(watched(&maps, &params, &version).await, ["+b", "-a"]);
-    assert_eq!(watched(&maps, &params, "0").await, ["+b"]);
-    assert_eq!(watched(&maps, &params, "").await, ["+b"]);
-    assert_eq!(watched(&maps, &params.clone().labels("app in (c, d)"), "0").await, Vec::<String>::new());
+    assert_eq!(watched(&maps, &params, &version).await, ["+b", "-a", "bookmark"]);
+    assert_eq!(watched(&maps, &params, "0").await, ["+b", "bookmark"]);
+    assert_eq!(watched(&maps, &params, "").await, ["+b", "bookmark"]);
+    assert_eq!(watched(&maps, &params.clone().labels("app in (c, d)"), "0").await, ["bookmark"]);
     api.compact();
     assert_eq!(watched(&maps, &params, &version).await, ["error 410 Expired"]);
     // The present is never too old.
     let version = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
-    assert_eq!(watched(&maps, &params, &version).await, Vec::<String>::new());
+    assert_eq!(watched(&maps, &params, &version).await, ["bookmark"]);
     assert_eq!(refusal(maps.list(&ListParams::default().at("999999")).await), (504, "Timeout".into()));
 }
 
@@ -60,10 +60,10 @@ async fn bookmarks_and_initial_events() {
     let maps: Api<ConfigMap> = Api::default_namespaced(api.client("admin"));
     api.create(&map("a"));
     let params = WatchParams::default().timeout(70);
-    assert_eq!(watched(&maps, &params, "0").await, ["+a", "bookmark"]);
+    assert_eq!(watched(&maps, &params, "0").await, ["+a", "bookmark", "bookmark"]);
     assert_eq!(
         watched(&maps, &WatchParams::default().timeout(50).initial_events(), "0").await,
-        ["+a", "bookmark {\"k8s.io/initial-events-end\": \"true\"}"]
+        ["+a", "bookmark {\"k8s.io/initial-events-end\": \"true\"}", "bookmark"]
     );
 }
 
@@ -122,7 +122,10 @@ async fn watches_can_be_broken_in_every_way() {
 
     let once = api.fail(Fault::on("watch", "configmaps", Failure::Expire).once());
     assert_eq!(watched(&maps, &params, "0").await, ["+unseen", "error 410 Expired"]);
-    assert_eq!((watched(&maps, &params, "0").await, once.hits()), (vec!["+unseen".into()], 1));
+    assert_eq!(
+        (watched(&maps, &params, "0").await, once.hits()),
+        (vec!["+unseen".into(), "bookmark".into()], 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
