@@ -38,6 +38,7 @@ const FIELDS: &[&str] = &[
     "kubeReserved",
     "localStorageCapacityIsolation",
     "logging",
+    "maxOpenFiles",
     "maxParallelImagePulls",
     "maxPods",
     "mergeDefaultEvictionSettings",

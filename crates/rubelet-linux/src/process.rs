@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 /// Sets the OOM score adjustment of this process.
 ///
 /// # Errors
@@ -21,6 +23,22 @@ pub fn set_oom_score_adj(score: i32) -> io::Result<()> {
 /// When procfs is not there.
 pub fn random_uuid() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
+}
+
+/// Lets this process have so many files and connections open, as far as it may: its own limit is raised up to the hard
+/// one, which takes a privilege to pass. A limit that is higher already stays.
+///
+/// # Errors
+/// When the system refuses.
+pub fn allow_open_files(wanted: i64) -> io::Result<()> {
+    let wanted = u64::try_from(wanted).unwrap_or(0);
+    let mut limit = getrlimit(Resource::Nofile);
+    let allowed = limit.maximum.map_or(wanted, |hard| hard.min(wanted));
+    if limit.current.is_none_or(|current| current >= allowed) {
+        return Ok(());
+    }
+    limit.current = Some(allowed);
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Limits glibc's allocator to two arenas: an agent of few threads would otherwise keep freed memory in many.

@@ -228,7 +228,7 @@ impl Front for Door {
         request: http::Request<Body>,
     ) -> BoxFuture<'a, http::Response<Body>> {
         let user = self.authority.user(peer, request.headers(), &Stored(self.api.store()));
-        match user {
+        match user.and_then(|user| acts_as_itself(request.headers()).map(|()| user)) {
             Ok(user) if request.uri().path() == BACKUP_PATH => self.backup(user, request).boxed(),
             Ok(user) => self.api.handle(user, request).boxed(),
             Err(refusal) => {
@@ -237,6 +237,16 @@ impl Front for Door {
             }
         }
     }
+}
+
+/// Nobody acts as somebody else here. Who asks for it is told so: what was meant to be done with the rights of another
+/// is not to be done with more.
+fn acts_as_itself(headers: &http::HeaderMap) -> Result<(), ApiError> {
+    if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        let message = "this node's local API does not impersonate users: ask as yourself";
+        return Err(ApiError::new(403, "Forbidden", message));
+    }
+    Ok(())
 }
 
 impl Door {

@@ -73,7 +73,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .worker_threads(threads)
         .max_blocking_threads(32)
         .thread_keep_alive(Duration::from_secs(2))
-        .thread_stack_size(1024 * 1024)
+        // Only what is used of it is memory. Unoptimised, the YAML parser needs 24 KiB for each level of a document.
+        .thread_stack_size(2 * 1024 * 1024)
         .thread_name("rubelet")
         .enable_all()
         .build()
@@ -124,6 +125,9 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
             "the agent's OOM score stays as it is: oomScoreAdj {} cannot be set: {problem}",
             config.oom_score_adj
         );
+    }
+    if let Err(problem) = rubelet_linux::process::allow_open_files(config.max_open_files) {
+        warn!("the limit of open files stays as it is: maxOpenFiles cannot be set: {problem}");
     }
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {

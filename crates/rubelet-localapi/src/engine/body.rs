@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use rubelet_apimachinery::status::{self, ApiError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::node::Body;
 
@@ -18,10 +19,39 @@ pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
 /// How long a client may take to send its body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What all bodies together may take in memory, of all clients, in KiB. A pod that may do nothing may still send
+/// bodies: it is not to use up the machine with them.
+const BUDGET_KIB: usize = 64 * 1024;
+/// What is left of it. One for the process, as its memory is.
+static BUDGET: Semaphore = Semaphore::const_new(BUDGET_KIB);
+
+/// A body with its part of the budget, which goes back when the last of the body does.
+struct Held {
+    bytes: Bytes,
+    _part: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The part of the budget that so many more bytes take; nobody waits for others to finish.
+fn part(bytes: usize) -> Result<SemaphorePermit<'static>, ApiError> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    BUDGET.try_acquire_many(kib).map_err(|_| {
+        let mut error = ApiError::new(429, "TooManyRequests", "Too many requests, please try again later.");
+        error.retry_after = Some(1);
+        error
+    })
+}
+
 /// Reads a whole body.
 ///
 /// # Errors
-/// 413 when it is larger than [`LIMIT`], 400 when it breaks off, 504 when it takes too long.
+/// 413 when it is larger than [`LIMIT`], 400 when it breaks off, 504 when it takes too long, 429 when too many others
+/// are being read.
 pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, ApiError> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > LIMIT as u64) {
@@ -30,6 +60,7 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, A
     let reading = async {
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
+        let mut held = part(0)?;
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|error| status::bad_request(format!("unable to read the body: {error}")))?;
@@ -37,6 +68,7 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, A
             if first.len() + whole.len() + data.len() > LIMIT {
                 return Err(status::too_large(LIMIT));
             }
+            held.merge(part(data.len())?);
             // A body of one piece, as most are, is not copied.
             if first.is_empty() && whole.is_empty() {
                 first = data;
@@ -47,7 +79,8 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, A
                 whole.extend_from_slice(&data);
             }
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        let bytes = if whole.is_empty() { first } else { whole.freeze() };
+        Ok(Bytes::from_owner(Held { bytes, _part: held }))
     };
     let mut reading = std::pin::pin!(reading);
     // A body that is there already needs no clock: neither a timer for it nor, within the process, a runtime.

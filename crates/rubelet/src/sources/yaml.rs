@@ -10,8 +10,9 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Deeper nesting than any pod has; keeps a hostile text from exhausting the stack.
-const DEPTH_LIMIT: usize = 64;
+/// Deeper nesting than any pod has; keeps a hostile text from exhausting the stack, of which each level takes 24 KiB in
+/// unoptimised programs.
+const DEPTH_LIMIT: usize = 40;
 
 /// Why bytes are no manifest.
 #[derive(Debug, thiserror::Error)]
