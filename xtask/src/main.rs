@@ -13,6 +13,7 @@ mod kubectl;
 mod node;
 mod process;
 mod programs;
+mod python;
 mod suite;
 mod tidy;
 mod wait;
@@ -54,6 +55,8 @@ enum Task {
         #[arg(long, value_enum)]
         version: Option<kubectl::Version>,
     },
+    /// Print the folder of the Python client of Kubernetes, fetched when it is not there.
+    PythonClient,
     /// Start, check and stop private containerds for tests.
     #[command(subcommand)]
     Containerd(ContainerdTask),
@@ -106,6 +109,10 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Kubectl { version } => {
             println!("{}", version.map_or_else(kubectl::for_person, kubectl::provide)?.display());
+            Ok(())
+        }
+        Task::PythonClient => {
+            println!("{}", python::provide()?.display());
             Ok(())
         }
         Task::Containerd(ContainerdTask::Start { version, dir, check }) => {
