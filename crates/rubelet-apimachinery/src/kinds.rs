@@ -67,11 +67,7 @@ impl Resource {
 
     /// `pods`, or `leases.coordination.k8s.io`: how messages name a resource (`GroupResource.String`).
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.to_owned()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// The path of an object, of its collection (`name` is empty) or of what is below it. Without a namespace it is that
@@ -142,9 +138,22 @@ const CORE: Resource = Resource {
     served: Served::Stored,
 };
 
-const fn review(group: &'static str, plural: &'static str, singular: &'static str, kind: &'static str) -> Resource {
+const fn review(
+    group: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+) -> Resource {
     Resource {
-        group, version: "v1", plural, singular, kind, namespaced: false, verbs: CREATE, served: Served::Answered, ..CORE
+        group,
+        version: "v1",
+        plural,
+        singular,
+        kind,
+        namespaced: false,
+        verbs: CREATE,
+        served: Served::Answered,
+        ..CORE
     }
 }
 
@@ -158,19 +167,37 @@ const fn in_cluster(
     namespaced: bool,
 ) -> Resource {
     Resource {
-        group, version, plural, singular, kind, short_names, namespaced, verbs: CREATE, served: Served::NeedsCluster, ..CORE
+        group,
+        version,
+        plural,
+        singular,
+        kind,
+        short_names,
+        namespaced,
+        verbs: CREATE,
+        served: Served::NeedsCluster,
+        ..CORE
     }
 }
 
 static RESOURCES: &[Resource] = &[
     Resource {
-        plural: "bindings", singular: "binding", kind: "Binding", verbs: CREATE, served: Served::Answered, ..CORE
+        plural: "bindings",
+        singular: "binding",
+        kind: "Binding",
+        verbs: CREATE,
+        served: Served::Answered,
+        ..CORE
     },
     Resource { plural: "configmaps", singular: "configmap", kind: "ConfigMap", short_names: &["cm"], ..CORE },
     Resource { plural: "endpoints", singular: "endpoints", kind: "Endpoints", short_names: &["ep"], ..CORE },
     Resource { plural: "events", singular: "event", kind: "Event", short_names: &["ev"], ..CORE },
     Resource {
-        plural: "namespaces", singular: "namespace", kind: "Namespace", short_names: &["ns"], namespaced: false,
+        plural: "namespaces",
+        singular: "namespace",
+        kind: "Namespace",
+        short_names: &["ns"],
+        namespaced: false,
         verbs: NO_COLLECTION,
         subresources: &[
             sub("finalize", "v1", "Namespace", &["update"]),
@@ -179,24 +206,37 @@ static RESOURCES: &[Resource] = &[
         ..CORE
     },
     Resource {
-        plural: "nodes", singular: "node", kind: "Node", short_names: &["no"], namespaced: false,
+        plural: "nodes",
+        singular: "node",
+        kind: "Node",
+        short_names: &["no"],
+        namespaced: false,
         subresources: &[sub("status", "v1", "Node", READ_WRITE)],
         ..CORE
     },
     Resource {
-        plural: "persistentvolumeclaims", singular: "persistentvolumeclaim", kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        kind: "PersistentVolumeClaim",
         short_names: &["pvc"],
         subresources: &[sub("status", "v1", "PersistentVolumeClaim", READ_WRITE)],
         ..CORE
     },
     Resource {
-        plural: "persistentvolumes", singular: "persistentvolume", kind: "PersistentVolume", short_names: &["pv"],
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        kind: "PersistentVolume",
+        short_names: &["pv"],
         namespaced: false,
         subresources: &[sub("status", "v1", "PersistentVolume", READ_WRITE)],
         ..CORE
     },
     Resource {
-        plural: "pods", singular: "pod", kind: "Pod", short_names: &["po"], categories: &["all"],
+        plural: "pods",
+        singular: "pod",
+        kind: "Pod",
+        short_names: &["po"],
+        categories: &["all"],
         subresources: &[
             sub("attach", "v1", "PodAttachOptions", STREAM),
             sub("binding", "v1", "Binding", CREATE),
@@ -212,12 +252,19 @@ static RESOURCES: &[Resource] = &[
     },
     Resource { plural: "secrets", singular: "secret", kind: "Secret", ..CORE },
     Resource {
-        plural: "serviceaccounts", singular: "serviceaccount", kind: "ServiceAccount", short_names: &["sa"],
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        kind: "ServiceAccount",
+        short_names: &["sa"],
         subresources: &[sub("token", "authentication.k8s.io/v1", "TokenRequest", CREATE)],
         ..CORE
     },
     Resource {
-        plural: "services", singular: "service", kind: "Service", short_names: &["svc"], categories: &["all"],
+        plural: "services",
+        singular: "service",
+        kind: "Service",
+        short_names: &["svc"],
+        categories: &["all"],
         subresources: &[sub("status", "v1", "Service", READ_WRITE)],
         ..CORE
     },
@@ -226,18 +273,33 @@ static RESOURCES: &[Resource] = &[
     Resource {
         namespaced: true,
         ..review(
-            "authorization.k8s.io", "localsubjectaccessreviews", "localsubjectaccessreview",
+            "authorization.k8s.io",
+            "localsubjectaccessreviews",
+            "localsubjectaccessreview",
             "LocalSubjectAccessReview",
         )
     },
     review(
-        "authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectaccessreview", "SelfSubjectAccessReview",
+        "authorization.k8s.io",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        "SelfSubjectAccessReview",
     ),
-    review("authorization.k8s.io", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview"),
+    review(
+        "authorization.k8s.io",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        "SelfSubjectRulesReview",
+    ),
     review("authorization.k8s.io", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview"),
     Resource {
-        group: "certificates.k8s.io", plural: "certificatesigningrequests", singular: "certificatesigningrequest",
-        kind: "CertificateSigningRequest", short_names: &["csr"], namespaced: false, served: Served::OnRequest,
+        group: "certificates.k8s.io",
+        plural: "certificatesigningrequests",
+        singular: "certificatesigningrequest",
+        kind: "CertificateSigningRequest",
+        short_names: &["csr"],
+        namespaced: false,
+        served: Served::OnRequest,
         subresources: &[
             sub("approval", "certificates.k8s.io/v1", "CertificateSigningRequest", READ_WRITE),
             sub("status", "certificates.k8s.io/v1", "CertificateSigningRequest", READ_WRITE),
@@ -246,75 +308,153 @@ static RESOURCES: &[Resource] = &[
     },
     Resource { group: "coordination.k8s.io", plural: "leases", singular: "lease", kind: "Lease", ..CORE },
     Resource {
-        group: "discovery.k8s.io", plural: "endpointslices", singular: "endpointslice", kind: "EndpointSlice", ..CORE
+        group: "discovery.k8s.io",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        kind: "EndpointSlice",
+        ..CORE
     },
     Resource {
-        group: "events.k8s.io", plural: "events", singular: "event", kind: "Event", short_names: &["ev"], ..CORE
+        group: "events.k8s.io",
+        plural: "events",
+        singular: "event",
+        kind: "Event",
+        short_names: &["ev"],
+        ..CORE
     },
     Resource {
-        group: "node.k8s.io", plural: "runtimeclasses", singular: "runtimeclass", kind: "RuntimeClass",
-        namespaced: false, ..CORE
+        group: "node.k8s.io",
+        plural: "runtimeclasses",
+        singular: "runtimeclass",
+        kind: "RuntimeClass",
+        namespaced: false,
+        ..CORE
     },
     Resource {
-        group: "policy", plural: "poddisruptionbudgets", singular: "poddisruptionbudget", kind: "PodDisruptionBudget",
-        short_names: &["pdb"], served: Served::OnRequest,
+        group: "policy",
+        plural: "poddisruptionbudgets",
+        singular: "poddisruptionbudget",
+        kind: "PodDisruptionBudget",
+        short_names: &["pdb"],
+        served: Served::OnRequest,
         subresources: &[sub("status", "policy/v1", "PodDisruptionBudget", READ_WRITE)],
         ..CORE
     },
     Resource {
-        group: "resource.k8s.io", plural: "resourceclaims", singular: "resourceclaim", kind: "ResourceClaim",
+        group: "resource.k8s.io",
+        plural: "resourceclaims",
+        singular: "resourceclaim",
+        kind: "ResourceClaim",
         served: Served::OnRequest,
         subresources: &[sub("status", "resource.k8s.io/v1", "ResourceClaim", READ_WRITE)],
         ..CORE
     },
     Resource {
-        group: "resource.k8s.io", plural: "resourceslices", singular: "resourceslice", kind: "ResourceSlice",
-        namespaced: false, served: Served::OnRequest, ..CORE
-    },
-    Resource {
-        group: "scheduling.k8s.io", plural: "priorityclasses", singular: "priorityclass", kind: "PriorityClass",
-        short_names: &["pc"], namespaced: false, ..CORE
-    },
-    Resource {
-        group: "storage.k8s.io", plural: "csidrivers", singular: "csidriver", kind: "CSIDriver", namespaced: false,
+        group: "resource.k8s.io",
+        plural: "resourceslices",
+        singular: "resourceslice",
+        kind: "ResourceSlice",
+        namespaced: false,
+        served: Served::OnRequest,
         ..CORE
     },
     Resource {
-        group: "storage.k8s.io", plural: "csinodes", singular: "csinode", kind: "CSINode", namespaced: false, ..CORE
+        group: "scheduling.k8s.io",
+        plural: "priorityclasses",
+        singular: "priorityclass",
+        kind: "PriorityClass",
+        short_names: &["pc"],
+        namespaced: false,
+        ..CORE
     },
     Resource {
-        group: "storage.k8s.io", plural: "storageclasses", singular: "storageclass", kind: "StorageClass",
-        short_names: &["sc"], namespaced: false, ..CORE
+        group: "storage.k8s.io",
+        plural: "csidrivers",
+        singular: "csidriver",
+        kind: "CSIDriver",
+        namespaced: false,
+        ..CORE
     },
     Resource {
-        group: "storage.k8s.io", plural: "volumeattachments", singular: "volumeattachment", kind: "VolumeAttachment",
+        group: "storage.k8s.io",
+        plural: "csinodes",
+        singular: "csinode",
+        kind: "CSINode",
+        namespaced: false,
+        ..CORE
+    },
+    Resource {
+        group: "storage.k8s.io",
+        plural: "storageclasses",
+        singular: "storageclass",
+        kind: "StorageClass",
+        short_names: &["sc"],
+        namespaced: false,
+        ..CORE
+    },
+    Resource {
+        group: "storage.k8s.io",
+        plural: "volumeattachments",
+        singular: "volumeattachment",
+        kind: "VolumeAttachment",
         namespaced: false,
         subresources: &[sub("status", "storage.k8s.io/v1", "VolumeAttachment", READ_WRITE)],
         ..CORE
     },
     // What people try first, to be told where it can be had.
     in_cluster("", "v1", "limitranges", "limitrange", "LimitRange", &["limits"], true),
-    in_cluster("", "v1", "replicationcontrollers", "replicationcontroller", "ReplicationController", &["rc"], true),
+    in_cluster(
+        "",
+        "v1",
+        "replicationcontrollers",
+        "replicationcontroller",
+        "ReplicationController",
+        &["rc"],
+        true,
+    ),
     in_cluster("", "v1", "resourcequotas", "resourcequota", "ResourceQuota", &["quota"], true),
     in_cluster(
-        "apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition",
-        "CustomResourceDefinition", &["crd", "crds"], false,
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        "customresourcedefinition",
+        "CustomResourceDefinition",
+        &["crd", "crds"],
+        false,
     ),
     in_cluster("apps", "v1", "daemonsets", "daemonset", "DaemonSet", &["ds"], true),
     in_cluster("apps", "v1", "deployments", "deployment", "Deployment", &["deploy"], true),
     in_cluster("apps", "v1", "replicasets", "replicaset", "ReplicaSet", &["rs"], true),
     in_cluster("apps", "v1", "statefulsets", "statefulset", "StatefulSet", &["sts"], true),
     in_cluster(
-        "autoscaling", "v2", "horizontalpodautoscalers", "horizontalpodautoscaler", "HorizontalPodAutoscaler",
-        &["hpa"], true,
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        "horizontalpodautoscaler",
+        "HorizontalPodAutoscaler",
+        &["hpa"],
+        true,
     ),
     in_cluster("batch", "v1", "cronjobs", "cronjob", "CronJob", &["cj"], true),
     in_cluster("batch", "v1", "jobs", "job", "Job", &[], true),
     in_cluster("networking.k8s.io", "v1", "ingresses", "ingress", "Ingress", &["ing"], true),
-    in_cluster("networking.k8s.io", "v1", "networkpolicies", "networkpolicy", "NetworkPolicy", &["netpol"], true),
+    in_cluster(
+        "networking.k8s.io",
+        "v1",
+        "networkpolicies",
+        "networkpolicy",
+        "NetworkPolicy",
+        &["netpol"],
+        true,
+    ),
     in_cluster("rbac.authorization.k8s.io", "v1", "clusterroles", "clusterrole", "ClusterRole", &[], false),
     in_cluster(
-        "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", &[],
+        "rbac.authorization.k8s.io",
+        "v1",
+        "clusterrolebindings",
+        "clusterrolebinding",
+        "ClusterRoleBinding",
+        &[],
         false,
     ),
     in_cluster("rbac.authorization.k8s.io", "v1", "roles", "role", "Role", &[], true),

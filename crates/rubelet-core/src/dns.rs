@@ -151,10 +151,13 @@ fn loopback(node_ips: &[IpAddr]) -> DnsSettings {
     DnsSettings { servers, searches: vec![".".to_owned()], options: Vec::new() }
 }
 
+/// The reason of events about pods that want a cluster's DNS on a node that was not told of one.
+pub const MISSING_CLUSTER_DNS: &str = "MissingClusterDNS";
+
 fn missing_cluster_dns(pod: &Pod) -> [DnsEvent; 2] {
     let message = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. \
                    Falling back to \"Default\" policy.";
-    let event = |message, on_node| DnsEvent { reason: "MissingClusterDNS", message, on_node };
+    let event = |message, on_node| DnsEvent { reason: MISSING_CLUSTER_DNS, message, on_node };
     [event(message.to_owned(), true), event(format!("pod: {:?}. {message}", described(pod)), false)]
 }
 

@@ -28,8 +28,8 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
-use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
 use crate::desired::{PodConfig, SourceKind};
+use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
 use crate::events::{Event, EventRecorder};
 use crate::fs_pool::FsPool;
 use crate::http::{self, Health, Site};
@@ -102,6 +102,7 @@ pub struct KubeletBuilder {
     node_machine: Option<NodeMachine>,
     credential_providers: Option<ProviderFiles>,
     home_dir: Option<PathBuf>,
+    expects_cluster_dns: bool,
 }
 
 impl KubeletBuilder {
@@ -153,6 +154,11 @@ impl KubeletBuilder {
     /// Home directory whose Docker credentials are used for image pulls.
     pub fn home_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.home_dir = Some(dir.into());
+        self
+    }
+    /// This node has no cluster around it whose DNS pods could miss: they get the machine's without a warning.
+    pub fn without_cluster_dns(mut self) -> Self {
+        self.expects_cluster_dns = false;
         self
     }
     /// Credential provider plugins for image pulls.
@@ -212,7 +218,7 @@ impl KubeletBuilder {
         });
         let allocatable =
             node_allocatable(&settings.capacity(&node_machine, None), &settings.node.reservations);
-        let node = node_settings(
+        let mut node = node_settings(
             &config,
             &machine,
             &name,
@@ -220,6 +226,7 @@ impl KubeletBuilder {
             (self.root_dir, self.container_logs_dir),
             allocatable,
         );
+        node.expects_cluster_dns = self.expects_cluster_dns;
         let (runtime, images): RuntimeServices = match self.runtime {
             Some(given) => given,
             None => connect(&config)?,
@@ -413,6 +420,7 @@ impl Kubelet {
             node_machine: None,
             credential_providers: None,
             home_dir: None,
+            expects_cluster_dns: true,
         }
     }
 
@@ -588,6 +596,7 @@ fn node_settings(
         thermal_throttle_paths: machine.thermal_throttle_paths.clone(),
         cluster_domain: config.cluster_domain.clone(),
         cluster_dns,
+        expects_cluster_dns: true,
         resolv_conf: config.resolv_conf.clone(),
     }
 }

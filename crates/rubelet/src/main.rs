@@ -173,6 +173,9 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
         }
     }
     builder = builder.node_flags(NodeFlags::from(&flags));
+    if local.is_some() {
+        builder = builder.without_cluster_dns();
+    }
     if server.is_none() && !flags.bootstrap_kubeconfig.is_empty() {
         warn!("--bootstrap-kubeconfig is not used without --kubeconfig: this agent joins no cluster");
     }

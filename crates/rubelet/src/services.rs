@@ -64,6 +64,8 @@ pub struct NodeSettings {
     pub cluster_domain: String,
     /// `clusterDNS`.
     pub cluster_dns: Vec<IpAddr>,
+    /// Whether pods that want a cluster's DNS and get the node's are told of it.
+    pub expects_cluster_dns: bool,
     /// `resolvConf`; empty disables the node's DNS settings.
     pub resolv_conf: String,
 }

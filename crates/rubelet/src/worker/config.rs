@@ -278,7 +278,10 @@ impl PodWorker {
             node: node_dns(services).await?,
             node_ips: services.node_ips(),
         };
-        let (settings, events) = dns::pod_dns(pod, &facts);
+        let (settings, mut events) = dns::pod_dns(pod, &facts);
+        if !services.node.expects_cluster_dns {
+            events.retain(|event| event.reason != dns::MISSING_CLUSTER_DNS);
+        }
         for event in events {
             let node = event.on_node.then(|| EventSubject::node(&services.node.name));
             services.events.warning(node.as_ref().unwrap_or(&self.subject), event.reason, event.message);

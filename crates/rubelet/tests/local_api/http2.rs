@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::client::{self, Raw, connect, owners};
 use crate::program::Program;
 
+/// What a flood is called, and what is sent the nth time.
+type Case<'a> = (&'a str, &'a dyn Fn(usize) -> Vec<u8>);
+
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -110,7 +113,7 @@ async fn floods_of_frames_are_bounded() {
         0 => frame(HEADERS, END_HEADERS, 1, &list),
         _ => frame(0, 0, 1, &[]),
     };
-    let cases: [(&str, &dyn Fn(usize) -> Vec<u8>); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("rapid reset", &reset),
         ("pings", &ping),
         ("settings", &settings),

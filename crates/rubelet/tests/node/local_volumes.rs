@@ -1,7 +1,7 @@
 //! Claims on a node of its own: folders of this machine that outlive pods, and what a pod says that waits for one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::kubectl::{FOREVER, Kubectl, Version, pod};
 use crate::local::LocalNode;
@@ -33,7 +33,7 @@ fn folder(kubectl: &Kubectl, claim: &str) -> PathBuf {
     PathBuf::from(kubectl.ok(&format!("get pv {volume} -o jsonpath={{.spec.hostPath.path}}")))
 }
 
-fn wait_no_folder(folder: &PathBuf) {
+fn wait_no_folder(folder: &Path) {
     wait::until("the volume's folder to go", PATIENCE, || {
         if folder.exists() { Err(format!("{} is there", folder.display())) } else { Ok(()) }
     });

@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use rubelet_core::validation::field::{Errors, Json, Path};
 use serde_json::{Value, json};
 
-use super::super::{Change, builtin};
 use super::super::value::{copy, has, items, items_mut, remove, set, text, texts};
+use super::super::{Change, builtin};
 use super::{has_node_ports, is_headless, needs_health_check, node_ports, validate};
 use crate::status::{self, ApiError};
 use crate::user::MASTERS;

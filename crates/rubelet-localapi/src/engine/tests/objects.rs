@@ -210,11 +210,7 @@ async fn what_is_not_there_says_so() {
         ("PUT /api/v1/namespaces/default/pods", 405, "MethodNotAllowed"),
         ("OPTIONS /api/v1/namespaces/default/pods", 405, "MethodNotAllowed"),
         ("GET /api/v1/pods accept:application/vnd.kubernetes.protobuf", 406, "NotAcceptable"),
-        (
-            "POST /api/v1/namespaces content-type:application/cbor",
-            415,
-            "UnsupportedMediaType",
-        ),
+        ("POST /api/v1/namespaces content-type:application/cbor", 415, "UnsupportedMediaType"),
         ("PATCH /api/v1/namespaces/default content-type:application/json", 415, "UnsupportedMediaType"),
         ("POST /api/v1/namespaces content-length:9999999", 413, "RequestEntityTooLarge"),
     ];
