@@ -1,13 +1,14 @@
 //! The keys and certificates of a local API on disk, and the kubeconfig of its owner.
 //!
 //! ```text
-//! <data-dir>/pki/ca.crt, ca.key                 the authority; made once, lasts ten years
+//! <data-dir>/pki/ca.crt, ca.key                 the authority; its key is made once, its certificate lasts ten years
 //! <data-dir>/pki/apiserver.crt, apiserver.key   what the server shows; made again when its names or its end ask for it
 //! <data-dir>/pki/sa.key                         signs service account tokens; made once
 //! ```
 //! Keys and kubeconfigs are only for root (0600). What cannot be read is an error that names the file: making a new
 //! authority would lock out everybody who trusts the old one. A certificate that is missing beside its key, as after a
-//! first start that was cut off, is made again of the key: who trusts the old one trusts it too.
+//! first start that was cut off, is made again of the key: who trusts the old one trusts it too. So is one that is not
+//! valid now, or not for long: a machine may have been started first with a clock that knew nothing of the year.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
@@ -85,8 +86,18 @@ pub fn open(dir: &Path, names: &[&str], addresses: &[IpAddr], now: Timestamp) ->
     };
     let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let ca = match (read(&certificate)?, read(&key)?) {
-        (Some(cert_pem), Some(key_pem)) => {
+        (Some(cert_pem), Some(key_pem)) if !is_out_of_time(&cert_pem, now) => {
             Ca::from_pem(Identity { cert_pem, key_pem }).map_err(damaged(&certificate))?
+        }
+        (Some(_), Some(key_pem)) => {
+            let ca = Ca::with_key(AUTHORITY, &key_pem, now).map_err(damaged(&key))?;
+            tracing::warn!(
+                "the authority's certificate {} was not valid at this time and was made again: kubeconfigs other than \
+                 the owner's need the new one",
+                certificate.display()
+            );
+            write(&certificate, ca.pem().as_bytes(), 0o644).map_err(io(&certificate))?;
+            ca
         }
         (None, there) => {
             let ca = match &there {
@@ -136,8 +147,7 @@ fn server_identity(
 ) -> Result<Identity, FilesError> {
     let (certificate, key) = (dir.join("apiserver.crt"), dir.join("apiserver.key"));
     if let (Some(cert_pem), Some(key_pem)) = (read(&certificate)?, read(&key)?)
-        && KeyPair::from_pem(&key_pem).is_ok()
-        && is_good_for(&cert_pem, names, addresses, now)
+        && is_good_for(&cert_pem, &key_pem, names, addresses, now)
     {
         return Ok(Identity { cert_pem, key_pem });
     }
@@ -148,12 +158,25 @@ fn server_identity(
     Ok(made)
 }
 
-/// Whether a server's certificate names all of these and lasts for a while.
-fn is_good_for(pem: &str, names: &[&str], addresses: &[IpAddr], now: Timestamp) -> bool {
+/// Whether a certificate is valid now and lasts for a while.
+fn lasts(certificate: &X509Certificate<'_>, now: Timestamp) -> bool {
+    let wanted_until = now.checked_add(RENEW_BEFORE).unwrap_or(now).as_second();
+    let validity = certificate.validity();
+    validity.not_before.timestamp() <= now.as_second() && validity.not_after.timestamp() >= wanted_until
+}
+
+/// Whether this is a certificate, but none for now.
+fn is_out_of_time(pem: &str, now: Timestamp) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    X509Certificate::from_der(&der).is_ok_and(|(_, parsed)| !lasts(&parsed, now))
+}
+
+/// Whether a server's certificate is of this key, names all of these and lasts for a while.
+fn is_good_for(pem: &str, key_pem: &str, names: &[&str], addresses: &[IpAddr], now: Timestamp) -> bool {
     let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
     let Ok((_, parsed)) = X509Certificate::from_der(&der) else { return false };
-    let wanted_until = now.checked_add(RENEW_BEFORE).unwrap_or(now).as_second();
-    if parsed.validity().not_after.timestamp() < wanted_until {
+    let Ok(key) = KeyPair::from_pem(key_pem) else { return false };
+    if key.subject_public_key_info() != parsed.public_key().raw || !lasts(&parsed, now) {
         return false;
     }
     let Ok(Some(there)) = parsed.subject_alternative_name() else { return false };
@@ -269,6 +292,36 @@ mod tests {
         let third = open(dir.path(), &NAMES, &more, at(320)).unwrap();
         assert_ne!(second.server.cert_pem, third.server.cert_pem);
         assert_eq!(first.ca.pem(), third.ca.pem());
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_at_the_first_start_is_no_harm_for_ever() {
+        let valid = |pem: &str, now: Timestamp| {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            lasts(&X509Certificate::from_der(&der).unwrap().1, now)
+        };
+        // Far in the past as on a machine without a battery, and in the future.
+        for wrong in [at(-50 * 365), at(400), at(11 * 365)] {
+            let dir = tempfile::tempdir().unwrap();
+            let first = open(dir.path(), &NAMES, &addresses(), wrong).unwrap();
+            let second = open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+            assert!(valid(second.ca.pem(), at(0)) && valid(&second.server.cert_pem, at(0)), "{wrong}");
+            assert_eq!(first.ca.identity().key_pem, second.ca.identity().key_pem, "{wrong}");
+            assert_eq!(first.token_key, second.token_key, "{wrong}");
+            let third = open(dir.path(), &NAMES, &addresses(), at(1)).unwrap();
+            assert_eq!(second.ca.pem(), third.ca.pem(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+        // A start that was cut off between key and certificate.
+        fs::write(dir.path().join("apiserver.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let second = open(dir.path(), &NAMES, &addresses(), at(0)).unwrap();
+        assert_ne!(first.server.cert_pem, second.server.cert_pem);
+        assert!(is_good_for(&second.server.cert_pem, &second.server.key_pem, &NAMES, &addresses(), at(0)));
     }
 
     #[test]
