@@ -72,7 +72,7 @@ async fn main() -> Result<()> {
         )
         .build();
     let mut pod = node.run_pod(pod)?;
-    println!("pod {} has the UID {}", "hello", pod.pod().metadata.uid.as_deref().unwrap_or_default());
+    println!("pod hello has the UID {}", pod.pod().metadata.uid.as_deref().unwrap_or_default());
 
     // Its status, as it changes.
     let running = tokio::time::timeout(Duration::from_secs(60), async {

@@ -1,6 +1,8 @@
 //! Hostile nesting costs an error, not the process: decoders and patches at their limits, on less stack than a thread of
 //! the program has (2 MiB), unoptimised as tests are.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where they are wrong")]
+
 use rubelet_apimachinery::decode;
 use rubelet_apimachinery::patch::{self, PatchKind};
 use rubelet_apimachinery::schema::Type;
