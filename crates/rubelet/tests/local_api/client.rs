@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::program::{Owner, Program};
 
 /// How long an answer may take that comes at once on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection on which anything can be said.
 pub type Raw = TlsStream<TcpStream>;

@@ -149,7 +149,7 @@ async fn what_was_acknowledged_survives_kills_and_watches_go_on() {
             .collect();
         // It is killed somewhere in the storm, however slow the machine is.
         let begun = acknowledged.load(Ordering::Relaxed) + 2 * WRITERS;
-        tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::time::timeout(Duration::from_secs(60), async {
             while acknowledged.load(Ordering::Relaxed) < begun {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
