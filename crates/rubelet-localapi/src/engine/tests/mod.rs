@@ -1,5 +1,6 @@
 //! Tests of the whole engine over a store in memory: a request line in, code and JSON out.
 
+mod admission;
 mod chaos;
 mod lists;
 mod objects;
