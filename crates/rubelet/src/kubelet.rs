@@ -106,9 +106,11 @@ pub struct KubeletBuilder {
 }
 
 impl KubeletBuilder {
-    /// `--root-dir`; `/var/lib/kubelet` by default.
+    /// `--root-dir`; `/var/lib/kubelet` by default. A relative one is below the working directory: paths in it are
+    /// given to the container runtime, which has another.
     pub fn root_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.root_dir = dir.into();
+        let dir = dir.into();
+        self.root_dir = std::path::absolute(&dir).unwrap_or(dir);
         self
     }
     /// Node name; the machine's host name in lower case by default.

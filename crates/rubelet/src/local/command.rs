@@ -29,7 +29,10 @@ pub enum CommandError {
     #[error(transparent)]
     Restore(#[from] RestoreError),
     /// The store is in use by a process whose API does not make the copy.
-    #[error("the store is in use, and its API, asked as {kubeconfig} says, made no backup")]
+    #[error(
+        "the store is in use, and its API made no backup; it was asked as {kubeconfig} says (--write-kubeconfig names \
+         another)"
+    )]
     Asked {
         /// How it was asked.
         kubeconfig: PathBuf,
@@ -53,7 +56,8 @@ fn options(clock: &Clock) -> StoreOptions {
 /// [`CommandError`].
 pub async fn backup(flags: &LocalFlags, to: &Path, clock: &Clock) -> Result<Backup, CommandError> {
     let (folder, to) = (store_dir(&flags.data_dir), absolute(to.to_owned()));
-    if !folder.exists() {
+    // A folder that may not be looked into is for the store to complain about.
+    if matches!(folder.try_exists(), Ok(false)) {
         return Err(CommandError::Nothing(flags.data_dir.clone()));
     }
     match Store::open(&folder, options(clock)) {
@@ -79,7 +83,10 @@ async fn ask(
     let (connections, _) = connect(access, options).await?;
     let body = serde_json::to_vec(&json!({"path": to}))?;
     let request = http::Request::post(BACKUP_PATH).header("content-type", "application/json").body(body)?;
-    let answer: Value = connections.requests.request(request).await?;
+    let answer: Value = connections.requests.request(request).await.map_err(|error| match error {
+        kube::Error::Api(status) => status.message.clone().into(),
+        other => Box::<dyn std::error::Error + Send + Sync>::from(other),
+    })?;
     let number = |key: &str| answer[key].as_u64().unwrap_or_default();
     Ok(Backup { revision: number("revision"), objects: number("objects") })
 }

@@ -44,15 +44,17 @@ pub async fn open(flags: &LocalFlags, node: &str, clock: &Clock) -> Result<Local
         let clock = clock.clone();
         Arc::new(move || clock.now())
     };
+    // Paths below it are given to the container runtime, which knows nothing of this process's working directory.
+    let data_dir = absolute(flags.data_dir.clone());
     let (door, streams) = streams::deferred();
     let service_accounts = match flags.service_account_access {
         ServiceAccountAccess::None => Access::None,
         ServiceAccountAccess::View => Access::View,
         ServiceAccountAccess::Admin => Access::Admin,
     };
-    let folders = folders::VolumeFolders::new(flags.data_dir.join("volumes"), FsPool::new(FS_THREADS));
+    let folders = folders::VolumeFolders::new(data_dir.join("volumes"), FsPool::new(FS_THREADS));
     let api = LocalApi::open(LocalOptions {
-        data_dir: flags.data_dir.clone(),
+        data_dir,
         address: flags.address,
         advertise: flags.advertise_address,
         kubeconfig: absolute(flags.kubeconfig_path()),
