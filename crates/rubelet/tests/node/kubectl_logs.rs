@@ -16,7 +16,7 @@ fn kubectl_shows_logs() {
 }
 
 fn one_container(kubectl: &Kubectl) {
-    kubectl.start_pod("web", &format!("for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; {FOREVER}"));
+    kubectl.start_pod("web", &format!("for i in 1 2 3 4 5; do echo line $i; done; echo oops; {FOREVER}"));
     kubectl.comes_to_show("logs web", "line 1\nline 2\nline 3\nline 4\nline 5\noops");
     kubectl.shows("logs pod/web --tail=2", "line 5\noops");
     kubectl.shows("logs web --tail=0", "");
