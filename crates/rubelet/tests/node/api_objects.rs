@@ -76,11 +76,13 @@ containers:
 
 #[test]
 fn api_services_are_in_the_environment() {
-    let cluster = Cluster::start();
+    // Services and pods come on two watches, in no order: a pod made beside its services may not have them.
+    let mut cluster = Cluster::without_agent("");
     for (name, ip) in [("kubernetes", "10.96.0.1"), ("web-app", "10.96.0.7"), ("headless", "None")] {
         cluster.api.create_json(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}));
     }
+    cluster.start_agent();
     let pod = |links: bool| {
         format!(
             "enableServiceLinks: {links}\ncontainers: [{{name: c, image: $IMAGE, command: [sh, -c, 'env; cat /etc/resolv.conf; echo END; exec sleep 1000']}}]"
