@@ -45,6 +45,7 @@ pub mod runtime_class;
 pub mod security;
 pub mod service_env;
 pub mod static_pod;
+pub mod stats;
 pub mod status;
 pub mod termination;
 pub mod token_bucket;

@@ -6,6 +6,7 @@
 
 mod body;
 pub mod logs;
+pub mod node;
 mod problem;
 mod query;
 pub mod streams;
