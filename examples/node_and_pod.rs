@@ -39,6 +39,8 @@ async fn main() -> Result<()> {
         cgroup_root: options.cgroup_root.clone(),
         fail_cgroup_v1: false,
         fail_swap_on: false,
+        // Nobody but this program is to look into it.
+        enable_server: false,
         healthz_port: 0,
         ..KubeletConfiguration::default()
     };

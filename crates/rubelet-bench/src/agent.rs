@@ -97,13 +97,14 @@ pub(crate) struct AgentRun {
 impl Process {
     /// Starts the agent.
     pub(crate) async fn start(site: &Site) -> Result<Self> {
-        let (healthz_port, read_only_port) = (free_port().await?, free_port().await?);
+        let (port, healthz_port, read_only_port) =
+            (free_port().await?, free_port().await?, free_port().await?);
         for dir in [&site.places.root_dir, &site.places.pod_logs_dir, &site.places.manifests] {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
         let config = site.dir.join("config.yaml");
         // JSON is YAML.
-        fs::write(&config, site.config(healthz_port, read_only_port).to_string())?;
+        fs::write(&config, site.config(port, healthz_port, read_only_port).to_string())?;
         let log = site.log();
         let output = fs::File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&site.program);
@@ -288,7 +289,7 @@ impl Site {
         }
     }
 
-    fn config(&self, healthz_port: u16, read_only_port: u16) -> serde_json::Value {
+    fn config(&self, port: u16, healthz_port: u16, read_only_port: u16) -> serde_json::Value {
         let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -296,6 +297,7 @@ impl Site {
             "staticPodPath": self.places.manifests,
             "podLogsDir": self.places.pod_logs_dir,
             "address": "127.0.0.1",
+            "port": port,
             "readOnlyPort": read_only_port,
             "healthzPort": healthz_port,
             "cgroupDriver": "cgroupfs",

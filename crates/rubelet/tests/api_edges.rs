@@ -64,6 +64,7 @@ impl World {
     async fn start(&self, root: &str) -> Agent {
         let root = self.dir.path().join(root);
         let config = KubeletConfiguration {
+            enable_server: false,
             healthz_port: 0,
             read_only_port: 0,
             cgroups_per_qos: false,

@@ -20,6 +20,8 @@ pub(crate) const API_PORT: u16 = 26443;
 pub(crate) const NODE_NAME: &str = "rubelet-dev";
 /// Where /pods is asked; not upstream's 10255, so that a kubelet beside it is left alone.
 pub(crate) const READ_ONLY_PORT: u16 = 20255;
+/// The HTTPS API of the node; upstream's is 10250.
+const PORT: u16 = 20250;
 /// Where /healthz answers; upstream's is 10248.
 const HEALTHZ_PORT: u16 = 20248;
 
@@ -70,6 +72,7 @@ impl Layout {
             "containerRuntimeEndpoint": format!("unix://{}", runtime.socket.display()),
             "podLogsDir": self.pod_logs,
             "address": "127.0.0.1",
+            "port": PORT,
             "readOnlyPort": READ_ONLY_PORT,
             "healthzPort": HEALTHZ_PORT,
             "cgroupDriver": "cgroupfs",

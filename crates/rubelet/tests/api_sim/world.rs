@@ -172,6 +172,7 @@ impl World {
         let root = self.dir.path();
         std::fs::create_dir_all(root.join("manifests")).map_err(|error| error.to_string())?;
         let config = KubeletConfiguration {
+            enable_server: false,
             healthz_port: 0,
             read_only_port: 0,
             cgroups_per_qos: false,

@@ -52,7 +52,7 @@ impl Program {
         let at = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
-             containerRuntimeEndpoint: unix://{}\npodLogsDir: {}\nreadOnlyPort: 0\nhealthzPort: 0\n\
+             containerRuntimeEndpoint: unix://{}\npodLogsDir: {}\nenableServer: false\nreadOnlyPort: 0\nhealthzPort: 0\n\
              failCgroupV1: false\nfailSwapOn: false\ncgroupsPerQOS: false\nenforceNodeAllocatable: []\n",
             at("no-runtime.sock"),
             at("logs"),

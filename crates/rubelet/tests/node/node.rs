@@ -30,7 +30,7 @@ pub struct Node {
     agent: Option<Child>,
     pub runtime: Containerd,
     dir: NodeDir,
-    ports: (u16, u16),
+    ports: (u16, u16, u16),
     /// The first word of the agent's command line, if there is one.
     pub subcommand: Option<&'static str>,
     /// More arguments of the agent's command line.
@@ -60,15 +60,16 @@ impl Node {
         }
         fs::set_permissions(dir.join("share"), fs::Permissions::from_mode(0o777)).unwrap();
         let runtime = Containerd::start(&dir.join("c"));
-        let ports = (free_port(), free_port());
+        let ports = (free_port(), free_port(), free_port());
         let node = Self { agent: None, runtime, dir, ports, subcommand: None, arguments: vec![] };
         let config = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
              staticPodPath: {dir}/manifests\npodLogsDir: {dir}/logs\ncontainerRuntimeEndpoint: {endpoint}\n\
-             cgroupRoot: {cgroup}\naddress: 127.0.0.1\nreadOnlyPort: {}\nhealthzPort: {}\n\
+             cgroupRoot: {cgroup}\naddress: 127.0.0.1\nreadOnlyPort: {}\nhealthzPort: {}\nport: {}\n\
              failCgroupV1: false\nfailSwapOn: false\n{more}\n",
             node.ports.0,
             node.ports.1,
+            node.ports.2,
             dir = node.dir.display(),
             endpoint = node.runtime.get("endpoint"),
             cgroup = node.runtime.get("cgroup_root"),

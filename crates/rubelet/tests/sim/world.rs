@@ -213,6 +213,7 @@ impl World {
         }
         let root = self.dir.path();
         let mut config = KubeletConfiguration {
+            enable_server: false,
             healthz_port: 0,
             read_only_port: 0,
             cgroups_per_qos: false,
