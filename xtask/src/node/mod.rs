@@ -244,21 +244,8 @@ fn wait_for_api(
     child: &mut Child,
     interrupted: &Interrupted,
 ) -> Result<()> {
-    let waited = wait::until("the node's API to answer", API_DEADLINE, || {
-        if let Some(status) = child.try_wait()? {
-            bail!("the agent ended with {status}");
-        }
-        if interrupted.now() {
-            bail!("interrupted");
-        }
-        if !layout.kubeconfig.exists() {
-            return Ok(None);
-        }
-        Ok(output(&mut kubectl.command(&["get", "--raw", "/readyz"])).ok().map(|_| ()))
-    });
-    let log = &layout.agent_log;
-    waited.map_err(|error| {
-        anyhow!("{error:#}; the end of the agent's log ({}):\n{}", log.display(), last_lines(log, 20))
+    wait_while_agent_runs("the node's API to answer", API_DEADLINE, layout, child, interrupted, || {
+        layout.kubeconfig.exists() && output(&mut kubectl.command(&["get", "--raw", "/readyz"])).is_ok()
     })?;
     let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
     if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
@@ -275,19 +262,33 @@ fn wait_for_pod(
     interrupted: &Interrupted,
     console: &mut Console,
 ) -> Result<()> {
-    let waited = wait::until("the sample pod to run", POD_DEADLINE, || {
+    wait_while_agent_runs("the sample pod to run", POD_DEADLINE, layout, child, interrupted, || {
+        let pods = pods(kubectl).ok();
+        console.tell(pods.as_ref());
+        pods.is_some_and(|pods| status::sample_ready(&pods, settings::SAMPLE_NAME))
+    })
+}
+
+/// Looks until it is so; says the end of the agent's log when it does not come to that.
+fn wait_while_agent_runs(
+    what: &str,
+    deadline: Duration,
+    layout: &Layout,
+    child: &mut Child,
+    interrupted: &Interrupted,
+    mut is_so: impl FnMut() -> bool,
+) -> Result<()> {
+    let waited = wait::until(what, deadline, || {
         if let Some(status) = child.try_wait()? {
             bail!("the agent ended with {status}");
         }
         if interrupted.now() {
             bail!("interrupted");
         }
-        let pods = pods(kubectl).ok();
-        console.tell(pods.as_ref());
-        Ok(pods.filter(|pods| status::sample_ready(pods, settings::SAMPLE_NAME)).map(|_| ()))
+        Ok(is_so().then_some(()))
     });
+    let log = &layout.agent_log;
     waited.map_err(|error| {
-        let log = &layout.agent_log;
         anyhow!("{error:#}; the end of the agent's log ({}):\n{}", log.display(), last_lines(log, 20))
     })
 }
