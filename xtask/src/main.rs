@@ -13,6 +13,7 @@ mod kubectl;
 mod node;
 mod process;
 mod programs;
+mod promtool;
 mod python;
 mod suite;
 mod tidy;
@@ -49,6 +50,8 @@ enum Task {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Print the path of Prometheus' promtool, fetched when it is not there.
+    Promtool,
     /// Print the path of a real kubectl, fetched when it is not there.
     Kubectl {
         /// The version line; without it, one for a person: your own if there is one.
@@ -105,6 +108,10 @@ fn perform(task: Task) -> Result<()> {
             for archive in images::build(&out.unwrap_or_else(images::default_dir))?.0 {
                 println!("{} {}", archive.image, archive.path.display());
             }
+            Ok(())
+        }
+        Task::Promtool => {
+            println!("{}", promtool::provide()?.display());
             Ok(())
         }
         Task::Kubectl { version } => {
