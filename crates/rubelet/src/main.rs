@@ -116,6 +116,9 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
         // Upstream's default pulls one image after another; see docs/divergence.md.
         config.serialize_image_pulls = false;
     }
+    if local.is_some() {
+        rubelet_config::apply_local_defaults(&mut config, &origins);
+    }
     for warning in warnings {
         warn!("{warning}");
     }
