@@ -93,36 +93,50 @@ impl Nodes {
         if asked.name.is_empty() {
             return Err("No Object name found".into());
         }
-        let (namespace, name) = (asked.namespace.as_str(), asked.name.as_str());
-        let is_the_nodes = |plural: &str| {
-            let object = lookup.get(named(plural), namespace, name);
-            object.is_some_and(|object| object["spec"]["nodeName"] == node)
-        };
-        let referred =
-            |plural: &str| self.pods_of(node).iter().any(|p| p.namespace == namespace && p.has(plural, name));
         let found = match asked.resource.as_str() {
-            "pods" | "volumeattachments" => is_the_nodes(&asked.resource),
-            "persistentvolumes" => self.volumes_of(lookup, node).any(|volume| volume == name),
-            "secrets" => {
-                let mut volumes = self.volumes_of(lookup, node);
-                referred("secrets") || volumes.any(|v| secret_of_volume(lookup, &v, namespace, name))
+            "pods" | "volumeattachments" => {
+                let object = lookup.get(named(&asked.resource), &asked.namespace, &asked.name);
+                object.is_some_and(|object| object["spec"]["nodeName"] == node)
             }
-            plural => referred(plural),
+            // The graph is told of a write a moment after those who watch.
+            _ => {
+                leads_to(&self.pods_of(node), lookup, asked)
+                    || leads_to(&stored_of(node, lookup), lookup, asked)
+            }
         };
         if found { Ok(()) } else { Err(unrelated(node)) }
     }
+}
 
-    /// The volumes bound to the claims of the node's pods.
-    fn volumes_of(&self, lookup: &dyn Lookup, node: &str) -> impl Iterator<Item = String> {
-        self.pods_of(node).into_iter().flat_map(move |pod| {
-            let claims = pod.to.get("persistentvolumeclaims").into_iter().flatten();
-            let bound = claims.filter_map(|claim| {
-                let claim = lookup.get(named("persistentvolumeclaims"), &pod.namespace, claim)?;
-                claim["spec"]["volumeName"].as_str().map(str::to_owned)
-            });
-            bound.collect::<Vec<String>>()
-        })
+/// What the pods that are stored for the node refer to.
+fn stored_of(node: &str, lookup: &dyn Lookup) -> Vec<Arc<Refers>> {
+    let pods = lookup.list(named("pods"), "");
+    pods.iter().map(Refers::of).filter(|pod| pod.node == node).map(Arc::new).collect()
+}
+
+/// Whether one of these pods refers to the object, itself or through its volumes.
+fn leads_to(pods: &[Arc<Refers>], lookup: &dyn Lookup, asked: &Attributes) -> bool {
+    let (namespace, name) = (asked.namespace.as_str(), asked.name.as_str());
+    let referred = |plural: &str| pods.iter().any(|p| p.namespace == namespace && p.has(plural, name));
+    match asked.resource.as_str() {
+        "persistentvolumes" => volumes_of(pods, lookup).any(|volume| volume == name),
+        "secrets" => {
+            referred("secrets")
+                || volumes_of(pods, lookup).any(|v| secret_of_volume(lookup, &v, namespace, name))
+        }
+        plural => referred(plural),
     }
+}
+
+/// The volumes bound to the claims of these pods.
+fn volumes_of(pods: &[Arc<Refers>], lookup: &dyn Lookup) -> impl Iterator<Item = String> {
+    pods.iter().flat_map(move |pod| {
+        let claims = pod.to.get("persistentvolumeclaims").into_iter().flatten();
+        claims.filter_map(move |claim| {
+            let claim = lookup.get(named("persistentvolumeclaims"), &pod.namespace, claim)?;
+            claim["spec"]["volumeName"].as_str().map(str::to_owned)
+        })
+    })
 }
 
 impl Authorize for Nodes {
