@@ -222,6 +222,44 @@ pub struct FsUsage {
     pub inodes: Option<u64>,
     /// Inodes used by what is asked about.
     pub inodes_used: Option<u64>,
+    /// The device it is on as mounted, with `/dev/` (cAdvisor's `device` label); empty when unknown.
+    pub device: String,
+}
+
+/// What the kernel counted for a block device, as `/proc/diskstats` has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskCounters {
+    /// Reads completed.
+    pub reads: u64,
+    /// Reads merged with others.
+    pub reads_merged: u64,
+    /// Sectors read, of 512 bytes.
+    pub sectors_read: u64,
+    /// Time spent reading, milliseconds.
+    pub read_ms: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Writes merged with others.
+    pub writes_merged: u64,
+    /// Sectors written, of 512 bytes.
+    pub sectors_written: u64,
+    /// Time spent writing, milliseconds.
+    pub write_ms: u64,
+    /// Operations under way.
+    pub in_progress: u64,
+    /// Time in which something was under way, milliseconds.
+    pub io_ms: u64,
+    /// The same, weighted by how much was under way, milliseconds.
+    pub weighted_io_ms: u64,
+}
+
+/// A file system of the node, which `/metrics/cadvisor` tells of under the root control group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilesystemUsage {
+    /// Its size and what is used of it; `device` tells it from others.
+    pub fs: FsUsage,
+    /// What its block device did; `None` when it has none.
+    pub disk: Option<DiskCounters>,
 }
 
 /// One running container.
@@ -254,6 +292,8 @@ pub struct VolumeUsage {
     pub claim: Option<(String, String)>,
     /// What it uses.
     pub fs: FsUsage,
+    /// Whether its CSI driver says that something is wrong with it; `None` when it does not tell.
+    pub abnormal: Option<bool>,
     /// Whether its space is part of the node's ephemeral storage (emptyDir on disk, ConfigMap, Secret and the like).
     pub ephemeral: bool,
 }
@@ -338,6 +378,8 @@ pub struct NodeUsage {
     pub network: Option<NetworkUsage>,
     /// The file system of `--root-dir`.
     pub fs: Option<FsUsage>,
+    /// Every file system on a device of the node, by device (only for `/metrics/cadvisor`).
+    pub filesystems: Vec<FilesystemUsage>,
     /// The file system of images; `used` is what images use.
     pub image_fs: Option<FsUsage>,
     /// The file system of writable layers; `used` is what they use.
@@ -350,6 +392,7 @@ pub struct NodeUsage {
     pub other_groups: Vec<GroupUsage>,
     /// Pods of which something runs, by namespace and name.
     pub pods: Vec<PodUsage>,
-    /// What could not be read: a text for each.
+    /// What could not be read: a text for each. What ended while it was read is no problem: it is left out silently,
+    /// because the scrape errors of `/metrics/resource` and `/metrics/cadvisor` are 1 while this has anything.
     pub problems: Vec<String>,
 }
