@@ -30,6 +30,7 @@ pub mod lifecycle;
 pub mod mirror;
 pub mod mounts;
 pub mod node;
+pub mod node_authz;
 pub mod observed;
 pub mod paths;
 pub mod phase;
