@@ -3,4 +3,5 @@
 //! `usage` holds what was read at one moment, whoever read it. Reading is `rubelet-linux`'s and the runtime's; putting
 //! it together is the shell's; what clients get to see is computed here.
 
+pub mod exposition;
 pub mod usage;
