@@ -1,0 +1,1 @@
+//! Tests of the pages: what is rendered against upstream's catalogue, and the text itself.
