@@ -4,12 +4,16 @@
 //! which pods there are or calls the container runtime's API: the caller names the log file, or the streaming URL
 //! that the runtime gave for a command.
 
+pub mod auth;
 mod body;
+pub mod listen;
 pub mod logs;
+pub mod metrics;
 pub mod node;
 mod problem;
 mod query;
 pub mod streams;
+pub mod tls;
 
 pub use body::Body;
 pub use problem::Problem;
