@@ -16,20 +16,20 @@ use http_body_util::BodyExt as _;
 use rubelet_apimachinery::strategy::Settings;
 use rubelet_apimachinery::user::MASTERS;
 use rubelet_apimachinery::{ApiError, User, status};
+use rubelet_server::listen::{Front, ListenError, Listener, Peer};
+use rubelet_server::tls::{CaError, CertError, ClientCa, ServingCert, Tls, TlsError, TlsSettings};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::auth::authority::Authority;
 use crate::auth::authorize::Rules;
-use crate::auth::peer::Peer;
 use crate::auth::tokens::{KeyError, TokenKey};
 use crate::controllers::{self, Advertised, ControllerOptions, Folders};
 use crate::engine::{self, AdmitAll, Api, ApiOptions, Now, Stored};
 use crate::node::{Body, NodeStreams};
 use crate::pki::files::{self, FilesError};
 use crate::pki::{LIFETIME, PkiError};
-use crate::serve::{Front, ListenError, Listener, Tls};
 use crate::store::{Backup, BackupError, OpenError, Store, StoreOptions};
 
 /// Names by which the server is known besides its addresses.
@@ -87,8 +87,22 @@ pub enum LocalError {
     #[error(transparent)]
     Pki(#[from] PkiError),
     /// The address cannot be had.
+    #[error("cannot listen on {address} (--bind-address and --secure-port choose another)")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The server's certificate and key do not go together.
+    #[error("the server's certificate cannot be used")]
+    ServerCert(#[from] CertError),
+    /// The authority's certificate.
+    #[error("the certificate of this server's authority cannot be used")]
+    Ca(#[from] CaError),
+    /// TLS cannot be set up.
     #[error(transparent)]
-    Listen(#[from] ListenError),
+    Tls(#[from] TlsError),
     /// What every server has could not be written.
     #[error(transparent)]
     Prepare(#[from] controllers::StartError),
@@ -100,11 +114,18 @@ pub enum LocalError {
     Thread(#[source] tokio::task::JoinError),
 }
 
+impl From<ListenError> for LocalError {
+    fn from(ListenError { address, source, .. }: ListenError) -> Self {
+        Self::Bind { address, source }
+    }
+}
+
 /// A local API that listens and is not served yet.
 pub struct LocalApi {
     api: Api,
     listener: Listener,
     authority: Arc<Authority>,
+    clients: ClientCa,
     controllers: ControllerOptions,
     stopping: CancellationToken,
     kubeconfig: PathBuf,
@@ -149,7 +170,12 @@ impl LocalApi {
             Ok::<_, LocalError>((store, files))
         });
         let (store, files) = opened.await.map_err(LocalError::Thread)??;
-        let listener = Listener::bind(address, Tls::new(files.ca.pem(), &files.server)?).await?;
+        let clients = ClientCa::from_pem(files.ca.pem().as_bytes())?;
+        let shown = ServingCert::none();
+        shown.replace(files.server.cert_pem.as_bytes(), files.server.key_pem.as_bytes())?;
+        // With defaults there is nothing to warn of.
+        let (tls, _) = Tls::new(&TlsSettings::default(), shown, clients.clone())?;
+        let listener = Listener::bind("the local API", address, Some(tls)).await?;
         let port = listener.address().port();
         let url = format!("https://{}", SocketAddr::new(advertised, port));
         let random = engine::system();
@@ -180,7 +206,7 @@ impl LocalApi {
         .await
         .map_err(LocalError::Thread)??;
         let controllers = ControllerOptions { node: name, settings, folders };
-        Ok(Self { api, listener, authority, controllers, stopping, kubeconfig })
+        Ok(Self { api, listener, authority, clients, controllers, stopping, kubeconfig })
     }
 
     /// The server itself, for clients in this process.
@@ -201,7 +227,8 @@ impl LocalApi {
     /// Answers clients and runs the controllers until `end`; then open requests have a moment to finish.
     pub async fn run(self, end: impl Future<Output = ()>) {
         info!(address = %self.address(), kubeconfig = %self.kubeconfig.display(), "the local API answers");
-        let front = Arc::new(Door { api: self.api.clone(), authority: self.authority });
+        let front =
+            Arc::new(Door { api: self.api.clone(), authority: self.authority, clients: self.clients });
         let mut serving = std::pin::pin!(self.listener.serve(front, self.stopping.clone()));
         // Cancel safe: the listener is polled on, the controllers are not needed any more.
         tokio::select! { biased;
@@ -219,6 +246,7 @@ impl LocalApi {
 struct Door {
     api: Api,
     authority: Arc<Authority>,
+    clients: ClientCa,
 }
 
 impl Front for Door {
@@ -227,7 +255,7 @@ impl Front for Door {
         peer: &'a Peer,
         request: http::Request<Body>,
     ) -> BoxFuture<'a, http::Response<Body>> {
-        let user = self.authority.user(peer, request.headers(), &Stored(self.api.store()));
+        let user = self.authority.user(peer, &self.clients, request.headers(), &Stored(self.api.store()));
         match user.and_then(|user| acts_as_itself(request.headers()).map(|()| user)) {
             Ok(user) if request.uri().path() == BACKUP_PATH => self.backup(user, request).boxed(),
             Ok(user) => self.api.handle(user, request).boxed(),

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("rubelet-apiclient", &["rubelet-core"]),
     ("rubelet-server", &["rubelet-core"]),
     ("rubelet-apimachinery", &["rubelet-core"]),
-    ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery"]),
+    ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery", "rubelet-server"]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-testkit", &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi"]),

@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use rubelet_apimachinery::status::{self, ApiError, bad_request};
 use rubelet_apimachinery::strategy::Lookup;
 use rubelet_apimachinery::{User, user};
+use rubelet_server::listen::Peer;
+use rubelet_server::tls::ClientCa;
 use serde_json::{Value, json};
 
 use super::claims;
-use super::peer::{Peer, Shown};
+use super::peer::{self, Shown};
 use super::tokens::{ISSUER, TokenKey, discovery};
 use crate::engine::{Now, Random, Reviews, TokenWish};
 
@@ -27,18 +29,19 @@ impl Authority {
         Self { key, now, random, url }
     }
 
-    /// Who a request is of.
+    /// Who a request is of, by a certificate of `ca` or by a token of this server.
     ///
     /// # Errors
     /// 401 when it shows nothing, or nothing that is valid: nobody is anonymous here.
     pub fn user(
         &self,
         peer: &Peer,
+        ca: &ClientCa,
         headers: &http::HeaderMap,
         lookup: &dyn Lookup,
     ) -> Result<User, ApiError> {
         let now = (self.now)();
-        match peer.shows(headers, now) {
+        match peer::shows(peer, ca, headers, now) {
             Shown::Certificate(user) => Ok(user),
             Shown::Token(token) => self.bearer_of(token, lookup),
             Shown::Nothing | Shown::Invalid => Err(status::unauthorized()),

@@ -3,74 +3,14 @@
 //! As in kube-apiserver a bad certificate does not end the handshake: its requests get 401, and so do those on a
 //! connection whose certificate has expired since.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use rubelet_apimachinery::User;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rubelet_server::listen::Peer;
+use rubelet_server::tls::ClientCa;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-/// Lets every certificate through the handshake whose key the client has.
-#[derive(Debug)]
-pub(crate) struct AskAndAccept(pub(crate) Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for AskAndAccept {
-    fn offer_client_auth(&self) -> bool {
-        true
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end: &CertificateDer<'_>,
-        _others: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// What a connection shows of its client: the certificates of the handshake, if any, and what judges them.
-#[derive(Clone)]
-pub struct Peer {
-    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
-    pub(crate) verifier: Arc<dyn ClientCertVerifier>,
-}
 
 /// What a request shows of its user.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,22 +25,16 @@ pub enum Shown<'a> {
     Invalid,
 }
 
-impl Peer {
-    /// What a request with these headers shows. A valid certificate wins over a token.
-    pub fn shows<'a>(&self, headers: &'a HeaderMap, now: Timestamp) -> Shown<'a> {
-        if let Some((end, others)) = self.certificates.split_first() {
-            let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-            let moment = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-            if self.verifier.verify_client_cert(end, others, moment).is_ok() {
-                return subject(end).map_or(Shown::Invalid, Shown::Certificate);
-            }
-        }
-        match bearer_token(headers) {
-            Some("") => Shown::Invalid,
-            Some(token) => Shown::Token(token),
-            None if self.certificates.is_empty() => Shown::Nothing,
-            None => Shown::Invalid,
-        }
+/// What a request with these headers, on a connection of `peer`, shows. A valid certificate wins over a token.
+pub fn shows<'a>(peer: &Peer, ca: &ClientCa, headers: &'a HeaderMap, now: Timestamp) -> Shown<'a> {
+    if let Some(own) = ca.verify(peer, now) {
+        return subject(own).map_or(Shown::Invalid, Shown::Certificate);
+    }
+    match bearer_token(headers) {
+        Some("") => Shown::Invalid,
+        Some(token) => Shown::Token(token),
+        None if peer.certificates.is_empty() => Shown::Nothing,
+        None => Shown::Invalid,
     }
 }
 
