@@ -66,7 +66,10 @@ pub(super) enum Shown {
     Count(u64),
     Value(f64),
     /// Each bound with how many were no larger, infinity last.
-    Histogram { cumulative: Vec<(f64, u64)>, sum: f64 },
+    Histogram {
+        cumulative: Vec<(f64, u64)>,
+        sum: f64,
+    },
 }
 
 /// A cell that is one value or one histogram.

@@ -92,9 +92,9 @@ fn bucket(path: &str) -> &str {
     let path = path.strip_prefix('/').unwrap_or(path);
     let first = path.find('/').unwrap_or(path.len());
     let end = match path.get(..first) {
-        Some("metrics") => path[first..].strip_prefix('/').map_or(first, |rest| {
-            first + 1 + rest.find('/').unwrap_or(rest.len())
-        }),
+        Some("metrics") => path[first..]
+            .strip_prefix('/')
+            .map_or(first, |rest| first + 1 + rest.find('/').unwrap_or(rest.len())),
         _ => first,
     };
     let told = &path[..end];

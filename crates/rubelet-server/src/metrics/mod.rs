@@ -153,6 +153,12 @@ impl Metrics {
         }
     }
 
+    /// Drops what was counted of health checks.
+    pub fn reset_slis(&self) {
+        self.slis.healthcheck.retain(|_| false);
+        self.slis.healthchecks.retain(|_| false);
+    }
+
     /// Drops what was counted of the probes of a pod that is gone.
     pub fn forget_probes(&self, namespace: &str, pod: &str, uid: &str) {
         self.probes.total.retain(|labels| &*labels[5] != uid);

@@ -107,6 +107,8 @@ collected! {
     VOLUME_INODES_FREE: Gauge["namespace", "persistentvolumeclaim"] "kubelet_volume_stats_inodes_free" Alpha;
     /// Inodes in use in a claim's volume.
     VOLUME_INODES_USED: Gauge["namespace", "persistentvolumeclaim"] "kubelet_volume_stats_inodes_used" Alpha;
+    /// Whether a claim's volume is in trouble, as its driver tells: 1 or 0.
+    VOLUME_ABNORMAL: Gauge["namespace", "persistentvolumeclaim"] "kubelet_volume_stats_health_status_abnormal" Alpha;
     /// Volumes of pods by kind: those wanted (desired_state_of_world) and those made (actual_state_of_world).
     TOTAL_VOLUMES: Gauge["plugin_name", "state"] "volume_manager_total_volumes" Alpha;
 }
@@ -132,6 +134,7 @@ pub(super) fn tell_usage(usage: &NodeUsage, out: &mut Collected) {
                 (&VOLUME_INODES, volume.fs.inodes),
                 (&VOLUME_INODES_FREE, volume.fs.inodes_free),
                 (&VOLUME_INODES_USED, volume.fs.inodes_used),
+                (&VOLUME_ABNORMAL, volume.abnormal.map(u64::from)),
             ];
             for (desc, value) in told {
                 if let Some(value) = value {

@@ -40,7 +40,8 @@ pub(super) fn collect(out: &mut Collected) {
         // One of them is the directory itself.
         out.tell(&OPEN_FDS, &[], entries.count().saturating_sub(1) as f64);
     }
-    let limit = |resource| rustix::process::getrlimit(resource).current.map_or(UNLIMITED, |limit| limit as f64);
+    let limit =
+        |resource| rustix::process::getrlimit(resource).current.map_or(UNLIMITED, |limit| limit as f64);
     out.tell(&MAX_FDS, &[], limit(rustix::process::Resource::Nofile));
     out.tell(&VIRTUAL_MEMORY_MAX, &[], limit(rustix::process::Resource::As));
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
