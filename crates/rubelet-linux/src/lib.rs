@@ -11,4 +11,5 @@ pub mod node_facts;
 pub mod ownership;
 pub mod process;
 pub mod remove;
+pub mod usage;
 pub mod watch;

@@ -75,7 +75,8 @@ pub struct MemoryUsage {
     pub oom_kills: Option<u64>,
     /// The limit; `None` when there is none.
     pub limit: Option<u64>,
-    /// The soft limit (v1) or protected memory (v2 `memory.low`); `None` when there is none.
+    /// The soft limit (v1) or protected memory (v2 `memory.min`, as cAdvisor); `None` when there is
+    /// none.
     pub soft_limit: Option<u64>,
     /// The limit of swap; `None` when there is none.
     pub swap_limit: Option<u64>,
