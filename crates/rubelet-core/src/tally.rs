@@ -54,9 +54,12 @@ pub struct Termination<'a> {
     pub reason: &'a str,
 }
 
+/// Statuses of one sort of containers.
+type Statuses = fn(&PodStatus) -> &Option<Vec<ContainerStatus>>;
+
 /// Containers that have ended by one status and had not by the one before it.
 pub fn terminations<'a>(before: Option<&PodStatus>, after: &'a PodStatus) -> Vec<Termination<'a>> {
-    let kinds: [(_, fn(&PodStatus) -> &Option<Vec<ContainerStatus>>); 3] = [
+    let kinds: [(_, Statuses); 3] = [
         ("init_container", |status| &status.init_container_statuses),
         ("container", |status| &status.container_statuses),
         ("ephemeral_container", |status| &status.ephemeral_container_statuses),
