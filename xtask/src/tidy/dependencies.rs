@@ -17,7 +17,10 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery", "rubelet-server"]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
-    ("rubelet-testkit", &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi"]),
+    (
+        "rubelet-testkit",
+        &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi", "rubelet-server"],
+    ),
     (
         "rubelet",
         &[

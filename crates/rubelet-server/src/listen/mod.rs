@@ -36,8 +36,6 @@ use connection::{Protocol, converse};
 use crowd::Crowd;
 use held::Held;
 
-/// How long a client may take for its handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often the system asks the machine at the other end of a silent connection, and how often in vain.
 const KEEPALIVE: (Duration, u32) = (Duration::from_secs(30), 4);
 /// Open connections. More wait to be accepted.
@@ -208,21 +206,18 @@ async fn receive<S>(
     // Cancel safe: who is not received yet loses nothing.
     let accepted = tokio::select! { biased;
         () = end.cancelled() => return,
-        accepted = tokio::time::timeout(HANDSHAKE, Box::pin(tls.acceptor().accept(stream))) => accepted,
+        accepted = tls.accept(stream, from) => accepted,
     };
-    let stream = match accepted.map_err(io::Error::from).flatten() {
-        Ok(stream) => Box::new(stream),
+    let (stream, peer) = match accepted {
+        Ok(accepted) => accepted,
         Err(problem) => {
             debug!("no TLS connection with {from}: {problem}");
             return;
         }
     };
-    let session = stream.get_ref().1;
-    let shown = session.peer_certificates().unwrap_or_default();
-    let certificates = shown.iter().map(|c| c.clone().into_owned()).collect();
-    let protocol = match session.alpn_protocol() {
+    let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    converse(stream, Peer { certificates, address: from }, protocol, front, end).await;
+    converse(stream, peer, protocol, front, end).await;
 }

@@ -18,18 +18,27 @@ pub(crate) mod test_pki;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::server::{NoServerSessionStorage, WantsServerCert};
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 pub use client_ca::{CaError, ClientCa};
 pub use serving_cert::{CertError, ServingCert};
 pub use settings::{TlsError, TlsSettings};
 
+use crate::listen::Peer;
 use client_ca::Roots;
+
+/// How long a client may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// What it takes to receive clients over TLS. Cheap to clone.
 #[derive(Clone)]
@@ -64,8 +73,24 @@ impl Tls {
         Ok((Self(Arc::new(Shared { builder, cert, ca, made: ArcSwap::from_pointee(made) })), warnings))
     }
 
+    /// Receives a client that connects from `from`: its stream, and what it shows.
+    ///
+    /// # Errors
+    /// A handshake that fails or takes too long.
+    pub async fn accept<S>(&self, stream: S, from: SocketAddr) -> io::Result<(Box<TlsStream<S>>, Peer)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        // In a box of its own: what a handshake needs is not to be kept for the rest of the connection.
+        let accepting = Box::pin(self.acceptor().accept(stream));
+        let stream = Box::new(tokio::time::timeout(HANDSHAKE, accepting).await??);
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = shown.iter().map(|c| c.clone().into_owned()).collect();
+        Ok((stream, Peer { certificates, address: from }))
+    }
+
     /// What receives the next client.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    fn acceptor(&self) -> TlsAcceptor {
         let (made, roots) = (self.0.made.load(), self.0.ca.roots());
         if Arc::ptr_eq(&made.roots, &roots) {
             return TlsAcceptor::from(made.config.clone());

@@ -56,9 +56,9 @@ impl ServingCert {
         Ok(())
     }
 
-    /// Whether there is something to show.
-    pub fn is_set(&self) -> bool {
-        self.0.load().is_some()
+    /// The server's own certificate, the first of those that are shown.
+    pub fn leaf(&self) -> Option<CertificateDer<'static>> {
+        self.0.load().as_ref().and_then(|pair| pair.cert.first().cloned())
     }
 }
 

@@ -24,16 +24,12 @@ async fn shake(
     config: ClientConfig,
 ) -> std::io::Result<(TlsStream<DuplexStream>, Vec<rustls::pki_types::CertificateDer<'static>>)> {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let acceptor = tls.acceptor();
-    let server = tokio::spawn(async move {
-        let stream = acceptor.accept(far).await?;
-        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        Ok::<_, std::io::Error>((stream, shown))
-    });
+    let tls = tls.clone();
+    let server = tokio::spawn(async move { tls.accept(far, ([127, 0, 0, 1], 1).into()).await });
     let name = "localhost".try_into().unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, near).await?;
-    let (_server, shown) = server.await.unwrap()?;
-    Ok((stream, shown))
+    let (_server, peer) = server.await.unwrap()?;
+    Ok((stream, peer.certificates))
 }
 
 fn settings(min_version: &str, suites: &[&str], curves: &[i32]) -> TlsSettings {
@@ -166,6 +162,15 @@ fn every_suite_that_the_configuration_may_name_is_known() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_does_not_shake_hands_is_not_waited_for() {
+    let (tls, _) = server(&TlsSettings::default(), &TestCa::new("ca"));
+    let (_near, far) = tokio::io::duplex(1024);
+    let begun = tokio::time::Instant::now();
+    tls.accept(far, ([127, 0, 0, 1], 1).into()).await.err().unwrap();
+    assert_eq!(begun.elapsed(), HANDSHAKE);
+}
+
 #[tokio::test]
 async fn no_session_is_resumed() {
     let (ca, mine) = (TestCa::new("ca"), TestCa::new("clients"));
@@ -185,11 +190,13 @@ async fn without_a_certificate_handshakes_fail_until_there_is_one() {
     let ca = TestCa::new("ca");
     let cert = ServingCert::none();
     let (tls, _) = Tls::new(&TlsSettings::default(), cert.clone(), ClientCa::none()).unwrap();
-    assert!(!cert.is_set());
+    assert_eq!(cert.leaf(), None);
     shake(&tls, client(&ca, None, "h2")).await.unwrap_err();
     let pair = ca.server();
     cert.replace(pair.cert.as_bytes(), pair.key.as_bytes()).unwrap();
     shake(&tls, client(&ca, None, "h2")).await.unwrap();
+
+    assert_eq!(cert.leaf(), Some(pair.der()));
 
     let other = ca.server();
     for (certificates, key) in

@@ -3,7 +3,7 @@
 //! For tests of connections and identity; everything else is tested in process.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +17,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rubelet_localapi::auth::peer::{Peer, Shown};
+use rubelet_localapi::auth::peer::{Shown, shows};
 use rubelet_localapi::engine::Stored;
 use rubelet_localapi::pki::LIFETIME;
-use rubelet_localapi::serve::Tls;
+use rubelet_server::listen::Peer;
+use rubelet_server::tls::{ClientCa, ServingCert, Tls, TlsSettings};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -58,7 +59,7 @@ impl std::fmt::Debug for FakeApi {
 /// How connections are received.
 enum Door {
     Plain(User),
-    Tls(Tls),
+    Tls(Tls, ClientCa),
 }
 
 impl FakeApi {
@@ -85,8 +86,13 @@ impl FakeApi {
         let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let names = ["localhost", "kubernetes.default.svc"];
         let identity = ca.server(&names, &addresses, now, LIFETIME).map_err(io::Error::other)?;
-        let tls = Tls::new(ca.pem(), &identity).map_err(io::Error::other)?;
-        Ok(self.open(listener, Door::Tls(tls), url, ca.pem().to_owned(), dir.to_owned()))
+        let clients = ClientCa::from_pem(ca.pem().as_bytes()).map_err(io::Error::other)?;
+        let shown = ServingCert::none();
+        let pair = shown.replace(identity.cert_pem.as_bytes(), identity.key_pem.as_bytes());
+        pair.map_err(io::Error::other)?;
+        let tls = Tls::new(&TlsSettings::default(), shown, clients.clone());
+        let (tls, _) = tls.map_err(io::Error::other)?;
+        Ok(self.open(listener, Door::Tls(tls, clients), url, ca.pem().to_owned(), dir.to_owned()))
     }
 
     fn open(&self, listener: TcpListener, door: Door, url: String, ca_pem: String, dir: PathBuf) -> Served {
@@ -108,7 +114,7 @@ impl FakeApi {
 
 async fn accept(api: FakeApi, listener: TcpListener, door: Arc<Door>, accepted: Arc<AtomicUsize>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let Ok((stream, from)) = listener.accept().await else { return };
         accepted.fetch_add(1, Ordering::SeqCst);
         let outage = api.inner.state().outage;
         if outage == Outage::Refuse {
@@ -120,17 +126,23 @@ async fn accept(api: FakeApi, listener: TcpListener, door: Arc<Door>, accepted: 
         if outage == Outage::Hang {
             api.inner.gate.freeze();
         }
-        tokio::spawn(receive(api.clone(), stream, cut, door.clone()));
+        tokio::spawn(receive(api.clone(), stream, from, cut, door.clone()));
     }
 }
 
-async fn receive(api: FakeApi, stream: Gated, mut cut: tokio::sync::watch::Receiver<u64>, door: Arc<Door>) {
+async fn receive(
+    api: FakeApi,
+    stream: Gated,
+    from: SocketAddr,
+    mut cut: tokio::sync::watch::Receiver<u64>,
+    door: Arc<Door>,
+) {
     let served = async {
         match door.as_ref() {
             Door::Plain(user) => converse(&api, stream, Client::Trusted(user.clone())).await,
-            Door::Tls(tls) => {
-                let Ok((stream, peer)) = tls.accept(stream).await else { return };
-                converse(&api, stream, Client::Shows(peer)).await;
+            Door::Tls(tls, clients) => {
+                let Ok((stream, peer)) = tls.accept(stream, from).await else { return };
+                converse(&api, stream, Client::Shows(peer, clients.clone())).await;
             }
         }
     };
@@ -146,17 +158,17 @@ enum Client {
     /// Everyone on it is this user.
     Trusted(User),
     /// Whoever the certificate of the handshake or a request's token names.
-    Shows(Peer),
+    Shows(Peer, ClientCa),
 }
 
 impl Client {
     /// The user of a request on this connection; `None` when what it shows is not valid.
     fn user(&self, api: &FakeApi, headers: &HeaderMap) -> Option<User> {
-        let peer = match self {
+        let (peer, clients) = match self {
             Self::Trusted(user) => return Some(user.clone()),
-            Self::Shows(peer) => peer,
+            Self::Shows(peer, clients) => (peer, clients),
         };
-        match peer.shows(headers, api.inner.now()) {
+        match shows(peer, clients, headers, api.inner.now()) {
             Shown::Certificate(user) => Some(user.into()),
             Shown::Token(token) if api.inner.state().bootstrap_tokens.contains(token) => {
                 let id = token.split('.').next().unwrap_or_default();
