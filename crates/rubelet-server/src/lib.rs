@@ -4,6 +4,7 @@
 //! which pods there are or calls the container runtime's API: the caller names the log file, or the streaming URL
 //! that the runtime gave for a command.
 
+pub mod api;
 pub mod auth;
 mod body;
 pub mod listen;

@@ -48,6 +48,7 @@ impl Problem {
             403 => "Forbidden",
             404 => "NotFound",
             405 => "MethodNotAllowed",
+            406 => "NotAcceptable",
             409 => "Conflict",
             422 => "Invalid",
             429 => "TooManyRequests",

@@ -13,9 +13,12 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rubelet_core::container_log;
 use rubelet_core::ids::{ContainerId, PodUid, pod_uid};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
-use rubelet_cri::v1;
+use rubelet_cri::{CriError, CriErrorKind, v1};
 use rubelet_server::logs::{InotifyChanges, LogOptions, Logs};
-use rubelet_server::streams::{CommandOptions, Dialect, Purpose, Streams, port_forward_ports};
+use rubelet_server::node::Way;
+use rubelet_server::streams::{
+    CommandOptions, CommandStreams, Dialect, Purpose, Streams, port_forward_ports,
+};
 use rubelet_server::{Body, Problem};
 
 use crate::services::Services;
@@ -38,15 +41,21 @@ impl PodStreams {
         Self { services, logs: Logs::new(Arc::new(InotifyChanges::default())), streams }
     }
 
-    /// A container's log, as the query of `pods/log` or `/containerLogs` wants it.
+    /// A container's log, as the query of `pods/log` or `/containerLogs` wants it. Without `container` it is the one that
+    /// the query names, or the pod's first.
     ///
     /// # Errors
     /// [`Problem`] in the words of upstream: wrong options, no such container, one that has not started.
-    pub async fn log(&self, pod: &Pod, query: &str) -> Result<Response<Body>, Problem> {
+    pub async fn log(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        query: &str,
+    ) -> Result<Response<Body>, Problem> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let options = LogOptions::from_query(query).map_err(|error| error.problem(name))?;
         let uid = pod_uid(pod);
-        let container = container_log::named_or_default(pod, options.container.as_deref())
+        let container = container_log::named_or_default(pod, container.or(options.container.as_deref()))
             .ok_or_else(|| Problem::bad_request(format!("pod {name} has no container")))?
             .to_owned();
         let status = self.status(&uid, pod);
@@ -63,80 +72,69 @@ impl PodStreams {
         self.logs.serve(path, options, self.services.clock.now(), ended).await
     }
 
-    /// Runs a command in a container, with its streams on the request's connection.
+    /// Opens streams on the request's connection: runs a command, joins a container's first process, or forwards
+    /// connections to ports of the pod. Without `container` it is the one that the query names, or the pod's first.
     ///
     /// # Errors
-    /// [`Problem`]: wrong options, a container that does not run, a runtime that refuses.
-    pub async fn exec<B>(
+    /// [`Problem`]: wrong options, a container or pod that does not run, a runtime that refuses.
+    pub async fn open<B>(
         &self,
+        way: Way,
         pod: &Pod,
-        dialect: Dialect,
-        request: Request<B>,
-    ) -> Result<Response<Body>, Problem> {
-        let options = CommandOptions::from_query(request.uri().query().unwrap_or_default(), dialect)?;
-        let container = self.running(pod, options.container.as_deref()).await?;
-        let streams = options.streams;
-        let answer = self.services.runtime.exec(v1::ExecRequest {
-            container_id: container.id.to_string(),
-            cmd: options.command,
-            tty: streams.tty,
-            stdin: streams.stdin,
-            stdout: streams.stdout,
-            stderr: streams.stderr,
-        });
-        let url = answer.await.map_err(Problem::internal)?.url;
-        Ok(self.streams.proxy(&url, Purpose::Command(streams), request).await)
-    }
-
-    /// Joins a container's first process.
-    ///
-    /// # Errors
-    /// As [`Self::exec`].
-    pub async fn attach<B>(
-        &self,
-        pod: &Pod,
-        dialect: Dialect,
-        request: Request<B>,
-    ) -> Result<Response<Body>, Problem> {
-        let options = CommandOptions::from_query(request.uri().query().unwrap_or_default(), dialect)?;
-        let container = self.running(pod, options.container.as_deref()).await?;
-        let mut streams = options.streams;
-        // The process has a terminal or not, whatever the client thinks.
-        streams.tty &= has_terminal(pod, &container.name);
-        let answer = self.services.runtime.attach(v1::AttachRequest {
-            container_id: container.id.to_string(),
-            tty: streams.tty,
-            stdin: streams.stdin,
-            stdout: streams.stdout,
-            stderr: streams.stderr,
-        });
-        let url = answer.await.map_err(Problem::internal)?.url;
-        Ok(self.streams.proxy(&url, Purpose::Command(streams), request).await)
-    }
-
-    /// Forwards connections to ports of the pod.
-    ///
-    /// # Errors
-    /// As [`Self::exec`].
-    pub async fn port_forward<B>(
-        &self,
-        pod: &Pod,
+        container: Option<&str>,
         dialect: Dialect,
         request: Request<B>,
     ) -> Result<Response<Body>, Problem> {
         let query = request.uri().query().unwrap_or_default();
-        let ports = port_forward_ports(query, dialect, request.headers())?;
+        let (url, purpose) = match way {
+            Way::Exec | Way::Attach => {
+                let options = CommandOptions::from_query(query, dialect)?;
+                let name = container.or(options.container.as_deref());
+                let running = self.running(pod, name).await?;
+                self.command(way, pod, &running, options).await?
+            }
+            Way::PortForward => {
+                let ports = port_forward_ports(query, dialect, request.headers())?;
+                (self.ports(pod, ports).await?, Purpose::PortForward)
+            }
+        };
+        self.streams.proxy(&url, purpose, request).await
+    }
+
+    /// Where the streams of a command are, or of the container's first process.
+    async fn command(
+        &self,
+        way: Way,
+        pod: &Pod,
+        container: &ObservedContainer,
+        options: CommandOptions,
+    ) -> Result<(String, Purpose), Problem> {
+        let (runtime, container_id) = (&self.services.runtime, container.id.to_string());
+        let CommandOptions {
+            command: cmd, streams: CommandStreams { stdin, stdout, stderr, mut tty }, ..
+        } = options;
+        let url = if way == Way::Attach {
+            // The process has a terminal or not, whatever the client thinks.
+            tty &= has_terminal(pod, &container.name);
+            let request = v1::AttachRequest { container_id, tty, stdin, stdout, stderr };
+            runtime.attach(request).await.map(|answer| answer.url)
+        } else {
+            let request = v1::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr };
+            runtime.exec(request).await.map(|answer| answer.url)
+        };
+        let streams = CommandStreams { stdin, stdout, stderr, tty };
+        Ok((url.map_err(refused)?, Purpose::Command(streams)))
+    }
+
+    /// Where the ports of a pod are.
+    async fn ports(&self, pod: &Pod, port: Vec<i32>) -> Result<String, Problem> {
         let observed = self.observe(&pod_uid(pod)).await?;
         let sandbox = observed.sandboxes.iter().find(|sandbox| sandbox.ready).ok_or_else(|| {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             Problem::not_found(format!("unable to find the sandbox of pod {name:?}: it does not run"))
         })?;
-        let answer = self
-            .services
-            .runtime
-            .port_forward(v1::PortForwardRequest { pod_sandbox_id: sandbox.id.to_string(), port: ports });
-        let url = answer.await.map_err(Problem::internal)?.url;
-        Ok(self.streams.proxy(&url, Purpose::PortForward, request).await)
+        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.to_string(), port };
+        self.services.runtime.port_forward(request).await.map(|answer| answer.url).map_err(refused)
     }
 
     /// What the agent says of the pod, or, before it has looked at it, what the API has.
@@ -152,7 +150,7 @@ impl PodStreams {
     }
 
     /// The running instance of a container.
-    async fn running(&self, pod: &Pod, name: Option<&str>) -> Result<ObservedContainer, Problem> {
+    pub(crate) async fn running(&self, pod: &Pod, name: Option<&str>) -> Result<ObservedContainer, Problem> {
         let name = container_log::named_or_default(pod, name).unwrap_or_default();
         let observed = self.observe(&pod_uid(pod)).await?;
         let runs = |c: &ObservedContainer| c.name == name && c.state == ObservedState::Running;
@@ -178,6 +176,17 @@ impl PodStreams {
             }
         }
         .boxed()
+    }
+}
+
+/// What a client is told when the runtime gives no way in (upstream `streaming.WriteError`).
+fn refused(error: CriError) -> Problem {
+    match error.kind {
+        CriErrorKind::NotFound => Problem::not_found(error.to_string()),
+        CriErrorKind::ResourceExhausted => {
+            Problem::new(http::StatusCode::TOO_MANY_REQUESTS, error.to_string())
+        }
+        _ => Problem::internal(error),
     }
 }
 

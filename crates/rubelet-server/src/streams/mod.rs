@@ -23,6 +23,7 @@ mod tests;
 mod tunnel;
 mod websocket;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,21 @@ pub enum Purpose {
     PortForward,
 }
 
+/// What lives as long as the session of the request whose extension it is.
+#[derive(Clone)]
+pub struct Held(pub Arc<dyn Any + Send + Sync>);
+
+/// Whether a client wants its connection to become a stream.
+pub(crate) fn is_upgrade(headers: &http::HeaderMap) -> bool {
+    negotiate::is_upgrade(headers)
+}
+
+/// Whether a client's WebSocket is translated, because the runtime does not speak what is in it; `command` for exec and
+/// attach, else it is port-forward.
+pub(crate) fn is_translated(headers: &http::HeaderMap, command: bool) -> bool {
+    matches!(negotiate::plan(headers, command), Ok(Plan::Translate | Plan::Tunnel(_)))
+}
+
 /// Puts streams together.
 #[derive(Debug, Clone)]
 pub struct Streams {
@@ -77,14 +93,22 @@ impl Streams {
     }
 
     /// Answers `request`, which asks for an upgrade, with a stream to `url`, as the runtime gave it. The session goes on
-    /// in a task of its own after the answer is sent. Refusals are `Status` objects.
-    pub async fn proxy<B>(&self, url: &str, purpose: Purpose, mut request: Request<B>) -> Response<Body> {
+    /// in a task of its own after the answer is sent.
+    ///
+    /// # Errors
+    /// Why there is no stream, unless the runtime itself answered.
+    pub async fn proxy<B>(
+        &self,
+        url: &str,
+        purpose: Purpose,
+        mut request: Request<B>,
+    ) -> Result<Response<Body>, Problem> {
         match self.begin(url, purpose, &mut request).await {
-            Ok(response) => response,
-            Err(Refused::Answer(answer)) => *answer,
+            Ok(response) => Ok(response),
+            Err(Refused::Answer(answer)) => Ok(*answer),
             Err(Refused::Problem(problem)) => {
                 tracing::debug!("a stream was refused: {problem}");
-                problem.response()
+                Err(problem)
             }
         }
     }
@@ -100,7 +124,8 @@ impl Streams {
             let why = "there are too many streams on this node, try again later";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why).into());
         };
-        let client = Client { upgrade: hyper::upgrade::on(&mut *request), place };
+        let held = request.extensions_mut().remove::<Held>();
+        let client = Client { upgrade: hyper::upgrade::on(&mut *request), place, held };
         let (method, headers) = (request.method(), request.headers());
         let idle = self.idle;
         match (plan, purpose) {
@@ -146,6 +171,7 @@ impl Streams {
 struct Client {
     upgrade: OnUpgrade,
     place: OwnedSemaphorePermit,
+    held: Option<Held>,
 }
 
 impl Client {
@@ -155,7 +181,7 @@ impl Client {
         F: Future<Output = ()> + Send + 'static,
     {
         tokio::spawn(async move {
-            let _place = self.place;
+            let _until_the_end = (self.place, self.held);
             match self.upgrade.await {
                 Ok(upgraded) => session(TokioIo::new(upgraded)).await,
                 Err(error) => tracing::debug!("a client went before its stream began: {error}"),

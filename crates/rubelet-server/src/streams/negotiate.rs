@@ -48,7 +48,8 @@ pub(crate) fn is_plain_web_socket(headers: &HeaderMap) -> bool {
     is_upgrade(headers) && is_web_socket(headers) && tunneled(headers).next().is_none()
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+/// Whether the request asks for another protocol.
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     texts(headers, &CONNECTION).any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 

@@ -45,7 +45,10 @@ async fn serve(streams: Streams, url: String, purpose: Purpose) -> SocketAddr {
             let (streams, url) = (streams.clone(), url.clone());
             let service = service_fn(move |request| {
                 let (streams, url) = (streams.clone(), url.clone());
-                async move { Ok::<_, std::convert::Infallible>(streams.proxy(&url, purpose, request).await) }
+                async move {
+                    let answer = streams.proxy(&url, purpose, request).await;
+                    Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|problem| problem.response()))
+                }
             });
             tokio::spawn(
                 http1::Builder::new().serve_connection(TokioIo::new(connection), service).with_upgrades(),
@@ -130,7 +133,8 @@ async fn spdy_in_a_web_socket_is_unwrapped() {
 }
 
 async fn refused(url: &str, purpose: Purpose, request: Request<Body>) -> (u16, String) {
-    let response = streams().proxy(url, purpose, request).await;
+    let answer = streams().proxy(url, purpose, request).await;
+    let response = answer.unwrap_or_else(|problem| problem.response());
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -182,6 +186,6 @@ async fn refusals_are_status_objects() {
 #[tokio::test]
 async fn there_is_an_end_to_streams() {
     let streams = Streams::new(Duration::from_secs(1), 0);
-    let response = streams.proxy("http://127.0.0.1:1/", COMMAND, request(ASK_SPDY)).await;
-    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let refused = streams.proxy("http://127.0.0.1:1/", COMMAND, request(ASK_SPDY)).await;
+    assert_eq!(refused.map(|response| response.status()).unwrap_err().code, StatusCode::TOO_MANY_REQUESTS);
 }

@@ -1,0 +1,65 @@
+//! `/stats/summary` and the pages of metrics: documents made of one reading of the node, and of what the agent counts.
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use rubelet_core::stats::exposition::Exposition;
+
+use super::form::Form;
+use super::{Api, answers};
+use crate::body::Body;
+use crate::node::Extent;
+
+impl Api {
+    /// Answers `/stats/summary`.
+    pub(super) async fn summary(&self, request: Request<Body>) -> Response<Body> {
+        let only_cpu_and_memory = match Form::read(request).await {
+            Ok(form) => form.all("only_cpu_and_memory") == ["true"],
+            Err(why) => {
+                let why = format!("Internal Error: parse form failed: {why}");
+                return answers::text(StatusCode::INTERNAL_SERVER_ERROR, why);
+            }
+        };
+        let extent = if only_cpu_and_memory { Extent::CpuAndMemory } else { Extent::Summary };
+        let usage = self.node.usage(extent).await;
+        answers::json({
+            let _ = usage;
+            "{}"
+        })
+    }
+
+    /// Answers `/metrics/resource`.
+    pub(super) async fn resource(&self, headers: &HeaderMap) -> Response<Body> {
+        let usage = self.node.usage(Extent::CpuAndMemory).await;
+        let _ = usage;
+        let page = Exposition::default();
+        answers::metrics(headers, Some(self.settings.started), page.into_string()).await
+    }
+
+    /// Answers `/metrics/cadvisor`.
+    pub(super) async fn cadvisor(&self, headers: &HeaderMap) -> Response<Body> {
+        let usage = self.node.usage(Extent::Everything).await;
+        let _ = usage;
+        let page = Exposition::default();
+        answers::metrics(headers, Some(self.settings.started), page.into_string()).await
+    }
+
+    /// Answers `/metrics`.
+    pub(super) async fn kubelet_metrics(&self, headers: &HeaderMap) -> Response<Body> {
+        let usage = self.node.usage(Extent::Summary).await;
+        answers::metrics(headers, None, self.metrics.render_kubelet(Some(&usage))).await
+    }
+
+    /// Answers `/metrics/probes`.
+    pub(super) async fn probes(&self, headers: &HeaderMap) -> Response<Body> {
+        answers::metrics(headers, Some(self.settings.started), self.metrics.render_probes()).await
+    }
+
+    /// Answers `/metrics/slis`; with DELETE everything is counted anew.
+    pub(super) async fn slis(&self, request: &Request<Body>) -> Response<Body> {
+        if request.method() == Method::DELETE {
+            self.metrics.reset_slis();
+            return answers::text(StatusCode::OK, "metrics reset\n");
+        }
+        self.metrics.observe_checks(&self.node.checks(), "healthz");
+        answers::metrics(request.headers(), Some(self.settings.started), self.metrics.render_slis()).await
+    }
+}
