@@ -20,7 +20,7 @@ use crate::status::{ApiError, bad_request, internal};
 use crate::strategy::Warnings;
 pub use conform::{check, conform};
 pub use protobuf::protobuf;
-pub use syntax::{Read, SyntaxError, json, yaml};
+pub use syntax::{Read, SyntaxError, json, yaml, yaml_documents};
 
 /// Objects nest no deeper; a body that does is refused before anything walks it.
 pub const MAX_DEPTH: usize = 128;

@@ -29,12 +29,13 @@ pub enum SyntaxError {
     Protobuf(String),
 }
 
-/// A value that was read.
+/// A value that was read. It can be deserialized from any format, in the way of this module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
     /// The value.
     pub value: Value,
-    /// Paths of the fields that occur twice in one object, such as `spec.containers[0].name`.
+    /// Paths of the fields that occur twice in one object, such as `spec.containers[0].name`; each once, and no more than
+    /// [`MAX_PROBLEMS`].
     pub duplicates: Vec<String>,
 }
 
@@ -63,15 +64,25 @@ pub fn yaml(body: &[u8]) -> Result<Read, SyntaxError> {
     {
         return Ok(read);
     }
+    let mut documents = yaml_documents(text).map_err(SyntaxError::Yaml)?;
+    documents.truncate(1);
+    Ok(documents.pop().unwrap_or(Read { value: Value::Null, duplicates: Vec::new() }))
+}
+
+/// Reads all documents of YAML that hold something, as upstream's reader understands them: `0644` is octal, `yes` and
+/// `on` are truth values, keys are texts, anchors and merges are followed.
+///
+/// # Errors
+/// The parser's words, with line and column, for what is no YAML or nests too deeply.
+pub fn yaml_documents(text: &str) -> Result<Vec<Read>, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         budget: serde_saphyr::budget! { max_depth: YAML_DEPTH, flow_nesting_limit: YAML_DEPTH },
     };
-    let mut documents: Vec<Read> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| SyntaxError::Yaml(error.without_snippet().to_string()))?;
-    documents.truncate(1);
-    Ok(documents.pop().unwrap_or(Read { value: Value::Null, duplicates: Vec::new() }))
+    // The place is named; the lines around it would spread one message over several and put content into logs.
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| error.without_snippet().to_string())
 }
 
 /// What Go's JSON decoder says of an error.

@@ -1,18 +1,11 @@
 //! From the bytes of a manifest to a JSON value: YAML (of which JSON is a part), with the traps of YAML 1.1 that
 //! Kubernetes manifests rely on. Called by the file and URL sources; knows nothing of pods.
 //!
-//! What a scalar means follows upstream's YAML reader, as the golden manifests of rubelet-core show: `0644` is
-//! octal, `yes` and `on` are booleans, keys become texts, and of equal keys the last one counts. Like there, a
-//! text that begins with `{` is read as JSON.
+//! The reading is `rubelet_apimachinery::decode`'s; what a scalar means follows upstream's YAML reader, as the golden
+//! manifests of rubelet-core show. Like there, a text that begins with `{` is read as JSON.
 
-use std::fmt;
-
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-
-/// Deeper nesting than any pod has; keeps a hostile text from exhausting the stack, of which each level takes 24 KiB in
-/// unoptimised programs.
-const DEPTH_LIMIT: usize = 40;
+use rubelet_apimachinery::decode::{Read, yaml_documents};
+use serde_json::Value;
 
 /// Why bytes are no manifest.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +44,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, YamlError> {
     let count = documents.len();
     documents.truncate(1);
     let document = documents.pop().ok_or(YamlError::Empty)?;
-    let repeated = document.repeated.iter();
+    let repeated = document.duplicates.iter();
     let mut warnings: Vec<String> =
         repeated.map(|path| format!("key {path:?} occurs twice; the last value counts")).collect();
     if count > 1 {
@@ -63,7 +56,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, YamlError> {
     Ok(Parsed { warnings, value: document.value })
 }
 
-fn json(text: &str) -> Result<Vec<Document>, YamlError> {
+fn json(text: &str) -> Result<Vec<Read>, YamlError> {
     match serde_json::from_str(text) {
         Ok(document) => Ok(vec![document]),
         // YAML's flow style looks like JSON at first sight.
@@ -71,152 +64,8 @@ fn json(text: &str) -> Result<Vec<Document>, YamlError> {
     }
 }
 
-fn yaml(text: &str) -> Result<Vec<Document>, YamlError> {
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
-        budget: serde_saphyr::budget! { max_depth: DEPTH_LIMIT, flow_nesting_limit: DEPTH_LIMIT },
-    };
-    // The place is named; the lines around it would spread one message over several and put content into the log.
-    serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| YamlError::Syntax(error.without_snippet().to_string()))
-}
-
-/// A document with the paths of its repeated keys.
-#[derive(Debug)]
-struct Document {
-    value: Value,
-    repeated: Vec<String>,
-}
-
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut repeated = Vec::new();
-        let value = Node { path: &mut String::new(), repeated: &mut repeated }.deserialize(deserializer)?;
-        Ok(Self { value, repeated })
-    }
-}
-
-/// One value on the way down, and where that is.
-struct Node<'a> {
-    path: &'a mut String,
-    repeated: &'a mut Vec<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("infinite numbers and NaN have no place here"))
-    }
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        let length = self.path.len();
-        loop {
-            self.path.push_str(&format!("[{}]", list.len()));
-            let item = items.next_element_seed(Node { path: self.path, repeated: self.repeated })?;
-            self.path.truncate(length);
-            match item {
-                Some(item) => list.push(item),
-                None => return Ok(Value::Array(list)),
-            }
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        let length = self.path.len();
-        while let Some(Key(key)) = entries.next_key()? {
-            if !self.path.is_empty() {
-                self.path.push('.');
-            }
-            self.path.push_str(&key);
-            if object.contains_key(&key) {
-                self.repeated.push(self.path.clone());
-            }
-            let value = entries.next_value_seed(Node { path: self.path, repeated: self.repeated })?;
-            self.path.truncate(length);
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-/// A key, as the text that upstream makes of it: `on` becomes `true`, `1` becomes `1`.
-struct Key(String);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KeyVisitor)
-    }
-}
-
-struct KeyVisitor;
-
-impl Visitor<'_> for KeyVisitor {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text as a key")
-    }
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Key, E> {
-        Ok(Key(value.to_string()))
-    }
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Key, E> {
-        Ok(Key(value.to_owned()))
-    }
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Key, E> {
-        Ok(Key(value))
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
-        Ok(Key("null".to_owned()))
-    }
+fn yaml(text: &str) -> Result<Vec<Read>, YamlError> {
+    yaml_documents(text).map_err(YamlError::Syntax)
 }
 
 #[cfg(test)]
