@@ -5,6 +5,7 @@ use rubelet_apimachinery::User;
 use rubelet_apimachinery::kinds::{self, Resource};
 use rubelet_apimachinery::status::{self, ApiError, Cause, bad_request};
 use rubelet_apimachinery::strategy::Lookup;
+use rubelet_apimachinery::user;
 use serde_json::{Value, json};
 
 use super::dispatch::Call;
@@ -29,7 +30,7 @@ pub(crate) async fn create(call: Call, body: Body) -> Result<Response<Body>, Api
     let shown = Shown(call.api.store());
     let review_status = match call.resource.plural {
         "tokenreviews" => call.api.inner.reviews.token_review(&shown, &review["spec"])?,
-        "selfsubjectreviews" => json!({"userInfo": user_info(&call.user)}),
+        "selfsubjectreviews" => json!({"userInfo": user::info(&call.user)}),
         "selfsubjectrulesreviews" => {
             let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
             let (resources, paths) = call.api.inner.authorize.rules(&call.user, namespace);
@@ -52,18 +53,6 @@ pub(crate) async fn create(call: Call, body: Body) -> Result<Response<Body>, Api
 
 fn seconds(at: jiff::Timestamp) -> String {
     jiff::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
-}
-
-/// A user as `authentication.k8s.io` says it.
-fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }
 
 /// The answer to one of the access reviews.
