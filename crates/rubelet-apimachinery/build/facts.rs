@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::Failure;
+pub use crate::empty::Empty;
 
 /// How server-side apply sees a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,19 +14,6 @@ pub enum ListFact {
     Set,
     /// As objects told apart by these fields.
     Map(Vec<String>),
-}
-
-/// What becomes of an empty or absent value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Empty {
-    /// Absent and empty are two things.
-    Kept,
-    /// Empty is left out.
-    Dropped,
-    /// Absent is written out as empty.
-    Written,
-    /// Absent is written out as null.
-    Null,
 }
 
 /// What is known of one type or field; all empty where nothing is.

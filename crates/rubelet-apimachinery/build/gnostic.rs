@@ -103,7 +103,9 @@ pub fn document(value: &Value) -> Vec<u8> {
 
 fn path_item(value: &Value) -> Message {
     let mut item = Message::default();
-    for (number, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    let methods =
+        [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (6, "options"), (7, "head"), (8, "patch")];
+    for (number, method) in methods {
         if value[method].is_object() {
             item.message(number, operation(&value[method]));
         }

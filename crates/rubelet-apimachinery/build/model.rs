@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::Failure;
 use crate::facts::{Empty, FactTable, Facts};
 use crate::kinds::{self, Resource, Served};
+use crate::metrics;
 
 /// What values look like in JSON; named types by their full name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +170,9 @@ pub fn described(resource: &Resource) -> bool {
 
 /// The full name of the type of a kind.
 pub fn name_of(api_version: &str, kind: &str) -> Option<String> {
+    if api_version == metrics::API_VERSION {
+        return Some(metrics::name_of(kind));
+    }
     let (_, _, _, name) = TYPES.iter().find(|t| t.0 == api_version && t.1 == kind)?;
     Some(name().into_owned())
 }
@@ -184,6 +188,7 @@ pub fn definitions(facts: &FactTable) -> Result<Definitions, Failure> {
         let schema = schema.as_object().ok_or_else(|| format!("{name} has no schema"))?;
         all.insert(name.clone(), definition(name, schema, facts)?);
     }
+    all.extend(metrics::definitions());
     let mut versions = BTreeSet::new();
     for resource in kinds::all().iter().filter(|r| described(r)) {
         let api_version = resource.api_version();
@@ -314,16 +319,20 @@ fn shape(schema: &Map<String, Value>) -> Option<Shape> {
     }
 }
 
-fn list_of(item: &str) -> Definition {
-    let kind = item.rsplit('.').next().unwrap_or(item);
-    let field = |name: &str, description: &str, shape: Shape, required: bool, empty: Empty| Field {
+/// A field of a type that is made here.
+pub fn field(name: &str, description: &str, shape: Shape, required: bool, empty: Empty) -> Field {
+    Field {
         name: name.to_owned(),
         description: description.to_owned(),
         shape,
         required,
         empty,
         facts: Facts::default(),
-    };
+    }
+}
+
+fn list_of(item: &str) -> Definition {
+    let kind = item.rsplit('.').next().unwrap_or(item);
     let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
     Definition {
         description: format!("{kind}List is a list of {kind} objects."),

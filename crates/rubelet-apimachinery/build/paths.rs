@@ -10,7 +10,7 @@ use crate::schemas::Dialect;
 
 /// One request that can be made.
 pub struct Operation {
-    /// `get`, `post`, `put`, `patch` or `delete`.
+    /// In small letters.
     method: &'static str,
     /// What it does, in the API's words (`x-kubernetes-action`).
     action: &'static str,
@@ -85,6 +85,7 @@ const PARAMETERS: &[(&str, &str, &str)] = &[
     ("name", "string", "The name of the object."),
     ("namespace", "string", "The namespace of the object."),
     ("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
+    ("path", "string", "The path of what is asked for on the other side."),
     ("ports", "integer", "The ports to forward."),
     ("previous", "boolean", "The log of the container before the last restart."),
     (
@@ -111,6 +112,10 @@ const PARAMETERS: &[(&str, &str, &str)] = &[
     ("watch", "boolean", "Go on with changes, as events."),
 ];
 
+/// Methods of streams, and of requests that go on to somebody else.
+const STREAMED: &[&str] = &["get", "post"];
+const PROXIED: &[&str] = &["delete", "get", "head", "options", "patch", "post", "put"];
+
 fn query_of(subresource: &str) -> &'static [&'static str] {
     match subresource {
         "log" => &[
@@ -127,6 +132,7 @@ fn query_of(subresource: &str) -> &'static [&'static str] {
         "exec" => &["command", "container", "stderr", "stdin", "stdout", "tty"],
         "attach" => &["container", "stderr", "stdin", "stdout", "tty"],
         "portforward" => &["ports"],
+        "proxy" => &["path"],
         _ => &[],
     }
 }
@@ -243,6 +249,17 @@ impl Maker<'_> {
         all
     }
 
+    /// The requests that are answered by somebody else.
+    fn connect(&self, sub: &Subresource, methods: &[&'static str], suffix: &str) -> Vec<Operation> {
+        let connect = |method: &&'static str| Operation {
+            description: format!("connect to {} of a {}", sub.name, self.resource.kind),
+            query: query_of(sub.name).to_vec(),
+            answer: None,
+            ..self.operation(method, "connect", &format!("connect {}", capital(method)), suffix)
+        };
+        methods.iter().map(connect).collect()
+    }
+
     fn subresource(&self, sub: &Subresource) -> Vec<Operation> {
         let suffix = capital(sub.name);
         let (group, version) = model::split(sub.api_version);
@@ -250,14 +267,8 @@ impl Maker<'_> {
         let of = model::name_of(sub.api_version, sub.kind);
         let mut all = Vec::new();
         if sub.kind.ends_with("Options") {
-            for (method, verb) in [("get", "connect Get"), ("post", "connect Post")] {
-                all.push(Operation {
-                    description: format!("connect to {} of a {}", sub.name, self.resource.kind),
-                    query: query_of(sub.name).to_vec(),
-                    answer: None,
-                    ..self.operation(method, "connect", verb, &suffix)
-                });
-            }
+            let methods = if sub.name == "proxy" { PROXIED } else { STREAMED };
+            all = self.connect(sub, methods, &suffix);
         } else if sub.verbs.contains(&"create") {
             all.push(Operation {
                 description: format!("create {} of a {}", sub.name, self.resource.kind),
@@ -307,7 +318,14 @@ pub fn of(resource: &Resource) -> Paths {
     let verbs = if model::described(resource) { resource.verbs } else { &["get", "patch"] };
     paths.insert(item.clone(), make.item(verbs, "", "a"));
     for sub in resource.subresources {
-        paths.insert(format!("{item}/{}", sub.name), make.subresource(sub));
+        let operations = make.subresource(sub);
+        if sub.name == "proxy" {
+            let mut with_path = make.subresource(sub);
+            with_path.iter_mut().for_each(|operation| operation.id.push_str("WithPath"));
+            with_path.iter_mut().for_each(|operation| operation.query.clear());
+            paths.insert(format!("{item}/proxy/{{path}}"), with_path);
+        }
+        paths.insert(format!("{item}/{}", sub.name), operations);
     }
     paths.retain(|_, operations| !operations.is_empty());
     paths
@@ -339,7 +357,7 @@ pub fn say(path: &str, operations: &[Operation], dialect: Dialect) -> Value {
     for operation in operations {
         said.insert(operation.method.to_owned(), say_operation(operation, dialect));
     }
-    let of_path: Vec<Value> = ["name", "namespace"]
+    let of_path: Vec<Value> = ["name", "namespace", "path"]
         .iter()
         .filter(|name| path.contains(&format!("{{{name}}}")))
         .map(|name| parameter(name, "path", dialect))
@@ -364,7 +382,8 @@ fn say_operation(of: &Operation, dialect: Dialect) -> Value {
     let required = of.method != "delete";
     match dialect {
         Dialect::V2 => {
-            said["consumes"] = if of.method == "get" { json!(["*/*"]) } else { json!(takes) };
+            let any = of.method == "get" || of.action == "connect";
+            said["consumes"] = if any { json!(["*/*"]) } else { json!(takes) };
             said["produces"] = if of.answer.is_some() { json!(TYPES) } else { json!(["*/*"]) };
             said["schemes"] = json!(["https"]);
             if let Some(body) = &of.body {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::{self, Resource, Served, Subresource};
 
-/// Whether a kind that is served only on request ([`Served::OnRequest`]) is served by this server.
+/// Whether a kind that not every server serves ([`Served::OnRequest`], [`Served::Measured`]) is served by this one.
 pub type Switched<'a> = &'a dyn Fn(&Resource) -> bool;
 
 /// Which paths an aggregated document is of.
@@ -88,7 +88,7 @@ fn offered(
     resource: &'static Resource,
     on: Switched<'_>,
 ) -> (&'static [&'static str], &'static [Subresource]) {
-    if resource.served == Served::OnRequest && !on(resource) {
+    if matches!(resource.served, Served::OnRequest | Served::Measured) && !on(resource) {
         return (&["create"], &[]);
     }
     (resource.verbs, resource.subresources)

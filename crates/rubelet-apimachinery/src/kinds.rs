@@ -11,6 +11,8 @@ pub enum Served {
     Answered,
     /// Stored, but only by a server that is told to: what a node agent's tests need of a cluster.
     OnRequest,
+    /// Made of what the node agent measures when somebody asks, and never stored: only beside a node agent.
+    Measured,
     /// Known by name only: it takes a cluster's controllers to make such an object true.
     NeedsCluster,
 }
@@ -113,6 +115,7 @@ const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "up
 const CREATE: &[&str] = &["create"];
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 const STREAM: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const fn sub(
     name: &'static str,
@@ -153,6 +156,20 @@ const fn review(
         namespaced: false,
         verbs: CREATE,
         served: Served::Answered,
+        ..CORE
+    }
+}
+
+/// A kind of `metrics.k8s.io`, whose kinds have no names for one.
+const fn measured(plural: &'static str, kind: &'static str, namespaced: bool) -> Resource {
+    Resource {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        plural,
+        kind,
+        namespaced,
+        verbs: &["get", "list"],
+        served: Served::Measured,
         ..CORE
     }
 }
@@ -211,7 +228,10 @@ static RESOURCES: &[Resource] = &[
         kind: "Node",
         short_names: &["no"],
         namespaced: false,
-        subresources: &[sub("status", "v1", "Node", READ_WRITE)],
+        subresources: &[
+            sub("proxy", "v1", "NodeProxyOptions", PROXY),
+            sub("status", "v1", "Node", READ_WRITE),
+        ],
         ..CORE
     },
     Resource {
@@ -245,6 +265,7 @@ static RESOURCES: &[Resource] = &[
             sub("exec", "v1", "PodExecOptions", STREAM),
             sub("log", "v1", "Pod", &["get"]),
             sub("portforward", "v1", "PodPortForwardOptions", STREAM),
+            sub("proxy", "v1", "PodProxyOptions", PROXY),
             sub("resize", "v1", "Pod", READ_WRITE),
             sub("status", "v1", "Pod", READ_WRITE),
         ],
@@ -459,6 +480,9 @@ static RESOURCES: &[Resource] = &[
     ),
     in_cluster("rbac.authorization.k8s.io", "v1", "roles", "role", "Role", &[], true),
     in_cluster("rbac.authorization.k8s.io", "v1", "rolebindings", "rolebinding", "RoleBinding", &[], true),
+    // Last, so that `nodes` and `pods` alone are never these.
+    measured("nodes", "NodeMetrics", false),
+    measured("pods", "PodMetrics", true),
 ];
 
 /// The resource of a path.

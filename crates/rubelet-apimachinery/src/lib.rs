@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod events;
 pub mod kinds;
 pub mod managed_fields;
+pub mod node_metrics;
 pub mod node_taints;
 pub mod openapi;
 pub mod partial;

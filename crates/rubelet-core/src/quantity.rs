@@ -64,6 +64,11 @@ impl Amount {
         Self { nanos: value as i128 * (NANO / 1000), format }
     }
 
+    /// So many billionths.
+    pub const fn nano(value: i64, format: Format) -> Self {
+        Self { nanos: value as i128, format }
+    }
+
     /// Parses the text of a quantity (upstream `ParseQuantity`). White space around it is not accepted.
     ///
     /// Values beyond the range that exact sums need are capped.

@@ -1,8 +1,11 @@
 //! What the API asks of the node agent beside it: what only the machine with the containers can answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
+use rubelet_core::stats::usage::NodeUsage;
 use serde_json::Value;
 
 /// The body of an answer, whole or as it comes.
@@ -33,4 +36,11 @@ pub trait NodeStreams: Send + Sync {
         pod: Value,
         request: http::Request<Body>,
     ) -> BoxFuture<'_, http::Response<Body>>;
+
+    /// Answers a request for the agent's own API (`nodes/{name}/proxy`), as one that may do everything there: who asks
+    /// was known and allowed before. The path is the agent's, such as `/stats/summary`; the request can be upgraded.
+    fn proxy(&self, request: http::Request<Body>) -> BoxFuture<'_, http::Response<Body>>;
+
+    /// What node and containers use of CPU and memory, at most a few seconds old; none while nobody measures it.
+    fn usage(&self) -> BoxFuture<'_, Option<Arc<NodeUsage>>>;
 }

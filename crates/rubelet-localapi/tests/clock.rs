@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
 use rubelet_apimachinery::User;
+use rubelet_core::stats::usage::NodeUsage;
 use rubelet_localapi::auth::authorize::Rules;
 use rubelet_localapi::local::{LocalApi, LocalOptions};
 use rubelet_localapi::node::{Body, Endpoint, NodeStreams};
@@ -26,8 +27,16 @@ const BEGIN: i64 = 1_800_000_000;
 struct Nowhere;
 
 impl NodeStreams for Nowhere {
-    fn serve(&self, _: Endpoint, _: Value, _: Request<Body>) -> BoxFuture<'_, Response<Body>> {
+    fn serve(&self, _: Endpoint, _: Value, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
+        self.proxy(request)
+    }
+
+    fn proxy(&self, _: Request<Body>) -> BoxFuture<'_, Response<Body>> {
         async { Response::new(Full::default().map_err(|never| match never {}).boxed_unsync()) }.boxed()
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Option<Arc<NodeUsage>>> {
+        async { None }.boxed()
     }
 }
 

@@ -66,6 +66,24 @@ fn kinds_that_are_not_served_are_listed_with_create_alone() {
 }
 
 #[test]
+fn proxies_and_metrics_are_listed_as_upstream_lists_them() {
+    let verbs = json!(["create", "delete", "get", "patch", "update"]);
+    let core = resources("", "v1", &all).unwrap()["resources"].clone();
+    for (name, kind) in [("nodes/proxy", "NodeProxyOptions"), ("pods/proxy", "PodProxyOptions")] {
+        let row = named(&core, "name", name).unwrap();
+        assert_eq!((&row["kind"], &row["verbs"]), (&json!(kind), &verbs));
+    }
+    let row = |plural: &str, kind: &str, namespaced: bool| json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
+    let metrics = resources("metrics.k8s.io", "v1beta1", &all).unwrap()["resources"].clone();
+    assert_eq!(metrics, json!([row("nodes", "NodeMetrics", false), row("pods", "PodMetrics", true)]));
+    // A server without a node agent has nothing to measure.
+    assert_eq!(
+        resources("metrics.k8s.io", "v1beta1", &none).unwrap()["resources"][0]["verbs"],
+        json!(["create"])
+    );
+}
+
+#[test]
 fn aggregated_documents_say_the_same_as_the_plain_ones() {
     let core = aggregated(Root::Core, Aggregated::V2, &all);
     assert_eq!(core["apiVersion"], "apidiscovery.k8s.io/v2");

@@ -104,7 +104,7 @@ fn version_3_lets_every_kind_be_patched() {
             let of = Type::of(&resource.api_version(), resource.kind).unwrap();
             assert!(document["components"]["schemas"][of.name()].is_object(), "{}", of.name());
         }
-        if resource.served == Served::Answered {
+        if matches!(resource.served, Served::Answered | Served::Measured) {
             continue;
         }
         let patches: Vec<&Value> = document["paths"]
@@ -140,6 +140,9 @@ fn operations_have_names_of_their_own() {
         "deleteCoreV1CollectionNode",
         "patchCoreV1NamespacedPodStatus",
         "connectCoreV1GetNamespacedPodExec",
+        "connectCoreV1PatchNodeProxy",
+        "connectCoreV1OptionsNamespacedPodProxyWithPath",
+        "listMetricsV1beta1PodMetricsForAllNamespaces",
         "createAuthenticationV1TokenReview",
         "createCoreV1NamespacedServiceAccountToken",
         "readCoordinationV1NamespacedLease",

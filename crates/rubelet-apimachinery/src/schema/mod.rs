@@ -3,9 +3,12 @@
 //! Made by the build script from `k8s-openapi`'s types and the facts it lacks (list types, merge keys: the struct tags
 //! of the published API). Read-only data of the program: nothing is built at start.
 
+mod empty;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use self::empty::Empty;
 
 /// A type of the API: a struct such as `io.k8s.api.core.v1.PodSpec`, or what a field of one holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,18 +143,4 @@ pub struct Field {
     pub default: Option<&'static str>,
     /// What becomes of an empty or absent value.
     pub empty: Empty,
-}
-
-/// What the published Go types make of an empty or absent value when they write JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Empty {
-    /// A pointer: absent stays absent, and an empty value (`0`, `false`, `""`, `{}`) stays too.
-    Kept,
-    /// `omitempty`: an empty value is the same as none and is left out.
-    Dropped,
-    /// Always written: an absent value is written as the empty one (`""`, `0`, `false`, `{}`; `null` for lists, maps
-    /// and times).
-    Written,
-    /// A pointer that is always written: an absent value is written as `null`, and an empty one stays.
-    Null,
 }

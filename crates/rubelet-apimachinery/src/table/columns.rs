@@ -8,7 +8,8 @@ pub(super) struct Column {
     name: &'static str,
     /// The OpenAPI type of its cells.
     kind: &'static str,
-    /// `name` where the cells name the objects; kubectl writes their kind before it when it prints several kinds.
+    /// `name` where the cells name the objects; kubectl writes their kind before it when it prints several kinds. Or
+    /// what else the cells' texts are.
     format: &'static str,
     /// What it tells, for people.
     description: &'static str,
@@ -33,6 +34,16 @@ impl Column {
     /// The same, said to hold names.
     pub(super) const fn names(self) -> Self {
         Self { format: "name", ..self }
+    }
+
+    /// The same, said to hold quantities.
+    pub(super) const fn quantities(self) -> Self {
+        Self { format: "quantity", ..self }
+    }
+
+    /// The same, said to hold durations.
+    pub(super) const fn durations(self) -> Self {
+        Self { format: "duration", ..self }
     }
 }
 

@@ -13,6 +13,7 @@ mod cluster;
 mod columns;
 mod config;
 mod events;
+mod metrics;
 mod network;
 mod nodes;
 mod pods;
@@ -123,6 +124,8 @@ fn printer(resource: &Resource) -> &'static Printer {
         ("certificates.k8s.io", "certificatesigningrequests") => &cluster::SIGNING_REQUESTS,
         ("coordination.k8s.io", "leases") => &cluster::LEASES,
         ("discovery.k8s.io", "endpointslices") => &network::ENDPOINT_SLICES,
+        ("metrics.k8s.io", "nodes") => &metrics::NODES,
+        ("metrics.k8s.io", "pods") => &metrics::PODS,
         ("node.k8s.io", "runtimeclasses") => &cluster::RUNTIME_CLASSES,
         ("policy", "poddisruptionbudgets") => &cluster::DISRUPTION_BUDGETS,
         ("resource.k8s.io", "resourceclaims") => &cluster::RESOURCE_CLAIMS,

@@ -4,4 +4,5 @@
 //! it together is the shell's; what clients get to see is computed here.
 
 pub mod exposition;
+pub mod rates;
 pub mod usage;

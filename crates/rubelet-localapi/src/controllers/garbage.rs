@@ -163,7 +163,9 @@ impl Garbage {
     }
 
     async fn settle(&self, (row, namespace, name): &Place) -> Result<(), Failure> {
-        let Some(resource) = kinds::all().get(*row).filter(|r| r.served != Served::NeedsCluster) else {
+        let Some(resource) =
+            kinds::all().get(*row).filter(|r| matches!(r.served, Served::Stored | Served::OnRequest))
+        else {
             return Ok(());
         };
         let Some(object) = self.client.get(resource, namespace, name).await? else { return Ok(()) };

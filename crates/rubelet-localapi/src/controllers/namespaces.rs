@@ -135,8 +135,8 @@ impl Namespaces {
     async fn empty(&self, namespace: &str) -> Result<Vec<(String, u64)>, Failure> {
         let mut left = Vec::new();
         let api = self.client.api();
-        let stored =
-            kinds::all().iter().filter(|r| r.namespaced && r.served != Served::Answered && api.serves(r));
+        let is_stored = |served| matches!(served, Served::Stored | Served::OnRequest);
+        let stored = kinds::all().iter().filter(|r| r.namespaced && is_stored(r.served) && api.serves(r));
         for resource in stored.filter(|r| r.group != "events.k8s.io" && r.verbs.contains(&"deletecollection"))
         {
             if self.client.count(resource, namespace).await? == 0 {

@@ -9,7 +9,7 @@ use super::hooks::Decision;
 use super::lookup::Shown;
 use super::media::{self, Accepted};
 use super::request::{RequestInfo, quoted};
-use super::{Api, delete, patch, paths, pods, read, respond, reviews, watch, write};
+use super::{Api, delete, metrics, patch, paths, pods, proxy, read, respond, reviews, watch, write};
 use crate::node::Body;
 
 /// A request about a resource that is served, from a user who may.
@@ -114,12 +114,15 @@ async fn route(
         name => Some(resource.subresource(name).ok_or_else(status::unknown_path)?),
     };
     check_place(&info, resource)?;
+    let proxied = info.subresource == "proxy";
     let allowed = match subresource {
+        Some(_) if proxied => proxy::METHODS.contains(request.method()),
         Some(subresource) => subresource.verbs.contains(&info.verb),
         None => resource.verbs.contains(&info.verb),
     };
     let named = !info.name.is_empty();
     let fits = match info.verb {
+        _ if proxied => named,
         "create" => named == subresource.is_some(),
         "update" | "patch" | "delete" => named,
         _ => true,
@@ -127,17 +130,23 @@ async fn route(
     if !allowed || !fits {
         return Err(status::method_not_allowed(resource));
     }
-    let streams = subresource.is_some_and(|s| pods::endpoint(s.name).is_some());
+    let streams = proxied || subresource.is_some_and(|s| pods::endpoint(s.name).is_some());
     let accepted =
         if streams { Accepted::default() } else { media::negotiate(request.headers(), &info.query, true)? };
     let headers = request.headers().clone();
     let call = Call { api: api.clone(), user, info, headers, resource, subresource, accepted };
+    if proxied {
+        return proxy::serve(call, request).await;
+    }
     if streams {
         return pods::stream(call, request).await;
     }
     let body = request.into_body();
     if resource.served == Served::Answered {
         return reviews::create(call, body).await;
+    }
+    if resource.served == Served::Measured {
+        return metrics::read(call).await;
     }
     match (call.info.verb, call.info.subresource.as_str()) {
         ("get", _) => read::get(&call),

@@ -5,7 +5,8 @@
 //! [`Api::client_service`] those of a client in the same process.
 //!
 //! Files: `request`, `options`, `media`, `body` read a request; `dispatch` finds what it is for; `read`, `watch`,
-//! `write`, `patch`, `delete`, `pods`, `reviews` are the verbs, `paths` what is no resource; `lookup` shows the rules
+//! `write`, `patch`, `delete`, `pods`, `reviews` are the verbs, `proxy` and `metrics` what is not the store's, `paths`
+//! what is no resource; `lookup` shows the rules
 //! what is stored; `encode`, `tables`, `page`, `respond` write the answer.
 
 mod body;
@@ -15,11 +16,13 @@ mod encode;
 mod hooks;
 mod lookup;
 mod media;
+mod metrics;
 mod options;
 mod page;
 mod patch;
 mod paths;
 mod pods;
+mod proxy;
 mod random;
 mod read;
 mod request;
@@ -86,6 +89,8 @@ pub struct ApiOptions {
 #[derive(Clone)]
 pub struct Api {
     inner: Arc<ApiOptions>,
+    /// What is kept between two readings of what the node uses.
+    measured: Arc<metrics::Measured>,
 }
 
 /// The answer to a request that does not get as far as the engine, such as one of nobody that is known.
@@ -96,7 +101,7 @@ pub fn refusal(error: &ApiError) -> Response<Body> {
 impl Api {
     /// A server of what the store holds.
     pub fn new(options: ApiOptions) -> Self {
-        Self { inner: Arc::new(options) }
+        Self { inner: Arc::new(options), measured: Arc::default() }
     }
 
     /// Where the objects are.
@@ -131,6 +136,7 @@ impl Api {
             Served::OnRequest => {
                 self.inner.serve_on_request.contains(&(resource.group.to_owned(), resource.plural.to_owned()))
             }
+            Served::Measured => self.inner.node.is_some(),
             Served::NeedsCluster => false,
         }
     }

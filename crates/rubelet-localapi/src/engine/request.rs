@@ -78,6 +78,8 @@ pub struct RequestInfo {
     pub(crate) segments: Vec<String>,
     /// Whether something follows the subresource.
     pub(crate) deeper: bool,
+    /// What follows `proxy`, from its first slash on and with its escapes: a path on the other side.
+    pub(crate) tail: Option<String>,
     /// The decoded query.
     pub query: Query,
 }
@@ -91,16 +93,21 @@ impl RequestInfo {
         let path =
             decode(uri.path(), false).ok_or_else(|| bad_request("the path holds an invalid escape"))?;
         let query = parse_query(uri.query().unwrap_or_default());
-        let trimmed = uri.path().trim_matches('/');
         let mut segments = Vec::new();
-        if !trimmed.is_empty() {
-            for segment in trimmed.split('/') {
-                let segment = decode(segment, false).ok_or_else(unknown_path)?;
-                // An escaped slash would be a way out of the place that the path names.
-                if segment.is_empty() || segment == "." || segment == ".." || segment.contains(['/', '\0']) {
-                    return Err(unknown_path());
-                }
-                segments.push(segment);
+        let mut tail = None;
+        let mut left = Some(uri.path().trim_start_matches('/'));
+        while let Some(text) = left.filter(|text| !text.trim_matches('/').is_empty()) {
+            let end = text.find('/').unwrap_or(text.len());
+            let segment = decode(&text[..end], false).ok_or_else(unknown_path)?;
+            // An escaped slash would be a way out of the place that the path names.
+            if segment.is_empty() || segment == "." || segment == ".." || segment.contains(['/', '\0']) {
+                return Err(unknown_path());
+            }
+            segments.push(segment);
+            left = text.get(end + 1..);
+            if ends_in_proxy(&segments) {
+                tail = Some(text[end..].to_owned()).filter(|tail| !tail.is_empty());
+                break;
             }
         }
         if segments.len() > MAX_SEGMENTS {
@@ -115,7 +122,7 @@ impl RequestInfo {
             Method::OPTIONS => "options",
             _ => "",
         };
-        let mut info = Self { verb, path, query, segments, ..Self::default() };
+        let mut info = Self { verb, path, query, segments, tail, ..Self::default() };
         info.read_resource();
         Ok(info)
     }
@@ -200,6 +207,15 @@ impl RequestInfo {
     }
 }
 
+/// Whether what comes after these segments is not this server's to read.
+fn ends_in_proxy(segments: &[String]) -> bool {
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    matches!(
+        segments.as_slice(),
+        ["api", _, "nodes", _, "proxy"] | ["api", _, "namespaces", _, "pods", _, "proxy"]
+    )
+}
+
 /// Text in double quotes, as Go's `%q` writes what is plain.
 pub(crate) fn quoted(text: &str) -> String {
     format!("{text:?}")
@@ -216,6 +232,27 @@ fn parse_query(query: &str) -> Query {
             })
             .collect(),
     )
+}
+
+/// A path on the other side of a proxy, from what follows `proxy`: rooted, with its escapes, and without empty
+/// segments. Whether it ends in a slash stays.
+///
+/// # Errors
+/// 404 for segments that lead up, escaped or not.
+pub(crate) fn path_beyond(tail: &str) -> Result<String, ApiError> {
+    let mut path = String::with_capacity(tail.len() + 1);
+    for segment in tail.split('/').filter(|segment| !segment.is_empty()) {
+        let plain = decode(segment, false).ok_or_else(unknown_path)?;
+        if plain.contains('\0') || plain.split(['/', '\\']).any(|part| part == "." || part == "..") {
+            return Err(unknown_path());
+        }
+        path.push('/');
+        path.push_str(segment);
+    }
+    if tail.ends_with('/') || path.is_empty() {
+        path.push('/');
+    }
+    Ok(path)
 }
 
 /// Resolves percent escapes; `None` for an escape that is none and for bytes that are no text.
@@ -279,6 +316,52 @@ mod tests {
         check("GET /api/v1/namespaces/a/pods/b%20c", "get", "|v1|a|pods|b c|");
         check("GET /apis/coordination.k8s.io/v1", "get", "|||||");
         check("POST /healthz", "post", "|||||");
+    }
+
+    #[test]
+    fn what_follows_proxy_is_not_read() {
+        #[track_caller]
+        fn tail(path: &str, expected: Option<&str>) {
+            let info = parse("GET", path).unwrap();
+            assert_eq!((info.subresource.as_str(), info.tail.as_deref()), ("proxy", expected), "{path}");
+        }
+        check("GET /api/v1/nodes/n:10250/proxy/pods/x", "get", "|v1||nodes|n:10250|proxy");
+        check("OPTIONS /api/v1/namespaces/a/pods/b/proxy", "", "|v1|a|pods|b|proxy");
+        tail("/api/v1/nodes/n/proxy", None);
+        tail("/api/v1/nodes/n/proxy/", Some("/"));
+        tail("/api/v1/nodes/n/proxy/logs//a%2Fb/", Some("/logs//a%2Fb/"));
+        tail("/api/v1/namespaces/a/pods/b/proxy/../x", Some("/../x"));
+        // Services have no proxy here: their paths are read as any other.
+        assert!(parse("GET", "/api/v1/namespaces/a/services/b/proxy/..").is_err());
+    }
+
+    #[track_caller]
+    fn check_beyond(tail: &str, expected: Option<&str>) {
+        assert_eq!(path_beyond(tail).ok().as_deref(), expected, "{tail}");
+    }
+
+    #[test]
+    fn paths_beyond_a_proxy_are_clean() {
+        check_beyond("/", Some("/"));
+        check_beyond("//", Some("/"));
+        check_beyond("/pods", Some("/pods"));
+        check_beyond("/logs//a%2Fb%20c/", Some("/logs/a%2Fb%20c/"));
+        for bad in
+            ["/..", "/a/../b", "/%2e%2e/b", "/a/.%2e", "/a%2F..%2Fb", "/a/./b", "/a%5C..", "/a%00", "/%zz"]
+        {
+            check_beyond(bad, None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_leads_up(tail in "(/|\\.|%2[eEfF]|%25|%5[cC]|[a-c]){0,24}") {
+            if let Ok(path) = path_beyond(&tail) {
+                let plain = decode(&path, false).unwrap();
+                proptest::prop_assert!(path.starts_with('/'));
+                proptest::prop_assert!(!plain.split(['/', '\\']).any(|part| part == ".."), "{}", path);
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rubelet_localapi::auth::authorize::{Rules, ServiceAccountAccess as Access};
 use rubelet_localapi::local::{LocalApi, LocalError, LocalOptions};
 
 pub use command::{CommandError, backup, restore};
-pub use streams::Door;
+pub use streams::{Agent, AgentApi, AgentUsage, Door};
 
 use crate::clock::Clock;
 use crate::fs_pool::FsPool;
@@ -31,7 +31,7 @@ pub struct LocalNode {
     pub api: LocalApi,
     /// The agent's connections, within this process.
     pub connections: Connections,
-    /// Where the agent's streams are to be handed in.
+    /// Where the agent is to be handed in.
     pub door: Door,
 }
 

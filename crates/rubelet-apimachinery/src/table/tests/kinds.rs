@@ -335,3 +335,14 @@ fn kinds_without_columns() {
     let review = print(kind, &[json!({"metadata": {}})], IncludeObject::None, true);
     assert_eq!(review["rows"][0]["cells"], json!(["", "0001-01-01T00:00:00Z"]));
 }
+
+#[test]
+fn metrics_are_summed_over_containers() {
+    let node = json!({"usage": {"cpu": "123456789n", "memory": "2Mi"}, "window": "15s"});
+    check_columns("metrics.k8s.io/nodes", "Name | cpu | memory | Window");
+    check("metrics.k8s.io/nodes", node, "x | 123456789n | 2Mi | 15s");
+    let used = |cpu: &str, memory: &str| json!({"name": "c", "usage": {"cpu": cpu, "memory": memory}});
+    let pod = json!({"containers": [used("1500000n", "1Mi"), used("500u", "1024Ki")], "window": "1m0s"});
+    check_columns("metrics.k8s.io/pods", "Name | cpu | memory | Window");
+    check("metrics.k8s.io/pods", pod, "x | 2m | 2Mi | 1m0s");
+}

@@ -3,10 +3,12 @@
 mod admission;
 mod chaos;
 mod lists;
+mod metrics;
 mod objects;
 mod patches;
 mod paths;
 mod pods;
+mod proxy;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -19,6 +21,7 @@ use http_body_util::BodyExt;
 use jiff::Timestamp;
 use rubelet_apimachinery::User;
 use rubelet_apimachinery::strategy::Settings;
+use rubelet_core::stats::usage::NodeUsage;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +39,10 @@ fn clock() -> super::Now {
 }
 
 /// A node that says what it was asked.
-struct Echo;
+struct Echo {
+    /// When it was made, for what it uses since.
+    start: tokio::time::Instant,
+}
 
 impl NodeStreams for Echo {
     fn serve(&self, endpoint: Endpoint, pod: Value, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
@@ -46,6 +52,21 @@ impl NodeStreams for Echo {
             request.uri().query().unwrap_or_default()
         );
         Box::pin(async move { Response::new(body::whole(said)) })
+    }
+
+    fn proxy(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
+        let mut said = format!("{} {}", request.method(), request.uri());
+        for (name, value) in request.headers() {
+            said += &format!("\n{name}: {}", value.to_str().unwrap());
+        }
+        let answer =
+            Response::builder().header("access-control-allow-origin", "*").header("location", "/there/");
+        Box::pin(async move { answer.body(body::whole(said)).unwrap() })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Option<Arc<NodeUsage>>> {
+        let passed = self.start.elapsed();
+        Box::pin(async move { Some(Arc::new(metrics::reading(passed))) })
     }
 }
 
@@ -77,17 +98,13 @@ impl Answer {
 }
 
 impl Server {
-    async fn new() -> Self {
-        Self::with(LogLimits::default()).await
-    }
-
-    async fn with(log: LogLimits) -> Self {
+    /// What a server over an empty store is made of.
+    fn options(log: LogLimits) -> ApiOptions {
         let now = clock();
         let recent = RecentLimits { events: 4, ..RecentLimits::default() };
         let store = Store::in_memory(StoreOptions { log, recent, ..StoreOptions::new(now.clone()) }).unwrap();
-        let stopping = CancellationToken::new();
         let serve = [("policy", "poddisruptionbudgets")];
-        let api = Api::new(ApiOptions {
+        ApiOptions {
             store,
             now,
             settings: Settings {
@@ -96,12 +113,22 @@ impl Server {
             },
             random: seeded(1),
             serve_on_request: serve.iter().map(|(g, p)| ((*g).into(), (*p).into())).collect::<BTreeSet<_>>(),
-            node: Some(("n1".into(), Arc::new(Echo))),
+            node: Some(("n1".into(), Arc::new(Echo { start: tokio::time::Instant::now() }))),
             reviews: Arc::new(NoReviews),
             authorize: Arc::new(AllowAll),
             admit: Arc::new(AdmitAll),
-            stopping: stopping.clone(),
-        });
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    async fn new() -> Self {
+        Self::with(LogLimits::default()).await
+    }
+
+    async fn with(log: LogLimits) -> Self {
+        let options = Self::options(log);
+        let stopping = options.stopping.clone();
+        let api = Api::new(options);
         let server = Self { api, stopping };
         server
             .check("POST /api/v1/namespaces", json!({"metadata": {"name": "default"}}), 201, json!({}))
