@@ -29,6 +29,7 @@ use crate::controllers::{self, Advertised, ControllerOptions, Folders};
 use crate::engine::{self, AdmitAll, Api, ApiOptions, Now, Stored};
 use crate::node::{Body, NodeStreams};
 use crate::pki::files::{self, FilesError};
+use crate::pki::renewal::Renewal;
 use crate::pki::{LIFETIME, PkiError};
 use crate::store::{Backup, BackupError, OpenError, Store, StoreOptions};
 
@@ -127,6 +128,7 @@ pub struct LocalApi {
     authority: Arc<Authority>,
     clients: ClientCa,
     controllers: ControllerOptions,
+    renewal: Renewal,
     stopping: CancellationToken,
     kubeconfig: PathBuf,
 }
@@ -134,6 +136,11 @@ pub struct LocalApi {
 /// Where the store of a data folder is.
 pub fn store_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("store")
+}
+
+/// Where the authority and the keys of a data folder are.
+pub fn pki_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki")
 }
 
 impl LocalApi {
@@ -166,15 +173,15 @@ impl LocalApi {
             }
             addresses.sort();
             addresses.dedup();
-            let files = files::open(&folder.join("pki"), &NAMES, &addresses, clock())?;
-            Ok::<_, LocalError>((store, files))
+            let files = files::open(&pki_dir(&folder), &NAMES, &addresses, clock())?;
+            Ok::<_, LocalError>((store, files, addresses))
         });
-        let (store, files) = opened.await.map_err(LocalError::Thread)??;
+        let (store, files, addresses) = opened.await.map_err(LocalError::Thread)??;
         let clients = ClientCa::from_pem(files.ca.pem().as_bytes())?;
         let shown = ServingCert::none();
         shown.replace(files.server.cert_pem.as_bytes(), files.server.key_pem.as_bytes())?;
         // With defaults there is nothing to warn of.
-        let (tls, _) = Tls::new(&TlsSettings::default(), shown, clients.clone())?;
+        let (tls, _) = Tls::new(&TlsSettings::default(), shown.clone(), clients.clone())?;
         let listener = Listener::bind("the local API", address, Some(tls)).await?;
         let port = listener.address().port();
         let url = format!("https://{}", SocketAddr::new(advertised, port));
@@ -206,7 +213,18 @@ impl LocalApi {
         .await
         .map_err(LocalError::Thread)??;
         let controllers = ControllerOptions { node: name, settings, folders };
-        Ok(Self { api, listener, authority, clients, controllers, stopping, kubeconfig })
+        let renewal = Renewal {
+            dir: pki_dir(&data_dir),
+            names: &NAMES,
+            addresses,
+            shown,
+            owner: (OWNER, vec![MASTERS.to_owned()]),
+            kubeconfig: kubeconfig.clone(),
+            url,
+            written: now(),
+            now,
+        };
+        Ok(Self { api, listener, authority, clients, controllers, renewal, stopping, kubeconfig })
     }
 
     /// The server itself, for clients in this process.
@@ -236,6 +254,7 @@ impl LocalApi {
             () = &mut serving => return,
             // The store is closed, which only its owner does; nothing is left to be served.
             () = controllers::run(self.api, self.controllers) => {}
+            () = self.renewal.run() => {}
         }
         self.stopping.cancel();
         serving.await;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use super::{Ca, Identity, LIFETIME, PkiError};
 
 /// What the authority calls itself.
 const AUTHORITY: &str = "rubelet-local-ca";
-/// A certificate is made again at a start within this time of its end.
+/// A certificate is made again within this time of its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Why the files cannot be used.
@@ -210,7 +210,8 @@ pub fn kubeconfig(server: &str, ca_pem: &str, user: &str, identity: &Identity) -
     )
 }
 
-/// Writes the kubeconfig of the machine's owner, whole or not at all, readable for root only.
+/// Writes the kubeconfig of the machine's owner, whole or not at all, readable for its owner only: root, or whoever was
+/// given the one that was there.
 ///
 /// # Errors
 /// When the file or its folder cannot be written.
@@ -218,7 +219,12 @@ pub fn write_kubeconfig(path: &Path, text: &str) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
-    write_private(path, text.as_bytes())
+    let before = fs::metadata(path).ok();
+    write_private(path, text.as_bytes())?;
+    match before {
+        Some(before) => std::os::unix::fs::chown(path, Some(before.uid()), Some(before.gid())),
+        None => Ok(()),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>, FilesError> {

@@ -3,6 +3,7 @@
 //! Makes and signs; [`files`] keeps what was made. Called at start, and by whoever signs requests.
 
 pub mod files;
+pub(crate) mod renewal;
 
 use std::net::IpAddr;
 use std::time::Duration;
