@@ -7,6 +7,7 @@
 //! - `pool`: which connection a request goes over, and the switch that ends them all
 //! - `service`: one request: pace, credentials, retries, deadline, counts
 //! - `body`: an answer's body, which keeps its place on the connection until it is read
+//! - `observe`: what is told of each request, for metrics
 //! - `explain`: what to tell a person about an error; `teller`: when to
 //!
 //! There is no timer and no task here while nothing is asked, except what HTTP/2 needs while a stream is open.
@@ -15,14 +16,14 @@ mod body;
 mod dial;
 mod error;
 mod explain;
+mod observe;
 mod pool;
 mod proxy;
 mod service;
 mod teller;
 mod tls;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,6 +33,7 @@ use tracing::{info, warn};
 
 pub use error::{ConnectFailure, TransportError};
 pub use explain::{Facts, explain};
+pub use observe::{Observed, Observer};
 pub use proxy::ProxyError;
 pub use service::Urgent;
 
@@ -68,6 +70,8 @@ pub struct ConnectOptions {
     pub environment: fn(&str) -> Option<String>,
     /// The wall clock, for certificates and plugins.
     pub now: Now,
+    /// Told of every request, for metrics.
+    pub observer: Observer,
 }
 
 impl ConnectOptions {
@@ -88,6 +92,7 @@ impl ConnectOptions {
             keep_alive_timeout: Duration::from_secs(3),
             environment: |name| std::env::var(name).ok(),
             now,
+            observer: Observer::default(),
         }
     }
 }
@@ -124,17 +129,6 @@ pub enum ConnectError {
     UserAgent(String),
 }
 
-/// How often requests with this method ended with this code; what `rest_client_requests_total` shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestCount {
-    /// GET, PUT and so on.
-    pub method: String,
-    /// The HTTP status, or `<error>` when there was no answer, as in client-go.
-    pub code: String,
-    /// How often since the start.
-    pub count: u64,
-}
-
 /// Changes who the agent is, and ends connections. Cheap to clone.
 #[derive(Clone)]
 pub struct IdentityHandle {
@@ -146,10 +140,12 @@ pub(crate) struct Hub {
     access: ClusterAccess,
     credentials: Arc<Credentials>,
     pools: [pool::Pool; 2],
-    counts: Mutex<BTreeMap<(http::Method, Option<u16>), u64>>,
     teller: teller::Teller,
     waker: Waker,
     now: Now,
+    observer: Observer,
+    /// The server's host with its port, as it is told to the observer.
+    host: String,
 }
 
 /// Gives clients for the server. Credentials are loaded, so that a wrong file or plugin shows at once; the server is
@@ -181,14 +177,19 @@ pub async fn connect(
     let pools = [pool::Pool::new(dialer.clone()), pool::Pool::new(dialer)];
     let [requests_pool, heartbeats_pool] = pools.clone();
     let namespace = access.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let host = access.server.authority().map_or_else(String::new, |authority| {
+        let authority = authority.as_str();
+        authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned()
+    });
     let hub = Arc::new(Hub {
         access,
         credentials,
         pools,
-        counts: Mutex::default(),
         teller: teller::Teller::default(),
         waker: Waker::default(),
         now: options.now.clone(),
+        observer: options.observer.clone(),
+        host,
     });
     let ordinary = service::Lane {
         pool: requests_pool,
@@ -264,17 +265,6 @@ impl IdentityHandle {
     pub fn explain(&self, error: &kube::Error) -> String {
         self.hub.with_facts(|access, facts| explain(error, access, facts))
     }
-
-    /// How requests ended so far, in a stable order.
-    pub fn request_counts(&self) -> Vec<RequestCount> {
-        let counts = self.hub.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = counts.iter().map(|((method, code), count)| RequestCount {
-            method: method.to_string(),
-            code: code.map_or_else(|| "<error>".to_owned(), |code| code.to_string()),
-            count: *count,
-        });
-        rows.collect()
-    }
 }
 
 impl Hub {
@@ -318,9 +308,8 @@ impl Hub {
         }
     }
 
-    fn count(&self, method: &http::Method, code: Option<u16>) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry((method.clone(), code)).or_default() += 1;
+    fn count(&self, method: &http::Method, code: Option<u16>, took: Duration, bytes: usize) {
+        self.observer.tell(&Observed::Answered { method, host: &self.host, code, took, bytes });
     }
 
     /// Looks at the certificate files in the background when that is due.

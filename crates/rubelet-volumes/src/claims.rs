@@ -28,11 +28,11 @@ impl Claimed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, pod: &PodUid, volume: &str) -> Option<ClaimedVolume> {
+    pub(crate) fn get(&self, pod: &PodUid, volume: &str) -> Option<ClaimedVolume> {
         self.all().get(pod)?.get(volume).cloned()
     }
 
-    fn keep(&self, pod: &PodUid, volume: &str, claimed: ClaimedVolume) {
+    pub(crate) fn keep(&self, pod: &PodUid, volume: &str, claimed: ClaimedVolume) {
         self.all().entry(pod.clone()).or_default().insert(volume.to_owned(), claimed);
     }
 
@@ -79,7 +79,12 @@ impl Volumes {
                 Err(problem) => failed(volume, None, problem.into()),
                 Ok(claimed) => {
                     let read_only = !written.contains(&claimed.name);
-                    match self.mount(&claimed, read_only, pod, pod_dir, facts).await {
+                    let plugin = match &claimed.source {
+                        ClaimedSource::HostPath(_) => "kubernetes.io/host-path",
+                        ClaimedSource::Local { .. } => "kubernetes.io/local-volume",
+                    };
+                    let mount = self.mount(&claimed, read_only, pod, pod_dir, facts);
+                    match self.observed(plugin, "volume_mount", mount).await {
                         Ok((ready, warning)) => {
                             self.claimed.keep(&uid, &volume.name, claimed);
                             Outcome { ready: Some(ready), warning, ..Outcome::default() }

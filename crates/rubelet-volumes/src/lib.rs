@@ -10,12 +10,14 @@ mod claims;
 mod error;
 mod kinds;
 mod layout;
+mod measured;
 mod objects;
 mod tokens;
 mod volumes;
 
 pub use error::{Problem, VolumeError, VolumeErrors};
 pub use kinds::tmpfs::Tmpfs;
+pub use measured::MeasuredVolume;
 pub use objects::ObjectReader;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
-pub use volumes::{MountedVolumes, ReadyVolume, VolumeFacts, VolumePaths, VolumeWarning, Volumes};
+pub use volumes::{MountedVolumes, ReadyVolume, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning, Volumes};

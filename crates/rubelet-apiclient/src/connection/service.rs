@@ -19,6 +19,7 @@ use tower::Service;
 use super::Hub;
 use super::body::LeasedBody;
 use super::error::TransportError;
+use super::observe::Observed;
 use super::pool::{Lease, Pool, RequestBody};
 use crate::credentials::Used;
 use crate::rate_limit::{Pause, TokenBucket};
@@ -100,11 +101,15 @@ impl ApiService {
         head.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         head.headers.insert(USER_AGENT, self.user_agent.clone());
         if let (Some(bucket), None) = (&self.lane.bucket, head.extensions.get::<Urgent>()) {
-            wait(bucket.reserve(Instant::now())).await;
+            let waits = bucket.reserve(Instant::now());
+            let (method, host) = (&head.method, self.hub.host.as_str());
+            self.hub.observer.tell(&Observed::Paced { method, host, waits });
+            wait(waits).await;
         }
         let (method, path, is_watch) = (head.method.clone(), head.uri.path().to_owned(), is_watch(&head.uri));
         let deadline = Instant::now() + self.lane.timeout;
         let template = Template { head, body, deadline, is_watch };
+        let began = Instant::now();
         match tokio::time::timeout_at(deadline, self.attempts(&template)).await {
             Ok(Ok(answer)) => {
                 self.hub.tell_answer(answer.status());
@@ -115,7 +120,7 @@ impl ApiService {
                 Err(error)
             }
             Err(_) => {
-                self.hub.count(&method, None);
+                self.hub.count(&method, None, began.elapsed(), template.body.len());
                 Err(TransportError::Deadline { method, path, after: self.lane.timeout })
             }
         }
@@ -131,6 +136,8 @@ impl ApiService {
             if changed {
                 self.hub.close_all();
             }
+            let began = Instant::now();
+            let count = |code| self.hub.count(method, code, began.elapsed(), template.body.len());
             let (response, lease) = match self.attempt(template, &used).await {
                 Attempt::Answer(response, lease) => (response, lease),
                 Attempt::Lost(_) if lost < MAX_LOST_RETRIES => {
@@ -138,11 +145,11 @@ impl ApiService {
                     continue;
                 }
                 Attempt::Lost(error) | Attempt::Failed(error) => {
-                    self.hub.count(method, None);
+                    count(None);
                     return Err(error);
                 }
             };
-            self.hub.count(method, Some(response.status().as_u16()));
+            count(Some(response.status().as_u16()));
             if response.status() == StatusCode::UNAUTHORIZED
                 && !refused
                 && self.hub.credentials.refused(&used).await
@@ -159,6 +166,8 @@ impl ApiService {
                 && Instant::now() + after < template.deadline
             {
                 ordered += 1;
+                let (host, code) = (self.hub.host.as_str(), response.status().as_u16());
+                self.hub.observer.tell(&Observed::Retried { method, host, code });
                 self.lane.pause.order(Instant::now(), after);
                 drain(response, lease);
                 wait(after).await;

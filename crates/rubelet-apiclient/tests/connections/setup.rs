@@ -1,12 +1,12 @@
 //! A server, a kubeconfig for it in a directory of its own, and connections as the agent makes them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Request, Response};
 use rubelet_apiclient::Connections;
-use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle, connect};
+use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle, Observed, Observer, connect};
 use rubelet_apiclient::kubeconfig::ClusterAccess;
 use tempfile::TempDir;
 
@@ -89,6 +89,35 @@ impl Setup {
 
     pub async fn connect(&self, user: &str) -> (Connections, IdentityHandle) {
         connect(self.access(user), options()).await.unwrap()
+    }
+}
+
+/// What an observer was told, a line each: `GET 200`, `POST <error>`, `POST again 429`, `GET paced`.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    /// Has requests told from here on.
+    pub fn observe(options: &mut ConnectOptions, host: String) -> Self {
+        let told = Self::default();
+        let lines = told.clone();
+        options.observer = Observer::new(move |observed| {
+            let (line, of) = match *observed {
+                Observed::Answered { method, host, code: Some(code), .. } => {
+                    (format!("{method} {code}"), host)
+                }
+                Observed::Answered { method, host, code: None, .. } => (format!("{method} <error>"), host),
+                Observed::Retried { method, host, code } => (format!("{method} again {code}"), host),
+                Observed::Paced { method, host, .. } => (format!("{method} paced"), host),
+            };
+            assert_eq!(of, host);
+            lines.0.lock().unwrap().push(line);
+        });
+        told
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
     }
 }
 

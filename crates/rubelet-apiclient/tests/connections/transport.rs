@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::server::{Seen, stream, text};
-use crate::setup::{Setup, get, options};
+use crate::setup::{Setup, Told, get, options};
 
 /// A server whose watches say one word and stay open, and that counts.
 async fn with_watches(max_streams: Option<u32>) -> Setup {
@@ -200,14 +200,17 @@ async fn retry_after_is_followed_and_others_wait_too() {
         }
     })
     .await;
-    let (connections, identity) = setup.connect("token: t").await;
+    let mut options = options();
+    options.qps = 100.0;
+    let told = Told::observe(&mut options, setup.server.address.to_string());
+    let (connections, _) = connect(setup.access("token: t"), options).await.unwrap();
     let begin = Instant::now();
     let post = Request::post("/").body(b"data".to_vec()).unwrap();
     assert_eq!(connections.requests.request_text(post).await.unwrap(), "ok");
     assert!(begin.elapsed() >= Duration::from_millis(1900));
     assert_eq!(setup.server.last().body, "data");
-    let codes: Vec<_> = identity.request_counts().into_iter().map(|row| (row.code, row.count)).collect();
-    assert_eq!(codes, [("200".to_owned(), 1), ("429".to_owned(), 2)]);
+    let again = ["POST 429", "POST again 429"];
+    assert_eq!(told.lines(), [&["POST paced"], &again[..], &again[..], &["POST 200"]].concat());
 
     refusals.store(1, Ordering::SeqCst);
     let (first, second) = tokio::join!(get(&connections.requests, "/a"), async {
@@ -256,10 +259,11 @@ async fn a_request_ends_at_its_deadline_but_a_watch_goes_on() {
     .await;
     let mut options = options();
     options.request_timeout = Duration::from_millis(300);
+    let told = Told::observe(&mut options, setup.server.address.to_string());
     let (connections, identity) = connect(setup.access("token: t"), options).await.unwrap();
     let error = get(&connections.requests, "/never").await.unwrap_err();
     assert!(identity.explain(&error).contains("gave no answer within 0.3 s"), "{}", identity.explain(&error));
-    assert_eq!(identity.request_counts()[0].code, "<error>");
+    assert_eq!(told.lines(), ["GET <error>"]);
 
     let request = |path: &str| Request::get(path).body(kube::client::Body::empty()).unwrap();
     let body = connections.requests.send(request("/list")).await.unwrap().into_body();

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
@@ -18,7 +19,9 @@ use rubelet_core::lifecycle::ContainersStopped;
 use rubelet_core::projection::{
     FilesSource, Gathered, Needs, ObjectKind, TOKEN_RETRY_SECONDS, TokenKey, adopted_token, clean_path, needs,
 };
+use rubelet_core::tally::volume_plugin;
 use rubelet_linux::fs_pool::{FsError, FsPool};
+use tokio::time::Instant;
 
 use crate::atomic::DATA;
 use crate::claims::Claimed;
@@ -78,6 +81,22 @@ pub struct MountedVolumes {
     pub warnings: Vec<VolumeWarning>,
 }
 
+/// An operation on a volume that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeOperation {
+    /// The kind of volume, by the name of upstream's plugin.
+    pub plugin: &'static str,
+    /// What was done, as upstream calls it: `volume_mount`. Volumes are removed all together, whatever their kind.
+    pub operation: &'static str,
+    /// Whether it was done.
+    pub done: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Is told of operations; must not block.
+pub type VolumeObserver = Arc<dyn Fn(&VolumeOperation) + Send + Sync>;
+
 /// The volumes of this node's pods. Cheap to clone.
 #[derive(Clone)]
 pub struct Volumes {
@@ -86,6 +105,7 @@ pub struct Volumes {
     tokens: Option<Arc<TokenManager>>,
     pub(crate) tmpfs: Tmpfs,
     pub(crate) claimed: Claimed,
+    observer: Option<VolumeObserver>,
 }
 
 impl Volumes {
@@ -95,7 +115,7 @@ impl Volumes {
         objects: Option<Arc<dyn ObjectReader>>,
         tokens: Option<Arc<TokenManager>>,
     ) -> Self {
-        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount, claimed: Claimed::default() }
+        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount, claimed: Claimed::default(), observer: None }
     }
 
     /// Makes volumes in memory in another way.
@@ -103,6 +123,28 @@ impl Volumes {
     pub fn with_tmpfs(mut self, tmpfs: Tmpfs) -> Self {
         self.tmpfs = tmpfs;
         self
+    }
+
+    /// Tells of every operation on a volume.
+    #[must_use]
+    pub fn with_observer(mut self, observer: VolumeObserver) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Does something with a volume, and tells how that went.
+    pub(crate) async fn observed<T, E>(
+        &self,
+        plugin: &'static str,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let began = Instant::now();
+        let result = work.await;
+        if let Some(observer) = &self.observer {
+            observer(&VolumeOperation { plugin, operation, done: result.is_ok(), took: began.elapsed() });
+        }
+        result
     }
 
     /// Makes every volume of the pod ready and up to date, all of them together; idempotent, writes only what changed.
@@ -155,7 +197,9 @@ impl Volumes {
         };
         let plan_facts = PlanFacts { pod, pod_dir, gathered: &gathered, downward: &facts.downward };
         let done = match VolumePlan::of(volume, &plan_facts) {
-            Ok(plan) => self.execute(plan, facts.now).await,
+            Ok(plan) => {
+                self.observed(volume_plugin(volume), "volume_mount", self.execute(plan, facts.now)).await
+            }
             Err(problem) => Err(problem),
         };
         match done {

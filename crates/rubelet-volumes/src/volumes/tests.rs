@@ -424,3 +424,29 @@ async fn foreign_mounts_below_a_volume_stop_the_removal() {
 }
 
 mod claims;
+
+#[tokio::test]
+async fn each_volume_that_is_made_or_not_is_told_with_its_kind() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let lines = told.clone();
+    let volumes = Volumes::new(FsPool::new(1), None, None).with_tmpfs(Tmpfs::PlainDirectory).with_observer(
+        Arc::new(move |operation| {
+            lines.lock().unwrap().push((operation.plugin, operation.operation, operation.done));
+        }),
+    );
+    let root = tempfile::tempdir().unwrap();
+    let pod = pod(json!([
+        {"name": "e", "emptyDir": {}},
+        {"name": "h", "hostPath": {"path": "/does/not/exist", "type": "Directory"}},
+    ]));
+    volumes.set_up(&pod, root.path(), &facts(1)).await.unwrap_err();
+    let mut told = told.lock().unwrap().clone();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            ("kubernetes.io/empty-dir", "volume_mount", true),
+            ("kubernetes.io/host-path", "volume_mount", false)
+        ]
+    );
+}
