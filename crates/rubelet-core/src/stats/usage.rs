@@ -149,6 +149,23 @@ pub struct ProcessUsage {
     pub sockets: Option<u64>,
     /// The first process's soft limit of open files; `None` when unlimited or unknown.
     pub soft_limit_open_files: Option<u64>,
+    /// What its tasks are doing; `None` when nobody looked.
+    pub tasks: Option<TaskStates>,
+}
+
+/// Tasks of a control group by state (the state letter in `/proc/<pid>/stat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TaskStates {
+    /// `S`, `I`.
+    pub sleeping: u64,
+    /// `R`.
+    pub running: u64,
+    /// `T`, `t`.
+    pub stopped: u64,
+    /// `D`.
+    pub uninterruptible: u64,
+    /// Those that wait for a block device; the kernel tells only where delay accounting is on.
+    pub waiting_for_io: u64,
 }
 
 /// One control group at one moment.
