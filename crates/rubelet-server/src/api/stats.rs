@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use rubelet_core::stats::exposition::Exposition;
+use rubelet_core::stats::{cadvisor, resource, summary};
 
 use super::form::Form;
 use super::{Api, answers};
@@ -20,25 +21,22 @@ impl Api {
         };
         let extent = if only_cpu_and_memory { Extent::CpuAndMemory } else { Extent::Summary };
         let usage = self.node.usage(extent).await;
-        answers::json({
-            let _ = usage;
-            "{}"
-        })
+        answers::json(summary::summary(&usage, only_cpu_and_memory))
     }
 
     /// Answers `/metrics/resource`.
     pub(super) async fn resource(&self, headers: &HeaderMap) -> Response<Body> {
         let usage = self.node.usage(Extent::CpuAndMemory).await;
-        let _ = usage;
-        let page = Exposition::default();
+        let mut page = Exposition::default();
+        resource::write(&usage, &mut page);
         answers::metrics(headers, Some(self.settings.started), page.into_string()).await
     }
 
     /// Answers `/metrics/cadvisor`.
     pub(super) async fn cadvisor(&self, headers: &HeaderMap) -> Response<Body> {
         let usage = self.node.usage(Extent::Everything).await;
-        let _ = usage;
-        let page = Exposition::default();
+        let mut page = Exposition::default();
+        cadvisor::write(&usage, &mut page);
         answers::metrics(headers, Some(self.settings.started), page.into_string()).await
     }
 
