@@ -1,6 +1,7 @@
 //! The client: CRI over a unix socket. Every call has a deadline, kept here and told to the runtime.
 //! Never retries and never caches. Made by the shell at start; one for the runtime and, where
-//! `imageServiceEndpoint` differs, one more for the images.
+//! `imageServiceEndpoint` differs, one more for the images. Every call but the endless one is a span, named and
+//! described as OpenTelemetry's conventions for gRPC say; who takes spans is not known here.
 
 use std::error::Error;
 use std::future::Future;
@@ -11,8 +12,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span};
 
 use crate::deadline::Deadlines;
 use crate::endpoint::{CriEndpoint, EndpointError};
@@ -30,12 +33,19 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// the first event, so silence must be taken for consent.
 const EVENTS_REFUSAL_WAIT: Duration = Duration::from_millis(300);
 
+/// Target of the spans of calls: a tracing layer that exports spans asks for it by this name.
+pub const SPAN_TARGET: &str = "otel";
+
+/// Adds to the metadata of a call, inside the call's span.
+pub type MetadataHook = fn(&mut MetadataMap);
+
 /// A client of one runtime endpoint. Cheap to clone; all clones share the connection.
 #[derive(Clone, Debug)]
 pub struct CriClient {
     channel: Channel,
     link: Arc<Link>,
     deadlines: Deadlines,
+    metadata: Option<MetadataHook>,
 }
 
 impl CriClient {
@@ -48,7 +58,12 @@ impl CriClient {
     /// The same for an endpoint that was parsed before.
     pub fn at(endpoint: CriEndpoint, deadlines: Deadlines) -> Self {
         let (channel, link) = Link::open(endpoint);
-        Self { channel, link, deadlines }
+        Self { channel, link, deadlines, metadata: None }
+    }
+
+    /// The same client, whose calls carry what `hook` writes: the trace that a call belongs to.
+    pub fn with_metadata(self, hook: MetadataHook) -> Self {
+        Self { metadata: Some(hook), ..self }
     }
 
     /// The path of the socket.
@@ -68,9 +83,10 @@ impl CriClient {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Bounds a call by its deadline and puts its failure into our words.
+    /// Bounds a call by its deadline and puts its failure into our words. `method` is the full name of the RPC.
     fn bounded<T: Send + 'static>(
         &self,
+        method: &'static str,
         operation: &'static str,
         deadline: Duration,
         call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
@@ -78,13 +94,79 @@ impl CriClient {
         let link = Arc::clone(&self.link);
         async move {
             match tokio::time::timeout(deadline, call).await {
-                Ok(Ok(answer)) => Ok(answer.into_inner()),
-                Ok(Err(status)) => Err(error_of(operation, deadline, &link, &status)),
-                Err(_elapsed) => Err(no_answer(operation, deadline)),
+                Ok(Ok(answer)) => {
+                    Span::current().record("rpc.response.status_code", "OK");
+                    Ok(answer.into_inner())
+                }
+                Ok(Err(status)) => {
+                    let error = error_of(operation, deadline, &link, &status);
+                    tell_failure(status.code(), &error);
+                    Err(error)
+                }
+                Err(_elapsed) => {
+                    let error = no_answer(operation, deadline);
+                    tell_failure(Code::DeadlineExceeded, &error);
+                    Err(error)
+                }
             }
         }
+        .instrument(span_of(method))
         .boxed()
     }
+}
+
+/// The span of one call.
+fn span_of(method: &'static str) -> Span {
+    tracing::info_span!(
+        target: SPAN_TARGET,
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = tracing::field::Empty,
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// Says in the current span, a call's, how it failed.
+fn tell_failure(code: Code, error: &CriError) {
+    let span = Span::current();
+    span.record("rpc.response.status_code", code_name(code));
+    span.record("otel.status_description", error.message.as_str());
+}
+
+/// A status code as gRPC for Go writes it, which is what traces hold.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+/// The full name of an RPC.
+macro_rules! full_name {
+    (runtime, $operation:literal) => {
+        concat!("runtime.v1.RuntimeService/", $operation)
+    };
+    (image, $operation:literal) => {
+        concat!("runtime.v1.ImageService/", $operation)
+    };
 }
 
 /// One call of one service: `unary!(self, service, "Operation", method, deadline, request)`.
@@ -94,7 +176,13 @@ macro_rules! unary {
         let mut request = Request::new($request);
         request.set_timeout(deadline);
         let mut client = $self.$service();
-        $self.bounded($operation, deadline, async move { client.$method(request).await })
+        let metadata = $self.metadata;
+        $self.bounded(full_name!($service, $operation), $operation, deadline, async move {
+            if let Some(hook) = metadata {
+                hook(request.metadata_mut());
+            }
+            client.$method(request).await
+        })
     }};
 }
 

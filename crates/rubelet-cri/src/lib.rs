@@ -19,7 +19,7 @@ pub mod service;
 pub mod translate;
 pub mod v1;
 
-pub use client::CriClient;
+pub use client::{CriClient, MetadataHook, SPAN_TARGET};
 pub use deadline::Deadlines;
 pub use endpoint::{CriEndpoint, EndpointError};
 pub use error::{CriError, CriErrorKind, Disposition};
