@@ -23,6 +23,7 @@ mod pair;
 #[cfg(test)]
 mod tests;
 
+pub use files::replace_private;
 pub use pair::{CertPair, PairError, chain_not_after};
 
 /// Why the store could not be read or written.

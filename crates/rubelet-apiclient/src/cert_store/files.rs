@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Replaces `path` by a file of mode 0600 with these contents, on disk when this returns. Whoever reads sees
 /// the old file or the new one. A link is followed, so that the file it points at is the one replaced.
-pub(crate) fn replace_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub fn replace_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut temporary = target.as_os_str().to_owned();
     temporary.push(".new");
