@@ -52,10 +52,18 @@ impl Kind {
     }
 }
 
+/// Where parts of a document go.
+type Sink = Box<dyn FnMut(&str) + Send>;
+
+/// From so many bytes on what is written goes to the sink, if there is one.
+const PART: usize = 64 * 1024;
+
 /// A document under way: families one after the other, the samples of each after its [`Exposition::family`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Exposition {
+    /// What is written, or has not gone to the sink yet.
     out: String,
+    sink: Option<Sink>,
     written: BTreeSet<String>,
     /// The family whose samples are being written.
     current: String,
@@ -84,6 +92,12 @@ impl Exposition {
     /// An empty document with room for so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { out: String::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// An empty document that is handed on in parts of some 64 KiB while it is written, so that no more of it is held.
+    /// [`Exposition::into_string`] hands on the rest and answers nothing.
+    pub fn streamed(sink: impl FnMut(&str) + Send + 'static) -> Self {
+        Self { sink: Some(Box::new(sink)), ..Self::default() }
     }
 
     /// Begins a family. Its HELP and TYPE are written with its first sample, so one without samples leaves no trace.
@@ -154,14 +168,22 @@ impl Exposition {
         }
     }
 
-    /// What is written so far.
+    /// What is written so far and not handed on.
     pub fn as_str(&self) -> &str {
         &self.out
     }
 
     /// The document.
-    pub fn into_string(self) -> String {
+    pub fn into_string(mut self) -> String {
+        self.hand_on();
         self.out
+    }
+
+    fn hand_on(&mut self) {
+        if let Some(sink) = &mut self.sink {
+            sink(&self.out);
+            self.out.clear();
+        }
     }
 
     fn begin(&mut self, suffix: &str) {
@@ -177,6 +199,9 @@ impl Exposition {
             number::push_integer(&mut self.out, at);
         }
         self.out.push('\n');
+        if self.out.len() >= PART {
+            self.hand_on();
+        }
     }
 
     /// Writes the header before the first sample; false when the family is not to be written.

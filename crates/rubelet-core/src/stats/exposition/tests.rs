@@ -118,6 +118,25 @@ x{a="0",b="0"} 1
 }
 
 #[test]
+fn a_streamed_document_comes_in_parts_of_whole_lines() {
+    let write = |document: &mut Exposition| {
+        document.family("x", "X.", Kind::Gauge);
+        (0..10_000u64).for_each(|index| document.sample("x", &[("index", &index.to_string())], index, None));
+    };
+    let mut whole = Exposition::new();
+    write(&mut whole);
+    let (sender, parts) = std::sync::mpsc::channel();
+    let mut streamed = Exposition::streamed(move |part| sender.send(part.to_owned()).unwrap());
+    write(&mut streamed);
+    assert!(streamed.as_str().len() < PART);
+    assert_eq!(streamed.into_string(), "");
+    let parts: Vec<String> = parts.iter().collect();
+    assert!(parts.len() > 2);
+    assert!(parts.iter().all(|part| part.ends_with('\n') && part.len() < PART + 100));
+    assert_eq!(parts.concat(), whole.into_string());
+}
+
+#[test]
 fn refuses_what_a_reader_would() {
     let head = "# HELP a A.\n# TYPE a gauge\n";
     let histogram = "# HELP h H.\n# TYPE h histogram\n";
