@@ -15,6 +15,18 @@ const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// Seen in articles; upstream refuses it.
 const COPIED_API_VERSION: &str = "v1";
 
+impl KubeletConfiguration {
+    /// The configuration as a document that gives the same configuration when it is loaded, but for the values of
+    /// `staticPodURLHeader`, which are masked: what `/configz` tells.
+    #[must_use]
+    pub fn to_document(&self) -> serde_json::Value {
+        let mut document = self.to_json();
+        document["kind"] = KIND.into();
+        document["apiVersion"] = API_VERSION.into();
+        document
+    }
+}
+
 /// How much a document may deviate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strictness {

@@ -31,7 +31,7 @@ pub use acted_on::not_acted_on;
 pub use configuration::KubeletConfiguration;
 pub use duration::{GoDuration, LogFlushFrequency, ParseDurationError};
 pub use files::{Files, OsFiles};
-pub use flags::KubeletFlags;
+pub use flags::{KubeletFlags, flags_in_force};
 pub use gate_table::Gate;
 pub use gates::{FeatureGates, GateSpec, Stage};
 pub use load::{KUBERNETES_VERSION, LoadErrors, Loaded, Outcome, load, load_from};

@@ -18,6 +18,7 @@ macro_rules! flags {
             value_name: flags!(@value_name [$root $($part)*] $($value)?),
             help: $help,
             set: flags!(@set [$root $($part)*] $($parse)?),
+            get: flags!(@get [$root $($part)*]),
         },)*];
     };
     (@field) => { None };
@@ -29,6 +30,8 @@ macro_rules! flags {
     (@set [$type:ident]) => { |_, text, first| <$type>::default().set_flag(text, first) };
     (@set [$($place:ident)+]) => { |s, text, first| flags!(@place s $($place)+).set_flag(text, first) };
     (@set [$($place:ident)+] $parse:ident) => { |s, text, first| $parse(flags!(@place s $($place)+), text, first) };
+    (@get [$type:ident]) => { |_| <$type>::default().show() };
+    (@get [$($place:ident)+]) => { |s| s $(.$place)+ .show() };
     (@place $s:ident $($place:ident)+) => { &mut $s $(.$place)+ };
 }
 

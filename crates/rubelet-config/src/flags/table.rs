@@ -38,6 +38,8 @@ pub(crate) struct Flag {
     pub(crate) value_name: &'static str,
     pub(crate) help: &'static str,
     pub(crate) set: Setter,
+    /// The text that is in its place now.
+    pub(crate) get: fn(&Settings) -> String,
 }
 
 impl Flag {
@@ -49,6 +51,17 @@ impl Flag {
     /// Whether the flag without a value means `true`.
     pub(crate) fn stands_alone(&self) -> bool {
         self.value_name.is_empty() || self.name == "version"
+    }
+
+    /// Its value in force, as the command line would have it; secrets are not told.
+    pub(crate) fn value(&self, settings: &Settings) -> String {
+        let value = (self.get)(settings);
+        match self.is_secret() && !value.is_empty() {
+            true => "CLASSIFIED".to_owned(),
+            // Thresholds are the one kind of pairs with another sign between them.
+            false if self.value_name.starts_with("signal<") => value.replace('=', "<"),
+            false => value,
+        }
     }
 
     /// The flag with this name; underscores are dashes already.

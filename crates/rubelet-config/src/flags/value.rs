@@ -4,6 +4,7 @@
 //! what was there while later uses add. It knows no flag names. Called through the flag table.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rubelet_core::quantity::Amount;
 
@@ -16,6 +17,14 @@ pub(crate) trait FlagValue {
     const NAME: &'static str;
     /// Sets or extends the value.
     fn set_flag(&mut self, text: &str, first: bool) -> Result<(), String>;
+    /// The value as the command line would have it.
+    fn show(&self) -> String;
+}
+
+/// Texts with commas between them.
+fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
 }
 
 /// Go's `strconv.ParseBool`.
@@ -32,6 +41,9 @@ impl FlagValue for bool {
     fn set_flag(&mut self, text: &str, _: bool) -> Result<(), String> {
         *self = parse_bool(text)?;
         Ok(())
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -68,6 +80,9 @@ macro_rules! integer_flag {
                     .ok_or_else(|| format!("expected a whole number from {} to {}", <$type>::MIN, $max))?;
                 Ok(())
             }
+            fn show(&self) -> String {
+                self.to_string()
+            }
         }
     };
 }
@@ -82,6 +97,9 @@ impl FlagValue for String {
         text.clone_into(self);
         Ok(())
     }
+    fn show(&self) -> String {
+        self.clone()
+    }
 }
 
 impl FlagValue for GoDuration {
@@ -90,12 +108,18 @@ impl FlagValue for GoDuration {
         *self = text.parse().map_err(|error| format!("not a duration: {error}"))?;
         Ok(())
     }
+    fn show(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl FlagValue for LogFlushFrequency {
     const NAME: &'static str = "duration";
     fn set_flag(&mut self, text: &str, first: bool) -> Result<(), String> {
         self.duration.set_flag(text, first)
+    }
+    fn show(&self) -> String {
+        self.duration.to_string()
     }
 }
 
@@ -105,6 +129,9 @@ impl FlagValue for QuantityText {
         Amount::parse(text).map_err(|error| error.to_string())?;
         self.0 = text.to_owned();
         Ok(())
+    }
+    fn show(&self) -> String {
+        self.0.clone()
     }
 }
 
@@ -117,6 +144,9 @@ impl FlagValue for Vec<String> {
         }
         self.extend(values);
         Ok(())
+    }
+    fn show(&self) -> String {
+        format!("[{}]", listed(self))
     }
 }
 
@@ -193,6 +223,9 @@ impl FlagValue for BTreeMap<String, String> {
     fn set_flag(&mut self, text: &str, first: bool) -> Result<(), String> {
         set_pairs(self, text, '=', first)
     }
+    fn show(&self) -> String {
+        listed(self.iter().map(|(key, value)| format!("{key}={value}")))
+    }
 }
 
 /// `signal<threshold` pairs, as the eviction flags write them.
@@ -247,6 +280,9 @@ impl FlagValue for BTreeMap<String, bool> {
         self.extend(values);
         Ok(())
     }
+    fn show(&self) -> String {
+        listed(self.iter().map(|(key, value)| format!("{key}={value}")))
+    }
 }
 
 impl FlagValue for HttpHeaders {
@@ -263,6 +299,9 @@ impl FlagValue for HttpHeaders {
             self.0.entry(name.to_owned()).or_default().push(value.to_owned());
         }
         Ok(())
+    }
+    fn show(&self) -> String {
+        listed(self.0.keys().map(|name| format!("{name}:")))
     }
 }
 
@@ -284,6 +323,9 @@ impl FlagValue for Vec<VModuleItem> {
         }
         self.extend(items);
         Ok(())
+    }
+    fn show(&self) -> String {
+        listed(self.iter().map(|item| format!("{}={}", item.file_pattern, item.verbosity)))
     }
 }
 
@@ -311,6 +353,9 @@ impl FlagValue for Vec<Taint> {
         *self = taints;
         Ok(())
     }
+    fn show(&self) -> String {
+        listed(self.iter().map(|taint| format!("{}={}:{}", taint.key, taint.value, taint.effect)))
+    }
 }
 
 impl FlagValue for Vec<MemoryReservation> {
@@ -334,6 +379,13 @@ impl FlagValue for Vec<MemoryReservation> {
         }
         self.extend(reservations);
         Ok(())
+    }
+    fn show(&self) -> String {
+        let nodes = self.iter().map(|reservation| {
+            let limits = reservation.limits.iter().map(|(kind, quantity)| format!("{kind}={}", quantity.0));
+            format!("{}:{}", reservation.numa_node, listed(limits))
+        });
+        nodes.collect::<Vec<_>>().join(";")
     }
 }
 
