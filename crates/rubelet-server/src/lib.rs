@@ -11,6 +11,7 @@ pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod node;
+pub mod node_logs;
 mod problem;
 mod query;
 pub mod streams;

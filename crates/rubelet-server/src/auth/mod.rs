@@ -33,6 +33,7 @@ use rubelet_core::node_authz::{NodeAccess, access};
 use rustls::pki_types::CertificateDer;
 
 pub use credentials::hide_credentials;
+pub(crate) use path::unescaped;
 pub use path::{decoded, redirect};
 pub use reviews::{AccessAnswer, AccessQuestion, AccessReviews, ReviewError, TokenAnswer, TokenReviews};
 

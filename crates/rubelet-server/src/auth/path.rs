@@ -16,6 +16,12 @@ pub fn decoded(escaped: &str) -> Option<Cow<'_, str>> {
     if !escaped.contains('%') {
         return Some(Cow::Borrowed(escaped));
     }
+    let text = String::from_utf8(unescaped(escaped)?);
+    Some(Cow::Owned(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
+}
+
+/// The same with every byte as it is.
+pub(crate) fn unescaped(escaped: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.bytes();
     while let Some(byte) = rest.next() {
@@ -28,8 +34,7 @@ pub fn decoded(escaped: &str) -> Option<Cow<'_, str>> {
             other => other,
         });
     }
-    let text = String::from_utf8(bytes);
-    Some(Cow::Owned(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
+    Some(bytes)
 }
 
 /// The answer to a request whose path is not clean: where the clean one is (307).
