@@ -43,7 +43,9 @@ pub enum Observed<'a> {
 
 /// Is told of requests; must not block. Nobody, by default.
 #[derive(Clone, Default)]
-pub struct Observer(Option<Arc<dyn Fn(&Observed<'_>) + Send + Sync>>);
+pub struct Observer(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(&Observed<'_>) + Send + Sync;
 
 impl Observer {
     /// An observer that calls `tell`.
