@@ -5,7 +5,7 @@
 //! local backup` and `rubelet local restore` call it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,9 @@ use super::tables::{META, OBJECTS, Position};
 /// How far a restored store jumps ahead: more changes than can have been made since the backup. As etcd advises for
 /// the same purpose (`--bump-revision`).
 const JUMP: u64 = 1_000_000_000;
+
+/// How every database of `redb` begins.
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// What a backup or a restored store holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +69,13 @@ pub enum RestoreError {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// The file is not a backup, or not all of one.
+    /// Something else is in the file.
+    #[error("{} is no backup of a store (`rubelet local backup` makes one)", path.display())]
+    NoBackup {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not all of a backup, or not as it was written.
     #[error("the backup {} is damaged", path.display())]
     Damaged {
         /// The backup.
@@ -148,11 +157,17 @@ fn copy(
 /// before anything is replaced; `from` itself is not touched.
 ///
 /// # Errors
-/// When the folder is in use, or the backup cannot be read, is damaged or of a newer format.
+/// When the folder is in use, or the backup cannot be read, is none, is damaged or of a newer format.
 pub fn restore(from: &Path, folder: &Path, now: Timestamp) -> Result<Backup, RestoreError> {
     let options = StoreOptions::new(Arc::new(move || now));
-    let mut source = File::open(from)
-        .map_err(|source| RestoreError::Read { path: from.to_path_buf(), source: Arc::new(source) })?;
+    let unread = |source| RestoreError::Read { path: from.to_path_buf(), source: Arc::new(source) };
+    let mut source = File::open(from).map_err(unread)?;
+    let mut magic = Vec::with_capacity(MAGIC.len());
+    source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(unread)?;
+    if magic != MAGIC {
+        return Err(RestoreError::NoBackup { path: from.to_path_buf() });
+    }
+    source.rewind().map_err(unread)?;
     let folder = Folder::claim(folder)?;
     let (unfinished, store) = (folder.unfinished(), folder.store());
     drop(std::fs::remove_file(&unfinished));
