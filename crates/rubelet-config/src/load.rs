@@ -60,6 +60,8 @@ pub struct LoadErrors(pub Vec<Problem>);
 impl fmt::Display for LoadErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
+            // It has no place but the configuration as a whole, which has just been named.
+            [one] if one.origin == Origin::Nowhere => write!(f, "invalid {one}"),
             [one] => write!(f, "invalid configuration: {one}"),
             many => {
                 write!(f, "invalid configuration, {} problems:", many.len())?;

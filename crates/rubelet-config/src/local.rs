@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::flags;
 use crate::load::LoadErrors;
 use crate::problem::{Origin, Problem};
 use crate::suggest;
@@ -109,6 +110,9 @@ const FLAGS: [Row; 7] = [
     ),
 ];
 
+/// What there is besides running.
+const COMMANDS: [&str; 2] = ["backup", "restore"];
+
 /// Flags of the kubelet that say where its API server is: here it is the one in this process.
 const ELSEWHERE: [&str; 2] = ["kubeconfig", "bootstrap-kubeconfig"];
 
@@ -132,7 +136,7 @@ fn help() -> String {
 pub fn parse_local(args: impl IntoIterator<Item = OsString>) -> Result<LocalCommand, LoadErrors> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let command = match args.first().and_then(|a| a.to_str()) {
-        Some(word @ ("backup" | "restore")) => Some(word.to_owned()),
+        Some(word) if COMMANDS.contains(&word) => Some(word.to_owned()),
         _ => None,
     };
     if command.is_some() {
@@ -144,6 +148,7 @@ pub fn parse_local(args: impl IntoIterator<Item = OsString>) -> Result<LocalComm
         return Ok(LocalCommand::Print(help()));
     }
     let Reader { flags, ip, port, mut rest, mut problems, .. } = reader;
+    problems.extend(mistyped(&mut rest, command.is_none()));
     let mut flags = flags;
     flags.address = SocketAddr::new(ip.unwrap_or(flags.address.ip()), port.unwrap_or(flags.address.port()));
     if flags.address.ip().is_unspecified() && flags.advertise_address.is_none() {
@@ -170,6 +175,48 @@ pub fn parse_local(args: impl IntoIterator<Item = OsString>) -> Result<LocalComm
         }
     };
     if problems.is_empty() { Ok(outcome) } else { Err(LoadErrors(problems)) }
+}
+
+/// Takes out of the kubelet's command line what can be meant for this one only: a command, where none has been given, and
+/// a flag that nobody has and that is nearest to one of ours.
+fn mistyped(rest: &mut Vec<OsString>, may_be_command: bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let text = |arg: &OsString| arg.to_string_lossy().into_owned();
+    if may_be_command && rest.first().is_some_and(|word| !text(word).starts_with('-')) {
+        let word = text(&rest.remove(0));
+        let hint = suggest::hint(&word, COMMANDS);
+        let message =
+            format!("unknown command: there are backup and restore, and flags alone run the node{hint}");
+        problems.push(Problem::plain(Origin::CommandLine, &word, message));
+        // What follows belongs to it.
+        rest.clear();
+        return problems;
+    }
+    let ours = || FLAGS.iter().map(|(name, ..)| *name);
+    let mut at = 0;
+    while at < rest.len() {
+        let arg = text(&rest[at]);
+        let name =
+            arg.strip_prefix("--").map(|name| name.split('=').next().unwrap_or_default().replace('_', "-"));
+        let near = name.as_deref().filter(|name| flags::is_unknown(name)).and_then(|name| {
+            let everyones = flags::names().chain(ours());
+            suggest::nearest(name, everyones).filter(|near| ours().any(|own| own == *near))
+        });
+        let (Some(near), Some(name)) = (near, name) else {
+            at += 1;
+            continue;
+        };
+        problems.push(Problem::plain(
+            Origin::Flag(name),
+            "",
+            format!("unknown flag; did you mean --{near}?"),
+        ));
+        rest.remove(at);
+        if !arg.contains('=') && rest.get(at).is_some_and(|value| !text(value).starts_with('-')) {
+            rest.remove(at);
+        }
+    }
+    problems
 }
 
 /// What has been read so far.
@@ -344,6 +391,14 @@ mod tests {
         check("--data-dir= --secure-port=70000", "2 problems");
         check("backup", "needs a file");
         check("backup a b", "not known to backup");
+        check("bakcup /b.db", "command line: bakcup: unknown command");
+        check("bakcup /b.db", "; did you mean \"backup\"?");
+        check("start", "there are backup and restore, and flags alone run the node");
+        check("--data-dri /d --v=4", "flag --data-dri: unknown flag; did you mean --data-dir?");
+        check("--bind_adress=::1", "did you mean --bind-address?");
+        // What is near to a flag of the kubelet is left to be told by whoever reads those.
+        assert_eq!(run("--node-pi 10.0.0.1").1, ["--node-pi", "10.0.0.1"]);
+        assert_eq!(run("--address=::1 -v 2").1, ["--address=::1", "-v", "2"]);
     }
 
     #[test]
