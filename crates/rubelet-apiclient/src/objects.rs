@@ -106,7 +106,7 @@ type Entries<K> = Mutex<BTreeMap<(String, String), Slot<K>>>;
 
 struct Slot<K> {
     entry: Arc<Entry<K>>,
-    _task: Option<AbortOnDrop>,
+    task: Option<AbortOnDrop>,
 }
 
 struct Shared {
@@ -133,6 +133,15 @@ pub struct ObjectCache {
 }
 
 impl ObjectCache {
+    /// Ends all watches; what is held stays as it is. For a program that stops, whose server may stop first.
+    pub fn end(&self) {
+        fn stop<K: Kept>(shared: &Shared) {
+            lock(K::kept(shared)).values_mut().for_each(|slot| slot.task = None);
+        }
+        stop::<ConfigMap>(&self.shared);
+        stop::<Secret>(&self.shared);
+    }
+
     /// `seed` spreads this node's requests away from other nodes': see [`crate::watch::seed_of`].
     pub fn new(client: kube::Client, strategy: ChangeDetection, seed: u64) -> Self {
         Self::with_wake(client, strategy, seed, Wake::default())
@@ -253,7 +262,7 @@ impl Shared {
             ChangeDetection::Cache => {
                 let slot = entries.entry(key_of(object)).or_insert_with(|| {
                     let entry = Arc::new(Entry::new(&object.namespace, &object.name));
-                    Slot { entry, _task: None }
+                    Slot { entry, task: None }
                 });
                 slot.entry.hold(pod);
                 // A pod that comes new sees no older state than itself (upstream `AddReference`).
@@ -263,7 +272,7 @@ impl Shared {
                 let slot = entries.entry(key_of(object)).or_insert_with(|| {
                     let entry = Arc::new(Entry::new(&object.namespace, &object.name));
                     let task = tokio::spawn(keeper::keep::<K>(Arc::downgrade(self), entry.clone()));
-                    Slot { entry, _task: Some(AbortOnDrop(task.abort_handle())) }
+                    Slot { entry, task: Some(AbortOnDrop(task.abort_handle())) }
                 });
                 slot.entry.hold(pod);
             }

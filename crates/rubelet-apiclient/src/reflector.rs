@@ -19,12 +19,12 @@ pub type Key = (String, String);
 /// The store of one collection. Clones share it; the watch ends with the last one.
 pub struct Reflector<K> {
     shared: Arc<Shared<K>>,
-    _task: Arc<AbortOnDrop>,
+    task: Arc<AbortOnDrop>,
 }
 
 impl<K> Clone for Reflector<K> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), _task: self._task.clone() }
+        Self { shared: self.shared.clone(), task: self.task.clone() }
     }
 }
 
@@ -61,7 +61,12 @@ impl<K: Watched> Reflector<K> {
         let sink = shared.clone();
         let task =
             tokio::spawn(async move { watch::run(client, spec, move |update| sink.take(update)).await });
-        Self { shared, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
+        Self { shared, task: Arc::new(AbortOnDrop(task.abort_handle())) }
+    }
+
+    /// Ends the watch, whoever has the store: it stays as it is. For a program that stops, whose server may stop first.
+    pub fn end(&self) {
+        self.task.0.abort();
     }
 
     /// One object; the namespace is empty for cluster-scoped types.

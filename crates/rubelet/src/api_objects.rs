@@ -48,6 +48,13 @@ impl ApiObjects {
         Self { cache, strategy, services, runtime_classes }
     }
 
+    /// Follows nothing any more: the agent stops.
+    pub fn end(&self) {
+        self.cache.end();
+        self.services.end();
+        self.runtime_classes.end();
+    }
+
     /// Whether changes are found by looking again, not told.
     pub fn is_polled(&self) -> bool {
         self.strategy != ChangeDetection::Watch
