@@ -30,9 +30,14 @@ async fn names_are_no_way_out_of_their_place() {
     for path in ["/%zz", "/%", "/%f", "/%ff"] {
         refused(path, &ask(&program, "GET", &format!("{MAPS}{path}"), "", b"").await, 400, "BadRequest");
     }
-    for path in
-        ["/api/v1/namespaces/..%2f/pods", "/etc/passwd", "/../../etc/passwd", "/api/v1/nodes/n1/proxy/pods"]
-    {
+    for path in [
+        "/api/v1/namespaces/..%2f/pods",
+        "/etc/passwd",
+        "/../../etc/passwd",
+        "/api/v1/nodes/n1/proxy/../../secrets",
+        "/api/v1/nodes/n1/proxy/%2e%2e%2fsecrets",
+        "/api/v1/nodes/..%2fn1/proxy/pods",
+    ] {
         refused(path, &ask(&program, "GET", path, "", b"").await, 404, "NotFound");
     }
     for name in ["..", ".", "a/b", "a\\u0000b", "%2e", "A", "-a", "ü"] {
