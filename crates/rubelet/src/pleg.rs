@@ -5,6 +5,8 @@
 //! may have changed; the set of hints is coalesced per pod and never dropped. A status of a container that
 //! cannot change any more is read once.
 
+mod alive;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+pub use self::alive::{AliveContainer, AlivePod, AliveSandbox};
 use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;
 use crate::termination_log;

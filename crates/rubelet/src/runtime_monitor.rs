@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiclient::level::Level;
-use rubelet_cri::connect::{CheckError, HandlerFeatures, RuntimeInfo, check_runtime};
+use rubelet_core::resources::{CgroupDriver, CgroupRoot};
+use rubelet_cri::connect::{self, CheckError, HandlerFeatures, RuntimeInfo, check_runtime};
 use rubelet_cri::{RuntimeService, v1};
 use tracing::{info, warn};
 
@@ -30,6 +31,16 @@ pub struct RuntimeState {
 }
 
 impl RuntimeState {
+    /// Where the tree of pod cgroups hangs, with the driver the runtime told; the configured one where it does not.
+    pub fn cgroup_root(&self, configured: &CgroupRoot) -> CgroupRoot {
+        let driver = match self.info.as_ref().and_then(|info| info.cgroup_driver) {
+            Some(connect::CgroupDriver::Systemd) => CgroupDriver::Systemd,
+            Some(connect::CgroupDriver::Cgroupfs) => CgroupDriver::Cgroupfs,
+            None => configured.driver,
+        };
+        CgroupRoot { driver, ..configured.clone() }
+    }
+
     /// What a runtime handler can do; the default handler has the empty name.
     pub fn handler(&self, name: &str) -> Option<&HandlerFeatures> {
         self.info.as_ref()?.handlers.iter().find(|handler| handler.name == name)

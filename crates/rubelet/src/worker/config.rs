@@ -14,14 +14,14 @@ use rubelet_core::mounts::{MountSource, plan_mounts};
 use rubelet_core::observed::{ObservedPod, ObservedSandbox};
 use rubelet_core::plan::{ContainerKind, StartContainer};
 use rubelet_core::qos::pod_qos;
-use rubelet_core::resources::{CgroupDriver, CgroupRoot, cgroup_path};
+use rubelet_core::resources::{CgroupRoot, cgroup_path};
 use rubelet_core::security::{ImageUser, SecurityFacts, UserNamespaceFacts};
 use rubelet_core::status::StartError;
 use rubelet_cri::translate::{
     self, ContainerInputs, DeviceInputs, SandboxFacts, TranslateError, hosts_mount, termination_mount,
     volume_mount,
 };
-use rubelet_cri::{connect, v1};
+use rubelet_cri::v1;
 use rubelet_volumes::VolumePaths;
 use tracing::warn;
 
@@ -37,13 +37,7 @@ const ENV_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where the tree of pod cgroups hangs, with the driver the runtime told.
 pub(super) fn cgroup_root(services: &Services) -> CgroupRoot {
-    let told = services.runtime_state.borrow().info.as_ref().and_then(|info| info.cgroup_driver);
-    let driver = match told {
-        Some(connect::CgroupDriver::Systemd) => CgroupDriver::Systemd,
-        Some(connect::CgroupDriver::Cgroupfs) => CgroupDriver::Cgroupfs,
-        None => services.node.cgroups.driver,
-    };
-    CgroupRoot { driver, ..services.node.cgroups.clone() }
+    services.runtime_state.borrow().cgroup_root(&services.node.cgroups)
 }
 
 /// The cgroup of a pod; empty when there is no tree.
