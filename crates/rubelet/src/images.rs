@@ -14,6 +14,7 @@ use rubelet_cri::{CriError, CriErrorKind, ImageService, v1};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// How long one pull may take. Upstream sets no limit; ours only exists so that nothing waits for ever.
 const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -80,6 +81,8 @@ pub struct Pulled {
     pub took: Duration,
     /// Time with waiting for a place.
     pub waited: Duration,
+    /// When it was done.
+    pub ended: Instant,
 }
 
 /// A pull under way.
@@ -231,7 +234,8 @@ impl ImageManager {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        // It belongs to the trace of whoever asked for it.
+        tasks.spawn(task.in_current_span());
     }
 
     fn join_pull(&self, request: &PullRequest, credentials: Vec<v1::AuthConfig>, asked: Instant) -> Pull {
@@ -258,7 +262,12 @@ impl ImageManager {
             if let Some(inner) = inner.upgrade() {
                 inner.forget(&name, &with);
             }
-            result.map(|image| Pulled { image, took: began.elapsed(), waited: asked.elapsed() })
+            result.map(|image| Pulled {
+                image,
+                took: began.elapsed(),
+                waited: asked.elapsed(),
+                ended: Instant::now(),
+            })
         }
         .boxed()
         .shared();

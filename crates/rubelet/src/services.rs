@@ -22,6 +22,7 @@ use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
 use crate::journal::Journal;
+use crate::metrics::{Metrics, StartupLatency};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::pull_credentials::PullCredentials;
@@ -102,6 +103,10 @@ pub struct Services {
     pub own_node: NodeView,
     /// The node.
     pub node: NodeSettings,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// How long pods take to start.
+    pub startups: StartupLatency,
 }
 
 impl Services {

@@ -17,9 +17,17 @@ pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
     let pods_dir = services.node.root_dir.join("pods");
     match pod_dirs::pods_on_disk(&services.fs, &pods_dir).await {
         Ok(found) => {
+            let (mut cleaned, mut failed) = (0_u32, 0_u32);
             for uid in found.iter().filter(|uid| !is_known(services, known, uid)) {
-                remove_pod(services, uid).await;
+                if remove_pod(services, uid).await {
+                    cleaned += 1;
+                } else {
+                    failed += 1;
+                }
             }
+            let pods = &services.metrics.pods;
+            pods.orphan_volumes_cleaned.set(cleaned.into());
+            pods.orphan_volumes_errors.set(failed.into());
         }
         Err(error) => warn!("{}", crate::logging::chain(&error)),
     }
@@ -41,11 +49,12 @@ fn is_known(services: &Services, known: &BTreeSet<PodUid>, uid: &PodUid) -> bool
     known.contains(uid) || services.table.get(uid).is_some()
 }
 
-async fn remove_pod(services: &Services, uid: &PodUid) {
+/// Removes the directory of a pod that is gone; false when something of it has to stay.
+async fn remove_pod(services: &Services, uid: &PodUid) -> bool {
     let dir = services.node.root_dir.join("pods").join(uid.as_str());
     if let Err(problem) = remove_volumes(services, uid, &dir).await {
         warn!(%uid, "the volumes of a pod that is gone stay: {problem}");
-        return;
+        return false;
     }
     let volumes = dir.join("volumes");
     let foreign = services
@@ -55,11 +64,17 @@ async fn remove_pod(services: &Services, uid: &PodUid) {
         .unwrap_or_else(|error| vec![error.to_string().into()]);
     if !foreign.is_empty() {
         warn!(%uid, ?foreign, "the directory of a pod that is gone still holds volumes; they are left alone");
-        return;
+        return false;
     }
     match pod_dirs::remove(&services.fs, &dir).await {
-        Ok(()) => info!(%uid, "removed the directory of a pod that is gone"),
-        Err(error) => warn!(%uid, "{}", crate::logging::chain(&error)),
+        Ok(()) => {
+            info!(%uid, "removed the directory of a pod that is gone");
+            true
+        }
+        Err(error) => {
+            warn!(%uid, "{}", crate::logging::chain(&error));
+            false
+        }
     }
 }
 

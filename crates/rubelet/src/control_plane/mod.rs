@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle};
+use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle, Observer};
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache};
 use rubelet_apiclient::reflector::{Reflector, trim_service};
 use rubelet_apiclient::rotation::RotationStatus;
@@ -38,6 +38,7 @@ use crate::desired::{DesiredPods, PodConfig};
 use crate::event_sink::{EventSink, EventSinkConfig};
 use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
+use crate::metrics::{ClientCertificate, Metrics, StartupLatency};
 use crate::mirror::MirrorTask;
 use crate::node_agent::{CloseConnections, NodeAgent};
 use crate::node_view::NodeView;
@@ -81,6 +82,8 @@ pub(crate) struct ControlPlane {
     identity: watch::Sender<Option<IdentityHandle>>,
     /// Passes on that the server answers again, to those who were made before there was a way to it.
     waker: Waker,
+    /// How renewing the client certificate goes.
+    rotation: watch::Sender<RotationStatus>,
 }
 
 /// How far the way to the server is.
@@ -112,6 +115,10 @@ pub(crate) struct Parts {
     pub(crate) node_view: NodeView,
     /// Told of what the watch of the own node sees.
     pub(crate) own_node: watch::Sender<Option<Arc<Node>>>,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+    /// How long pods take to start.
+    pub(crate) startups: StartupLatency,
 }
 
 impl ControlPlane {
@@ -125,6 +132,7 @@ impl ControlPlane {
         node_name: &str,
         fs: &FsPool,
         clock: &Clock,
+        metrics: &Metrics,
     ) -> Result<Self, AccessError> {
         let (connections, state) = match server {
             ApiServer::Connected(connections) => (connections, State::Given),
@@ -133,7 +141,7 @@ impl ControlPlane {
                     let clock = clock.clone();
                     Arc::new(move || clock.now())
                 };
-                let options = connect_options(config, now.clone());
+                let options = connect_options(config, now.clone(), crate::metrics::requests(metrics));
                 let access =
                     Access::new(files, config.rotate_certificates, node_name, options, fs.clone(), now);
                 let (deferred, connect) = deferred::connections();
@@ -164,7 +172,18 @@ impl ControlPlane {
             Reflector::start(client(), WatchSpec::all(seed).with_wake(waker.subscribe())),
         );
         let identity = watch::Sender::new(None);
-        Ok(Self { node_name: node_name.to_owned(), seed, connections, state, objects, identity, waker })
+        let rotation = watch::Sender::new(RotationStatus::default());
+        let node_name = node_name.to_owned();
+        Ok(Self { node_name, seed, connections, state, objects, identity, waker, rotation })
+    }
+
+    /// What is to be told of the client certificate; nothing where the connections are the embedding program's.
+    pub(crate) fn client_certificate(&self) -> Option<ClientCertificate> {
+        let files = !matches!(self.state, State::Given);
+        files.then(|| ClientCertificate {
+            identity: self.identity.subscribe(),
+            rotation: self.rotation.subscribe(),
+        })
     }
 
     /// Objects that pods are built from.
@@ -215,7 +234,8 @@ impl ControlPlane {
         });
         let connections = self.connections;
         let mut tasks = JoinSet::new();
-        let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone());
+        let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone())
+            .with_startups(parts.startups);
         let (view, view_of_mirrors) = (source.view(), source.view());
         // What the first list does not hold is ended: it has to be what is, not what some server's cache remembers.
         let spec = WatchSpec { latest: true, ..WatchSpec::<Pod>::all(self.seed) }
@@ -234,7 +254,8 @@ impl ControlPlane {
         // Statuses are what users wait for: the server's own fairness paces them, not this agent's.
         let writer =
             StatusWriter::new(parts.table.clone(), view, connections.urgent.clone(), parts.clock.clone())
-                .with_wake(self.waker.subscribe());
+                .with_wake(self.waker.subscribe())
+                .with_metrics(parts.metrics);
         tasks.spawn(writer.run());
         let (node_uid, uids) = watch::channel(None);
         tasks.spawn(follow_node(parts.node_view, node_uid, self.objects));
@@ -252,6 +273,7 @@ impl ControlPlane {
         tasks.spawn(async move {
             sink.run(client).await;
         });
+        let rotation = self.rotation;
         if let (Some(access), Some(identity)) = (access, identity) {
             let (mut back, waker) = (identity.wake(), self.waker);
             tasks.spawn(async move {
@@ -261,8 +283,7 @@ impl ControlPlane {
                 }
             });
             tasks.spawn(async move {
-                let status = watch::Sender::new(RotationStatus::default());
-                access.keep_fresh(connections, identity, status).await;
+                access.keep_fresh(connections, identity, rotation).await;
             });
         }
         if let Some(Err(problem)) = tasks.join_next().await {
@@ -271,11 +292,12 @@ impl ControlPlane {
     }
 }
 
-fn connect_options(config: &KubeletConfiguration, now: Now) -> ConnectOptions {
+fn connect_options(config: &KubeletConfiguration, now: Now, observer: Observer) -> ConnectOptions {
     let lease = Duration::from_secs(u64::try_from(config.node_lease_duration_seconds).unwrap_or(40));
     ConnectOptions {
         qps: f64::from(config.kube_api_qps),
         burst: u32::try_from(config.kube_api_burst).unwrap_or(0),
+        observer,
         heartbeat_timeout: config.node_status_update_frequency.to_std().min(lease),
         ..ConnectOptions::new(env!("CARGO_PKG_VERSION"), KUBERNETES_VERSION, now)
     }

@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
+use crate::metrics::Metrics;
 use crate::node_view::NodeView;
 use crate::runtime_monitor::RuntimeState;
 
@@ -75,6 +76,8 @@ pub struct NodeAgentParams {
     pub clock: Clock,
     /// Events.
     pub events: EventRecorder,
+    /// Where it is counted how long the node took to start.
+    pub metrics: Metrics,
 }
 
 /// The node agent, ready to run.

@@ -26,6 +26,7 @@ use super::settings::NodeAgentSettings;
 use super::{CloseConnections, NodeAgentParams, spread};
 use crate::clock::Clock;
 use crate::events::{EventRecorder, EventSubject};
+use crate::metrics::NodeStartup;
 use crate::runtime_monitor::RuntimeState;
 
 /// How long the first status waits for the runtime's first answer.
@@ -66,6 +67,7 @@ pub(super) struct StatusTask {
     complaint: Complaint,
     address_complaint: Complaint,
     machine_complaint: Complaint,
+    startup: NodeStartup,
 }
 
 impl StatusTask {
@@ -85,6 +87,7 @@ impl StatusTask {
             params.clock.clone(),
         );
         Self {
+            startup: NodeStartup::new(params.metrics, params.clock.now()),
             nodes: Api::all(params.client.clone()),
             leases: Api::namespaced(params.client, lease::NAMESPACE),
             gatherer,
@@ -256,9 +259,11 @@ impl StatusTask {
         let limit = self.settings.request_limit();
         let facts = self.look(None).await;
         let (node, events) = self.new_node(&facts);
+        self.startup.trying(self.clock.now());
         match ask(limit, self.nodes.create(&PostParams::default(), &node)).await {
             Ok(node) => {
                 info!(node = self.name(), "registered the node");
+                self.startup.registered(self.clock.now());
                 self.registered = true;
                 self.reported(Arc::new(node), true, &events);
                 return Ok(());
@@ -394,6 +399,9 @@ impl StatusTask {
         for event in events {
             self.record(event);
         }
+        if is_ready(&node) {
+            self.startup.ready(self.clock.now());
+        }
         self.take(node);
     }
 
@@ -438,6 +446,12 @@ fn is_newer(node: &Node, known: &Node) -> bool {
         // Not a number: then the order in which they came has to do.
         _ => version(node) != version(known),
     }
+}
+
+/// Whether the Node says that it is Ready.
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Whether the controllers have given up waiting for heartbeats.

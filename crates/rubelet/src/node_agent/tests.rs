@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::events::EventType;
+use crate::metrics::Metrics;
 
 const NAME: &str = "node-1";
 
@@ -138,6 +139,7 @@ impl Setup {
             images: Arc::new(cri.clone()),
             clock: self.clock,
             events: events.clone(),
+            metrics: Metrics::new(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.run());

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::events::{EventRecorder, EventSubject};
 use crate::fs_pool::FsPool;
 use crate::images::CredentialLookup;
+use crate::metrics::Metrics;
 
 /// Where credentials come from on this node.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct PullCredentialSettings {
     pub providers: Option<ProviderFiles>,
     /// The gate `KubeletServiceAccountTokenForCredentialProviders`.
     pub service_account_tokens: bool,
+    /// Where runs of plugins are counted.
+    pub metrics: Metrics,
 }
 
 /// A service account as plugins are told about it.
@@ -162,7 +165,9 @@ impl PullCredentials {
             Some(files) => config::load(files, settings.service_account_tokens)?,
             None => Vec::new(),
         };
-        let plugins = configs.into_iter().map(|(path, config)| Plugin::new(path, config, clock.clone()));
+        let plugins = configs
+            .into_iter()
+            .map(|(path, config)| Plugin::new(path, config, clock.clone(), settings.metrics.clone()));
         let files = node_files::NodeFiles::new(&settings.root_dir, settings.home.as_deref(), fs);
         Ok(Self { inner: Arc::new(Inner { files, plugins: plugins.collect(), accounts }) })
     }

@@ -17,9 +17,11 @@ use rubelet_core::image_credentials::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::{PullingPod, ServiceAccounts, TokenWanted};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// How long a run may take (upstream `ExecPlugin`).
 const RUN_LIMIT: Duration = Duration::from_secs(60);
@@ -75,6 +77,7 @@ pub(super) struct Plugin {
     path: PathBuf,
     config: Arc<ProviderConfig>,
     clock: Clock,
+    metrics: Metrics,
     state: Mutex<State>,
 }
 
@@ -115,8 +118,8 @@ impl PluginError {
 }
 
 impl Plugin {
-    pub(super) fn new(path: PathBuf, config: ProviderConfig, clock: Clock) -> Self {
-        Self { path, config: Arc::new(config), clock, state: Mutex::default() }
+    pub(super) fn new(path: PathBuf, config: ProviderConfig, clock: Clock, metrics: Metrics) -> Self {
+        Self { path, config: Arc::new(config), clock, metrics, state: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &ProviderConfig {
@@ -207,12 +210,20 @@ impl Plugin {
             return run;
         }
         let (path, config, asked) = (self.path.clone(), self.config.clone(), request.clone());
+        let metrics = self.metrics.clone();
         let run = async move {
-            match tokio::time::timeout(RUN_LIMIT, run(path, &config, &asked)).await {
+            let began = Instant::now();
+            let answer = match tokio::time::timeout(RUN_LIMIT, run(path, &config, &asked)).await {
                 Ok(answer) => answer.map(Arc::new),
                 // The child is killed as its handle is dropped.
                 Err(_) => Err(PluginError::Timeout),
+            };
+            let name = [config.name.as_str()];
+            metrics.images.plugin_duration.with(name).observe_duration(began.elapsed());
+            if answer.is_err() {
+                metrics.images.plugin_errors.with(name).inc();
             }
+            answer
         }
         .boxed()
         .shared();

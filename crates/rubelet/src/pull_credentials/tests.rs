@@ -17,6 +17,7 @@ const V1: &str = "credentialprovider.kubelet.k8s.io/v1";
 /// A node's directory with plugins and credential files.
 struct Node {
     dir: TempDir,
+    metrics: Metrics,
 }
 
 impl Node {
@@ -25,7 +26,7 @@ impl Node {
         for name in ["bin", "config", "root", "home"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Self { dir }
+        Self { dir, metrics: Metrics::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -61,6 +62,7 @@ impl Node {
             home: Some(self.path("home")),
             providers: configured.then(|| self.files()),
             service_account_tokens: true,
+            metrics: self.metrics.clone(),
         };
         let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
         PullCredentials::load(settings, accounts, crate::fs_pool::FsPool::new(2), clock).map_err(|error| {

@@ -20,6 +20,7 @@ use crate::api_pods::{ApiPodSet, ApiPods};
 use crate::clock::Clock;
 use crate::desired::{PodConfig, SourceKind};
 use crate::events::{EventRecorder, EventSubject};
+use crate::metrics::StartupLatency;
 
 /// The source; fed by the watch of this node's pods.
 pub(crate) struct ApiSource {
@@ -33,6 +34,8 @@ pub(crate) struct ApiSource {
     held: BTreeMap<PodUid, Arc<Pod>>,
     /// Pods that cannot be decoded now, and whether an earlier version of them is known.
     bad: BTreeMap<String, BadObject>,
+    /// Told of what the watch shows.
+    startups: StartupLatency,
 }
 
 impl ApiSource {
@@ -46,7 +49,14 @@ impl ApiSource {
             desired: BTreeMap::new(),
             held: BTreeMap::new(),
             bad: BTreeMap::new(),
+            startups: StartupLatency::default(),
         }
+    }
+
+    /// Has the start of pods measured.
+    pub(crate) fn with_startups(mut self, startups: StartupLatency) -> Self {
+        self.startups = startups;
+        self
     }
 
     /// What the API holds, for those who compare with it.
@@ -63,6 +73,7 @@ impl ApiSource {
                 self.desired.retain(|uid, _| {
                     uids.contains(uid) || bad.iter().any(|object| object.uid == uid.as_str())
                 });
+                self.startups.keep(|uid| uids.contains(uid));
                 self.held.retain(|uid, _| bad.iter().any(|object| object.uid == uid.as_str()));
                 self.bad = BTreeMap::new();
                 for object in bad {
@@ -85,6 +96,7 @@ impl ApiSource {
             }
             Update::Deleted { object } => {
                 let uid = pod_uid(&object);
+                self.startups.forget(&uid);
                 self.bad.remove(uid.as_str());
                 self.held.remove(&uid);
                 if self.desired.remove(&uid).is_some() {
@@ -99,6 +111,7 @@ impl ApiSource {
             Update::BadDeleted(object) => {
                 self.bad.remove(&object.uid);
                 let uid = PodUid::from(object.uid);
+                self.startups.forget(&uid);
                 self.held.remove(&uid);
                 self.desired.remove(&uid);
                 self.publish_desired();
@@ -116,6 +129,7 @@ impl ApiSource {
         if is_mirror_pod(pod) {
             return false;
         }
+        self.startups.seen(pod, self.clock.now());
         let known = self.desired.get(&uid);
         if known.is_some_and(|known| matches!(classify(known, pod), PodChange::None | PodChange::StatusOnly))
         {

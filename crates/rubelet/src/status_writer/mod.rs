@@ -13,7 +13,6 @@
 
 mod entry;
 mod gate;
-mod latency;
 mod pause;
 mod request;
 #[cfg(test)]
@@ -35,12 +34,12 @@ use tracing::{debug, error, warn};
 
 use crate::api_pods::{ApiPodSet, ApiPods};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::table::{PodTable, RowChange};
 use entry::{Entry, Step};
 use gate::{Gate, Ticket};
 use request::{Answer, Request, send};
 
-pub use latency::SyncDurations;
 pub(crate) use pause::pause;
 pub(crate) use request::at_once;
 pub(crate) use trouble::Trouble;
@@ -78,7 +77,7 @@ pub struct StatusWriter {
     wake: Wake,
     requests: JoinSet<Result<Answer, Trouble>>,
     flights: BTreeMap<Id, Flight>,
-    durations: Arc<SyncDurations>,
+    metrics: Metrics,
     pending: watch::Sender<usize>,
 }
 
@@ -96,7 +95,7 @@ impl StatusWriter {
             wake: Wake::default(),
             requests: JoinSet::new(),
             flights: BTreeMap::new(),
-            durations: Arc::default(),
+            metrics: Metrics::default(),
             pending: watch::Sender::new(0),
         };
         writer.take_rows();
@@ -110,9 +109,11 @@ impl StatusWriter {
         self
     }
 
-    /// How long statuses took to reach the API.
-    pub fn durations(&self) -> Arc<SyncDurations> {
-        self.durations.clone()
+    /// Counts into these metrics.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// How many pods have something that the API was not told yet and could be.
@@ -301,7 +302,7 @@ impl StatusWriter {
             (Request::Patch(body), Answer::Pod(copy)) => {
                 entry.written(flight.sent, &body, copy, now, wall);
                 if let Some(since) = flight.since {
-                    self.durations.observe(now.duration_since(since));
+                    self.metrics.pods.status_sync_duration.observe_duration(now.duration_since(since));
                 }
             }
             (_, Answer::Pod(copy)) => entry.read(copy),

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::StatusWriter;
-use super::latency::SyncDurations;
 use crate::api_pods::ApiPodSet;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::table::{PodRow, PodTable};
 
 pub(super) const NODE: &str = "n1";
@@ -30,7 +30,7 @@ pub(super) struct Bench {
     pub api: FakeApi,
     pub table: PodTable,
     view: watch::Sender<Arc<ApiPodSet>>,
-    pub durations: Arc<SyncDurations>,
+    pub metrics: Metrics,
     pub pending: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
@@ -52,9 +52,11 @@ impl Bench {
         let view = watch::Sender::new(Arc::default());
         let client = api.client(&format!("system:node:{NODE}"));
         let clock = Clock::simulated(jiff::Timestamp::from_second(1_767_225_600).unwrap());
-        let writer = StatusWriter::new(table.clone(), view.subscribe(), client, clock);
-        let (durations, pending) = (writer.durations(), writer.pending());
-        Self { api, table, view, durations, pending, task: tokio::spawn(writer.run()) }
+        let metrics = Metrics::new();
+        let writer =
+            StatusWriter::new(table.clone(), view.subscribe(), client, clock).with_metrics(metrics.clone());
+        let pending = writer.pending();
+        Self { api, table, view, metrics, pending, task: tokio::spawn(writer.run()) }
     }
 
     /// Creates a pod on this node and shows it to the writer.

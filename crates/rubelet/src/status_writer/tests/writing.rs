@@ -12,7 +12,8 @@ async fn a_status_is_written_at_once_and_its_echo_changes_nothing() {
     assert_eq!(bench.held("web").phase.as_deref(), Some("Running"));
     let body = bench.api.requests()[0].json();
     assert_eq!(body["metadata"], json!({"uid": pod.metadata.uid}));
-    assert!(bench.durations.quantile(0.99).unwrap() <= 0.02);
+    let took = &bench.metrics.pods.status_sync_duration;
+    assert!(took.count() > 0 && took.sum() <= 0.02 * took.count() as f64);
     for _ in 0..3 {
         bench.sync();
         bench.publish(&pod, status("Running", true, "10.0.0.1"));
@@ -60,7 +61,7 @@ async fn one_pod_is_written_in_order_many_pods_at_once() {
     for n in 0..12 {
         assert_eq!(bench.held(&format!("p{n}")).phase.as_deref(), Some("Succeeded"));
     }
-    assert_eq!(bench.durations.count(), 24);
+    assert_eq!(bench.metrics.pods.status_sync_duration.count(), 24);
 }
 
 #[tokio::test(start_paused = true)]
