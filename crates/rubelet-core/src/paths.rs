@@ -102,6 +102,15 @@ pub fn legacy_log_link(pod: &Pod, container: &str, container_id: &str) -> Result
     Ok(link)
 }
 
+/// The file that a checkpoint of a container is written to, made at the time `at` (RFC 3339).
+pub fn checkpoint_file(root_dir: &Path, pod: &Pod, container: &str, at: &str) -> Result<PathBuf, UnsafeName> {
+    let metadata = &pod.metadata;
+    let name = component("pod name", metadata.name.as_deref().unwrap_or_default())?;
+    let namespace = component("namespace", metadata.namespace.as_deref().unwrap_or_default())?;
+    let container = component("container", container)?;
+    Ok(root_dir.join("checkpoints").join(format!("checkpoint-{name}_{namespace}-{container}-{at}.tar")))
+}
+
 /// The pod a log directory belongs to: what stands after the last `_`.
 pub fn pod_uid_of_log_dir(name: &str) -> PodUid {
     PodUid::from(name.rsplit('_').next().unwrap_or_default())
@@ -160,6 +169,16 @@ mod tests {
         assert_eq!(relative_log_path("app", 3).unwrap(), "app/3.log");
         assert_eq!(pod_uid_of_log_dir("shop_web_u-1").as_str(), "u-1");
         assert_eq!(pod_uid_of_log_dir("u-1").as_str(), "u-1");
+    }
+
+    #[test]
+    fn checkpoints_are_named_after_what_they_are_of() {
+        let file = |container| {
+            checkpoint_file(Path::new("/r"), &pod("shop", "web", "u"), container, "2026-01-02T03:04:05Z")
+        };
+        let expected = Path::new("/r/checkpoints/checkpoint-web_shop-app-2026-01-02T03:04:05Z.tar");
+        assert_eq!(file("app").unwrap(), expected);
+        assert!(file("../../etc").is_err());
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rubelet_core::container_log;
-use rubelet_core::ids::{ContainerId, PodUid, pod_uid};
+use rubelet_core::ids::{ContainerId, PodUid, SandboxId, pod_uid};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
 use rubelet_cri::{CriError, CriErrorKind, v1};
 use rubelet_server::logs::{InotifyChanges, LogOptions, Logs};
@@ -86,16 +86,24 @@ impl PodStreams {
         request: Request<B>,
     ) -> Result<Response<Body>, Problem> {
         let query = request.uri().query().unwrap_or_default();
+        // What does not run is not found; on the node's own port that is the node's fault, as upstream has it.
+        let absent = |problem: Problem| match dialect {
+            Dialect::Node if problem.code == StatusCode::NOT_FOUND => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, problem.message)
+            }
+            _ => problem,
+        };
         let (url, purpose) = match way {
             Way::Exec | Way::Attach => {
                 let options = CommandOptions::from_query(query, dialect)?;
                 let name = container.or(options.container.as_deref());
-                let running = self.running(pod, name).await?;
+                let running = self.running(pod, name).await.map_err(absent)?;
                 self.command(way, pod, &running, options).await?
             }
             Way::PortForward => {
                 let ports = port_forward_ports(query, dialect, request.headers())?;
-                (self.ports(pod, ports).await?, Purpose::PortForward)
+                let sandbox = self.sandbox(pod).await.map_err(absent)?;
+                (self.ports(sandbox, ports).await?, Purpose::PortForward)
             }
         };
         self.streams.proxy(&url, purpose, request).await
@@ -126,15 +134,20 @@ impl PodStreams {
         Ok((url.map_err(refused)?, Purpose::Command(streams)))
     }
 
-    /// Where the ports of a pod are.
-    async fn ports(&self, pod: &Pod, port: Vec<i32>) -> Result<String, Problem> {
+    /// Where the ports of a sandbox are.
+    async fn ports(&self, sandbox: SandboxId, port: Vec<i32>) -> Result<String, Problem> {
+        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox.to_string(), port };
+        self.services.runtime.port_forward(request).await.map(|answer| answer.url).map_err(refused)
+    }
+
+    /// The sandbox a pod runs in.
+    async fn sandbox(&self, pod: &Pod) -> Result<SandboxId, Problem> {
         let observed = self.observe(&pod_uid(pod)).await?;
-        let sandbox = observed.sandboxes.iter().find(|sandbox| sandbox.ready).ok_or_else(|| {
+        let ready = observed.sandboxes.into_iter().find(|sandbox| sandbox.ready);
+        ready.map(|sandbox| sandbox.id).ok_or_else(|| {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             Problem::not_found(format!("unable to find the sandbox of pod {name:?}: it does not run"))
-        })?;
-        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.to_string(), port };
-        self.services.runtime.port_forward(request).await.map(|answer| answer.url).map_err(refused)
+        })
     }
 
     /// What the agent says of the pod, or, before it has looked at it, what the API has.
@@ -183,9 +196,7 @@ impl PodStreams {
 fn refused(error: CriError) -> Problem {
     match error.kind {
         CriErrorKind::NotFound => Problem::not_found(error.to_string()),
-        CriErrorKind::ResourceExhausted => {
-            Problem::new(http::StatusCode::TOO_MANY_REQUESTS, error.to_string())
-        }
+        CriErrorKind::ResourceExhausted => Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
         _ => Problem::internal(error),
     }
 }

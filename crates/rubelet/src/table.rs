@@ -71,6 +71,20 @@ impl PodTable {
         self.rows().get(uid).cloned()
     }
 
+    /// The row of the pod of this name: the one that is to run, where an older one of that name has not ended yet.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<PodRow> {
+        let is_it = |row: &&PodRow| {
+            let metadata = &row.pod.metadata;
+            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == Some(namespace)
+        };
+        let rank = |row: &&PodRow| match row.state {
+            PodState::WaitingForPredecessor | PodState::Syncing => 2,
+            PodState::Terminating { .. } => 1,
+            PodState::Terminated { .. } | PodState::Finished { .. } => 0,
+        };
+        self.rows().values().filter(is_it).max_by_key(rank).cloned()
+    }
+
     /// All rows.
     pub fn snapshot(&self) -> BTreeMap<PodUid, PodRow> {
         self.rows().clone()

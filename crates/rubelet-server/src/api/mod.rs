@@ -108,7 +108,7 @@ impl Api {
             Endpoint::Cadvisor => self.cadvisor(request.headers()).await,
             Endpoint::Resource => self.resource(request.headers()).await,
             Endpoint::Probes => self.probes(request.headers()).await,
-            Endpoint::Slis => self.slis(&request).await,
+            Endpoint::Slis => self.slis(request.method(), request.headers()).await,
             Endpoint::Pods => self.pods(),
             Endpoint::RunningPods => self.running_pods().await,
             Endpoint::Summary => self.summary(request).await,
