@@ -22,8 +22,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 pub use self::alive::{AliveContainer, AlivePod, AliveSandbox};
+use crate::clock::Clock;
 use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;
+use crate::metrics::Metrics;
 use crate::termination_log;
 
 /// Relist period while changes come in that no event announced, and whenever the runtime has no events.
@@ -97,6 +99,8 @@ pub struct Pleg {
 struct Shared {
     runtime: Arc<dyn RuntimeService>,
     fs: FsPool,
+    metrics: Metrics,
+    clock: Clock,
     runtime_name: watch::Sender<String>,
     state: Mutex<State>,
     hinted: Notify,
@@ -123,12 +127,14 @@ struct State {
 }
 
 impl Pleg {
-    /// A Pleg over a runtime. Nothing is read before `run` or `observe`.
-    pub fn new(runtime: Arc<dyn RuntimeService>, fs: FsPool) -> Self {
+    /// A Pleg over a runtime. Nothing is read before `run` or `observe`. The clock is for the age of events.
+    pub fn new(runtime: Arc<dyn RuntimeService>, fs: FsPool, metrics: Metrics, clock: Clock) -> Self {
         Self {
             shared: Arc::new(Shared {
                 runtime,
                 fs,
+                metrics,
+                clock,
                 runtime_name: watch::Sender::new("containerd".into()),
                 state: Mutex::default(),
                 hinted: Notify::new(),
@@ -143,6 +149,16 @@ impl Pleg {
     /// The last full list; `None` before the first.
     pub fn listing(&self) -> watch::Receiver<Option<Arc<Listing>>> {
         self.shared.listing.subscribe()
+    }
+
+    /// Shows each pod as it was last seen, by a full list or by whoever looked at it since; false before there was a
+    /// list, when that says nothing.
+    pub fn visit_seen(&self, mut visit: impl FnMut(&ListedPod)) -> bool {
+        if self.shared.listing.borrow().is_none() {
+            return false;
+        }
+        self.state().seen.values().for_each(|(listed, _)| visit(listed));
+        true
     }
 
     /// How relisting goes.
@@ -191,6 +207,12 @@ impl Pleg {
     /// When the lists fail, or when the state of something listed cannot be learnt.
     pub async fn observe(&self, uid: &PodUid) -> Result<ObservedPod, ObserveError> {
         let began = Instant::now();
+        let observed = self.read(uid, began).await;
+        self.shared.metrics.runtime.pod_relist_duration.observe_duration(began.elapsed());
+        observed
+    }
+
+    async fn read(&self, uid: &PodUid, began: Instant) -> Result<ObservedPod, ObserveError> {
         let selector: BTreeMap<String, String> = [(UID_LABEL.to_owned(), uid.to_string())].into();
         let sandboxes = self.shared.runtime.list_pod_sandbox(v1::ListPodSandboxRequest {
             filter: Some(v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() }),
@@ -336,9 +358,17 @@ impl Pleg {
 
     async fn relist_loop(&self) {
         let mut period = RELIST_MIN;
+        let mut last: Option<Instant> = None;
         loop {
-            let found_unannounced = match self.relist().await {
+            let (began, metrics) = (Instant::now(), &self.shared.metrics.runtime);
+            if let Some(last) = last {
+                metrics.relist_interval.observe_duration(began - last);
+            }
+            let relisted = self.relist().await;
+            metrics.relist_duration.observe_duration(began.elapsed());
+            let found_unannounced = match relisted {
                 Ok(found) => {
+                    last = Some(began);
                     self.shared
                         .health
                         .send_replace(PlegHealth { last_success: Some(Instant::now()), error: None });
@@ -472,6 +502,7 @@ impl Pleg {
             match self.shared.runtime.container_events().await {
                 Ok(mut events) => {
                     info!("following the runtime's container events");
+                    self.shared.metrics.runtime.event_streams.inc();
                     self.state().events = true;
                     // Whatever happened while nobody listened is found by a relist.
                     self.shared.relist_now.notify_one();
@@ -479,6 +510,7 @@ impl Pleg {
                         match events.next().await {
                             Some(Ok(event)) => {
                                 pause = RELIST_MIN;
+                                self.count_event(&event);
                                 self.take_event(&event);
                             }
                             Some(Err(error)) => {
@@ -487,6 +519,7 @@ impl Pleg {
                                     return;
                                 }
                                 debug!("container events ended: {error}");
+                                self.shared.metrics.runtime.event_stream_errors.inc();
                                 break;
                             }
                             None => break,
@@ -499,7 +532,10 @@ impl Pleg {
                     self.no_events();
                     return;
                 }
-                Err(error) => debug!("no container events: {error}"),
+                Err(error) => {
+                    debug!("no container events: {error}");
+                    self.shared.metrics.runtime.event_stream_errors.inc();
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RELIST_MAX);
@@ -519,6 +555,16 @@ impl Pleg {
         }
         self.shared.hinted.notify_one();
         info!("this runtime has no container events; the ends of processes are watched instead");
+    }
+
+    /// Counts how old an event is when it is heard.
+    fn count_event(&self, event: &v1::ContainerEventResponse) {
+        let Ok(made) = jiff::Timestamp::from_nanosecond(event.created_at.into()) else { return };
+        if event.created_at > 0
+            && let Ok(age) = Duration::try_from(self.shared.clock.now().duration_since(made))
+        {
+            self.shared.metrics.runtime.event_latency.observe_duration(age);
+        }
     }
 
     /// An event is news unless the state it announces has been read already.

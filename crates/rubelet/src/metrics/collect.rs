@@ -16,13 +16,14 @@ use rubelet_core::node::info::go_arch;
 use rubelet_core::observed::ObservedState;
 use rubelet_core::phase::Phase;
 use rubelet_core::tally::volume_plugin;
+use rubelet_cri::observe::ListedPod;
 use rubelet_server::metrics::{Collected, Metrics, node as node_metrics, pods as pod_metrics};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::desired::DesiredPods;
-use crate::pleg::{Listing, Pleg};
+use crate::pleg::Pleg;
 use crate::sync_loop::WorkerCounts;
 use crate::table::{PodRow, PodTable};
 
@@ -69,8 +70,9 @@ pub(crate) fn pods(metrics: &Metrics, facts: PodFacts) {
         tell_desired(&desired, &rows, facts.mirrors, out);
         tell_workers(&desired, &rows, facts.workers.strangers(), out);
         tell_volumes(&desired, &rows, out);
-        if let Some(listing) = &*facts.pleg.listing().borrow() {
-            tell_listing(listing, out);
+        let mut held = Held::default();
+        if facts.pleg.visit_seen(|pod| held.count(pod)) {
+            held.tell(out);
         }
         if let Some(at) = facts.pleg.health().borrow().last_success {
             let now = facts.clock.now();
@@ -233,32 +235,41 @@ fn has_sandbox(status: &PodStatus) -> bool {
     conditions.any(|c| c.type_ == "PodReadyToStartContainers" && c.status == "True")
 }
 
-fn tell_listing(listing: &Listing, out: &mut Collected) {
-    let running = listing.pods.values().filter(|pod| pod.sandboxes.values().any(|ready| *ready)).count();
-    out.tell(&pod_metrics::RUNNING_PODS, &[], running as f64);
-    let mut states: BTreeMap<&str, u32> = BTreeMap::new();
-    for container in listing.pods.values().flat_map(|pod| pod.containers.values()) {
-        let state = match container.state {
-            ObservedState::Created => "created",
-            ObservedState::Running => "running",
-            ObservedState::Exited => "exited",
-            ObservedState::Unknown => "unknown",
-        };
-        *states.entry(state).or_default() += 1;
+/// What the runtime holds.
+#[derive(Default)]
+struct Held {
+    running_pods: u32,
+    states: BTreeMap<&'static str, u32>,
+}
+
+impl Held {
+    fn count(&mut self, pod: &ListedPod) {
+        self.running_pods += u32::from(pod.sandboxes.values().any(|ready| *ready));
+        for container in pod.containers.values() {
+            let state = match container.state {
+                ObservedState::Created => "created",
+                ObservedState::Running => "running",
+                ObservedState::Exited => "exited",
+                ObservedState::Unknown => "unknown",
+            };
+            *self.states.entry(state).or_default() += 1;
+        }
     }
-    // There without containers too: dashboards take what is missing for a failed scrape.
-    states.entry("running").or_default();
-    for (state, count) in states {
-        out.tell(&pod_metrics::RUNNING_CONTAINERS, &[state], count.into());
+
+    fn tell(mut self, out: &mut Collected) {
+        out.tell(&pod_metrics::RUNNING_PODS, &[], self.running_pods.into());
+        // There without containers too: dashboards take what is missing for a failed scrape.
+        self.states.entry("running").or_default();
+        for (state, count) in self.states {
+            out.tell(&pod_metrics::RUNNING_CONTAINERS, &[state], count.into());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use rubelet_core::ids::{ContainerId, SandboxId};
-    use rubelet_cri::observe::{ListedContainer, ListedPod};
+    use rubelet_cri::observe::ListedContainer;
     use serde_json::{Value, json};
 
     use super::*;
@@ -365,8 +376,8 @@ mod tests {
         check("kubelet_mirror_pods", alone, &[]);
     }
 
-    #[tokio::test]
-    async fn what_the_runtime_holds_is_counted_by_state() {
+    #[test]
+    fn what_the_runtime_holds_is_counted_by_state() {
         let listed = |ready: bool, states: &[ObservedState]| ListedPod {
             uid: "u".into(),
             name: "p".into(),
@@ -381,23 +392,22 @@ mod tests {
                 })
                 .collect(),
         };
-        let listing = |pods: Vec<ListedPod>| Listing {
-            began: Instant::now(),
-            pods: pods.into_iter().enumerate().map(|(i, pod)| (PodUid::from(i.to_string()), pod)).collect(),
-            unreadable: BTreeSet::new(),
+        let tell = |pods: Vec<ListedPod>| {
+            move |out: &mut Collected| {
+                let mut held = Held::default();
+                pods.iter().for_each(|pod| held.count(pod));
+                held.tell(out);
+            }
         };
         use ObservedState::{Exited, Running};
-        let some = move |out: &mut Collected| {
-            tell_listing(&listing(vec![listed(true, &[Running, Exited]), listed(false, &[Exited])]), out);
-        };
-        check("kubelet_running_pods", some, &[" 1"]);
+        let some = tell(vec![listed(true, &[Running, Exited]), listed(false, &[Exited])]);
+        check("kubelet_running_pods", some.clone(), &[" 1"]);
         check(
             "kubelet_running_containers",
             some,
             &["{container_state=\"exited\"} 2", "{container_state=\"running\"} 1"],
         );
-        let none = move |out: &mut Collected| tell_listing(&listing(vec![]), out);
-        check("kubelet_running_containers", none, &["{container_state=\"running\"} 0"]);
+        check("kubelet_running_containers", tell(vec![]), &["{container_state=\"running\"} 0"]);
     }
 
     #[test]

@@ -24,15 +24,16 @@ pub(super) struct Rounds {
 }
 
 impl PodWorker {
-    /// What the next round is for, in upstream's words; `None` while the pod waits for another one.
+    /// What the next round is for, in upstream's words; `None` while the pod waits for another one, and
+    /// when all is done.
     pub(super) fn operation(&self) -> Option<&'static str> {
         match self.state {
-            PodState::WaitingForPredecessor => None,
+            PodState::WaitingForPredecessor | PodState::Finished { .. } => None,
             PodState::Syncing if !self.rounds.begun => Some("create"),
             PodState::Syncing if self.rounds.updated => Some("update"),
             PodState::Syncing => Some("sync"),
             PodState::Terminating { .. } => Some("kill"),
-            PodState::Terminated { .. } | PodState::Finished { .. } => Some("terminated"),
+            PodState::Terminated { .. } => Some("terminated"),
         }
     }
 

@@ -163,11 +163,16 @@ pub(super) async fn kill_container(
                     format!("PreStopHook failed: {}", crate::logging::chain(&error)),
                 );
             }
-            Err(_) => services.events.warning(
-                &subject,
-                "FailedPreStopHook",
-                format!("PreStopHook did not end within the grace period of {} s", kill.grace_seconds),
-            ),
+            Err(_) => {
+                if handler.sleep.is_some() {
+                    services.metrics.pods.sleep_terminated_early.inc();
+                }
+                services.events.warning(
+                    &subject,
+                    "FailedPreStopHook",
+                    format!("PreStopHook did not end within the grace period of {} s", kill.grace_seconds),
+                );
+            }
         }
     }
     for other in wait_for {
