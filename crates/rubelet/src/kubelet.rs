@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::api_objects::ApiObjects;
 use crate::clock::Clock;
 use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
 use crate::desired::{PodConfig, SourceKind};
@@ -55,6 +56,8 @@ use crate::user_namespaces::UserNamespaces;
 const FS_THREADS: usize = 24;
 /// Pulls at a time when the configuration does not say: upstream would pull one image after another.
 const PARALLEL_PULLS: usize = 5;
+/// How long an agent that stops waits for its tasks to be gone.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -192,20 +195,7 @@ impl KubeletBuilder {
             Some(machine) => machine,
             None => rubelet_linux::facts::machine().map_err(StartError::Machine)?,
         };
-        if machine.cgroup_v2 {
-            // The unified hierarchy needs no allowance.
-        } else if config.fail_cgroup_v1 {
-            return Err(StartError::Setting(
-                "this machine uses cgroup v1, which the configuration refuses: set failCgroupV1: false to use it anyway"
-                    .to_owned(),
-            ));
-        }
-        if machine.swap_in_use && config.fail_swap_on {
-            return Err(StartError::Setting(
-                "running with swap on is not supported: turn swap off, or set failSwapOn: false (/proc/swaps lists what is in use)"
-                    .to_owned(),
-            ));
-        }
+        suits(&config, &machine)?;
         let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
         let control_plane = match self.api {
             Some(server) => Some(ControlPlane::prepare(server, &config, &name, &fs, &clock).await?),
@@ -349,6 +339,7 @@ impl KubeletBuilder {
             },
             tasks: JoinSet::new(),
             health: health.clone(),
+            objects: services.api.clone(),
         };
         kubelet.serve(&config, &health, &table).await?;
         let identity = NodeIdentity { name };
@@ -391,6 +382,8 @@ pub struct Kubelet {
     handle: KubeletHandle,
     tasks: JoinSet<()>,
     health: Health,
+    /// What goes on by itself while anybody has it.
+    objects: Option<ApiObjects>,
 }
 
 /// Looks into a running agent and gives it pods; cheap to clone.
@@ -442,7 +435,7 @@ impl Kubelet {
     /// Which part ended and how.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
         // Both arms are cancel-safe: the caller's future is dropped with us, join_next loses nothing.
-        tokio::select! {
+        let ended = tokio::select! {
             () = stop => {
                 info!("stopping; containers go on running");
                 Ok(())
@@ -451,7 +444,13 @@ impl Kubelet {
                 Some(Err(problem)) => format!("a part of the agent failed: {problem}"),
                 _ => "a part of the agent ended".to_owned(),
             }),
+        };
+        // Whoever stops the API server next is not to be told that the agent misses it.
+        if let Some(objects) = &self.objects {
+            objects.end();
         }
+        let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
+        ended
     }
 
     async fn serve(
@@ -517,6 +516,30 @@ impl KubeletHandle {
     pub fn events(&self) -> Vec<Event> {
         self.events.snapshot()
     }
+}
+
+/// Whether an agent of this configuration may run on this machine; for whoever starts something else beside it first.
+///
+/// # Errors
+/// As [`KubeletBuilder::build`], which asks the same.
+pub fn check_machine(config: &KubeletConfiguration) -> Result<(), StartError> {
+    suits(config, &rubelet_linux::facts::machine().map_err(StartError::Machine)?)
+}
+
+fn suits(config: &KubeletConfiguration, machine: &MachineFacts) -> Result<(), StartError> {
+    let refused = |why: &str| Err(StartError::Setting(why.to_owned()));
+    if !machine.cgroup_v2 && config.fail_cgroup_v1 {
+        return refused(
+            "this machine uses cgroup v1, which the configuration refuses: set failCgroupV1: false to use it anyway",
+        );
+    }
+    if machine.swap_in_use && config.fail_swap_on {
+        return refused(
+            "running with swap on is not supported: turn swap off, or set failSwapOn: false (/proc/swaps lists what is \
+             in use)",
+        );
+    }
+    Ok(())
 }
 
 fn ip(field: &str, text: &str) -> Result<IpAddr, StartError> {

@@ -13,6 +13,7 @@ use rubelet::local;
 use rubelet::logging::{self, LogFormat, chain};
 use rubelet::node_agent::NodeFlags;
 use rubelet::pull_credentials::ProviderFiles;
+use rubelet::root_lock::RootLock;
 use rubelet::{Kubelet, notify};
 use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, LocalCommand, LocalFlags, OsFiles, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,17 +55,37 @@ fn main() -> ExitCode {
     };
     let format = if loaded.config.logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
     logging::init(format, loaded.config.logging.verbosity);
+    let root =
+        std::path::absolute(&loaded.flags.root_dir).unwrap_or_else(|_| PathBuf::from(&loaded.flags.root_dir));
+    // Until the process ends.
+    let _lock = match RootLock::take(&root) {
+        Ok(lock) => lock,
+        Err(problem) => return refuse(&chain(&problem)),
+    };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(problem) => {
-            error!("cannot start: {problem}");
-            return ExitCode::FAILURE;
-        }
+        Err(problem) => return refuse(&problem.to_string()),
     };
     let code = runtime.block_on(run(*loaded, local));
     // A file system operation that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// Says why there is no agent.
+fn refuse(problem: &str) -> ExitCode {
+    error!("cannot start: {problem}{}", root_hint(problem));
+    ExitCode::FAILURE
+}
+
+/// What to do about a refusal of the system, where that is for want of rights.
+fn root_hint(problem: &str) -> &'static str {
+    let refused = ["(os error 1)", "(os error 13)"].iter().any(|error| problem.contains(error));
+    if refused && !rustix::process::geteuid().is_root() {
+        "; this process does not run as root, which it needs to (sudo rubelet …)"
+    } else {
+        ""
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -103,7 +124,7 @@ fn without_agent(command: &LocalCommand) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "{problem}");
+            let _ = writeln!(std::io::stderr(), "{problem}{}", root_hint(&problem));
             ExitCode::FAILURE
         }
     }
@@ -143,11 +164,12 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
     };
     let name = match named {
         Ok(name) => name.trim().to_lowercase(),
-        Err(problem) => {
-            error!("cannot start: the machine cannot be read: {problem}");
-            return ExitCode::FAILURE;
-        }
+        Err(problem) => return refuse(&format!("the machine cannot be read: {problem}")),
     };
+    // Before clients are answered: a machine that is refused is to be refused at once.
+    if let Err(problem) = rubelet::check_machine(&config) {
+        return refuse(&chain(&problem));
+    }
     let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir).node_name(&name);
     let mut ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     ips.retain(|ip| !ip.is_unspecified());
@@ -155,10 +177,7 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
         None => (api_server(&flags), None),
         Some(local) => match local::open(local, &name, &Clock::system()).await {
             Ok(node) => (Some(ApiServer::Connected(node.connections)), Some((node.api, node.door))),
-            Err(problem) => {
-                error!("cannot start: {}", chain(&problem));
-                return ExitCode::FAILURE;
-            }
+            Err(problem) => return refuse(&chain(&problem)),
         },
     };
     // Clients are answered before the agent is ready: how it comes up is what they may want to see.
@@ -188,20 +207,14 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
     match credential_providers(&flags) {
         Ok(Some(files)) => builder = builder.credential_providers(files),
         Ok(None) => {}
-        Err(problem) => {
-            error!("cannot start: {problem}");
-            return ExitCode::FAILURE;
-        }
+        Err(problem) => return refuse(problem),
     }
     if let Some(server) = server {
         builder = builder.api_server(server);
     }
     let kubelet = match builder.node_ips(ips).build().await {
         Ok(kubelet) => kubelet,
-        Err(problem) => {
-            error!("cannot start: {}", chain(&problem));
-            return ExitCode::FAILURE;
-        }
+        Err(problem) => return refuse(&chain(&problem)),
     };
     if let Some(door) = door {
         door.open(kubelet.handle().streams());

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::wait;
 
 /// How long a start may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program, running or between two runs.
 pub struct Program {
@@ -108,6 +108,11 @@ impl Program {
             let word = line.and_then(|line| line.split_once("address=")?.1.split(' ').next());
             word.and_then(|word| word.parse().ok()).ok_or(log)
         });
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Ends it without a warning.

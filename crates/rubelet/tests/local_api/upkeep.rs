@@ -9,7 +9,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, config_map, others_are_served};
-use crate::program::Program;
+use crate::program::{PATIENCE, Program};
+use crate::wait;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -94,6 +95,46 @@ async fn one_data_folder_is_for_one_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_root_folder_is_for_one_process() {
+    let mut program = Program::start();
+    let mut second = Program::prepared();
+    second.arguments = vec![format!("--root-dir={}", program.dir.path().join("root").display())];
+    second.spawn();
+    let (well, log) = second.ended();
+    let other = format!("another agent, process {},", program.process());
+    assert!(!well && log.contains(&other) && log.contains("--root-dir"), "{log}");
+    assert!(!second.data_dir().exists(), "it was refused before it began anything");
+    others_are_served(&program).await;
+    // Whatever the end of the first, the next has the folder.
+    program.kill();
+    second.launch();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_stops_misses_nothing() {
+    let mut program = Program::start();
+    wait::until("the node to be there", PATIENCE, || {
+        let log = program.log();
+        log.contains("registered").then_some(()).ok_or(log)
+    });
+    program.stop();
+    let log = program.log();
+    let (_, end) = log.split_once("stopping; containers go on running").unwrap();
+    // That there is no runtime is true.
+    let mut complaints = end.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    assert_eq!(complaints.find(|line| !line.contains("runtime")), None, "{log}");
+}
+
+#[test]
+fn mistyped_words_are_told_what_may_be_meant() {
+    let program = Program::prepared();
+    for (word, meant) in [("bakcup", "\"backup\""), ("--bind-adress=::1", "--bind-address")] {
+        let (well, text) = told(&program.command(&["local", word]).output().unwrap());
+        assert!(!well && text.contains(&format!("did you mean {meant}?")), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_address_is_named() {
     let program = Program::start();
     let mut second = Program::prepared();
@@ -153,6 +194,7 @@ async fn backups_are_made_at_any_time_and_restored_at_rest() {
         fs::write(&cut, content).unwrap();
         let (well, text) = restore(&program, &cut);
         assert!(!well && text.contains("cut"), "{what}: {text}");
+        assert_eq!(text.contains("is no backup"), what != "half", "{what}: {text}");
     }
     let (well, text) = restore(&program, &program.dir.path().join("nowhere"));
     assert!(!well && text.contains("nowhere"), "{text}");
