@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiclient::level::Level;
-use rubelet_config::{Gate, KubeletConfiguration};
+use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
 use rubelet_core::Pod;
 use rubelet_core::admission;
 use rubelet_core::backoff::BackoffPolicy;
@@ -20,6 +20,8 @@ use rubelet_core::static_pod::NodeIdentity;
 use rubelet_cri::{CriClient, Deadlines, EndpointError, ImageService, RuntimeService};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
+use rubelet_server::api::{Api, Site};
+use rubelet_server::listen::ListenError;
 use rubelet_volumes::{ObjectReader, Tmpfs, TokenManager, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,10 +35,13 @@ use crate::desired::{PodConfig, SourceKind};
 use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
 use crate::events::{Event, EventRecorder};
 use crate::fs_pool::FsPool;
-use crate::http::{self, Health, Site};
+use crate::http::{self, Health};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
+use crate::metered_runtime::metered;
+use crate::metrics::{self, Metrics, StartupLatency};
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
+use crate::node_api::{NodeApi, api_settings};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::pod_streams::PodStreams;
@@ -48,8 +53,10 @@ use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
 use crate::services::{NodeSettings, Services};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
+use crate::stats::{Collector, Sources, StatsSettings};
 use crate::sync_loop::SyncLoop;
 use crate::table::{PodRow, PodTable};
+use crate::tracing_export;
 use crate::user_namespaces::UserNamespaces;
 
 /// Blocking file system operations at a time, hung ones included.
@@ -81,8 +88,8 @@ pub enum StartError {
     #[error(transparent)]
     ApiServer(#[from] AccessError),
     /// A port cannot be served.
-    #[error("{0}")]
-    Port(String),
+    #[error(transparent)]
+    Port(#[from] ListenError),
 }
 
 /// The two services of a runtime, which may be one object.
@@ -101,6 +108,7 @@ pub struct KubeletBuilder {
     machine: Option<MachineFacts>,
     api: Option<ApiServer>,
     node_flags: NodeFlags,
+    flags: KubeletFlags,
     node_probe: Arc<dyn NodeProbe>,
     node_machine: Option<NodeMachine>,
     credential_providers: Option<ProviderFiles>,
@@ -119,6 +127,11 @@ impl KubeletBuilder {
     /// Node name; the machine's host name in lower case by default.
     pub fn node_name(mut self, name: impl Into<String>) -> Self {
         self.node_name = Some(name.into());
+        self
+    }
+    /// The command line, as `/flagz` tells it and the figures of the runtime's own control group need it.
+    pub fn flags(mut self, flags: KubeletFlags) -> Self {
+        self.flags = flags;
         self
     }
     /// Node addresses, primary family first.
@@ -197,8 +210,9 @@ impl KubeletBuilder {
         };
         suits(&config, &machine)?;
         let name = self.node_name.unwrap_or_else(|| machine.hostname.trim().to_lowercase());
+        let metrics = Metrics::new();
         let control_plane = match self.api {
-            Some(server) => Some(ControlPlane::prepare(server, &config, &name, &fs, &clock).await?),
+            Some(server) => Some(ControlPlane::prepare(server, &config, &name, &fs, &clock, &metrics).await?),
             None => None,
         };
         let settings = NodeAgentSettings::new(&config, &self.node_flags, &name, self.root_dir.clone())
@@ -223,6 +237,7 @@ impl KubeletBuilder {
             Some(given) => given,
             None => connect(&config)?,
         };
+        let (runtime, images) = metered(runtime, images, &metrics);
         let journal = Journal::new(&node.root_dir, fs.clone());
         let loaded = journal.load().await.map_err(StartError::RootDir)?;
         for problem in loaded.problems {
@@ -230,7 +245,7 @@ impl KubeletBuilder {
         }
 
         let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
-        let pleg = Pleg::new(runtime.clone(), fs.clone());
+        let pleg = Pleg::new(runtime.clone(), fs.clone(), metrics.clone(), clock.clone());
         let runtime_state = Arc::new(Level::new(RuntimeState::default()));
         let events = EventRecorder::new(clock.clone());
         let sources: Vec<SourceKind> = [
@@ -267,6 +282,7 @@ impl KubeletBuilder {
                 home: self.home_dir,
                 providers: self.credential_providers,
                 service_account_tokens: gates.enabled(Gate::KubeletServiceAccountTokenForCredentialProviders),
+                metrics: metrics.clone(),
             },
             accounts,
             fs.clone(),
@@ -274,6 +290,7 @@ impl KubeletBuilder {
         )?;
         let tmpfs = if clock.is_simulated() { Tmpfs::PlainDirectory } else { Tmpfs::Mount };
         let image_service = images.clone();
+        let measured_images = images.clone();
         let (own_node, own_node_view) = watch::channel(None);
         let node_agent = match &control_plane {
             None => None,
@@ -291,13 +308,17 @@ impl KubeletBuilder {
                 images: image_service,
                 clock: clock.clone(),
                 events: events.clone(),
+                metrics: metrics.clone(),
             })),
         };
         let (node_agent, node_view) = match node_agent {
             Some((agent, view)) => (Some(agent), view),
             None => (None, NodeView::default()),
         };
+        let startups = StartupLatency::new(metrics.clone());
         let services = Arc::new(Services {
+            metrics: metrics.clone(),
+            startups: startups.clone(),
             clock: clock.clone(),
             runtime: runtime.clone(),
             images: ImageManager::new(images, pull_limits(&config)),
@@ -310,7 +331,9 @@ impl KubeletBuilder {
                 config.user_namespaces.as_ref().and_then(|u| u.ids_per_pod),
             ),
             fs: fs.clone(),
-            volumes: Volumes::new(fs.clone(), reader, tokens).with_tmpfs(tmpfs),
+            volumes: Volumes::new(fs.clone(), reader, tokens)
+                .with_tmpfs(tmpfs)
+                .with_observer(metrics::volumes(&metrics)),
             api: objects,
             table: table.clone(),
             runtime_state: runtime_state.follow(),
@@ -328,20 +351,52 @@ impl KubeletBuilder {
             loaded.records,
             beat,
         );
+        let workers = sync_loop.counts();
+        let (desired, mirrors) = (pods.watch(), control_plane.is_some());
+        let facts = metrics::PodFacts {
+            desired,
+            table: table.clone(),
+            pleg: pleg.clone(),
+            workers,
+            mirrors,
+            clock: clock.clone(),
+        };
+        metrics::pods(&metrics, facts);
+        let cgroup_v2 = machine.cgroup_v2;
+        metrics::node(&metrics, metrics::NodeFacts { name: name.clone(), cgroup_v2, gates });
+        if let Some(client) = control_plane.as_ref().and_then(ControlPlane::client_certificate) {
+            metrics::certificates(&metrics, client, clock.clone());
+        }
 
+        let streams = PodStreams::new(services.clone());
+        let stats = StatsSettings::new(&config, &self.flags.runtime_cgroups, &services.node);
+        let usage = Collector::new(Sources::of(&services, measured_images), stats);
+        let node_api = NodeApi {
+            services: services.clone(),
+            streams: streams.clone(),
+            health: health.clone(),
+            config: config.to_document(),
+            flags: flags_in_force(&config, &self.flags),
+            usage: usage.clone(),
+        };
+        let settings = api_settings(&config, &clock);
+        let api = Api::new(Arc::new(node_api), Site::Full, settings, metrics.clone());
         let mut kubelet = Kubelet {
             handle: KubeletHandle {
                 table: table.clone(),
                 events: events.clone(),
                 embedded: EmbeddedPods::new(pods.clone(), table.clone(), clock.clone(), self.embedded),
-                streams: PodStreams::new(services.clone()),
+                streams,
+                api: api.clone(),
+                usage,
                 node_name: name.clone(),
+                metrics: metrics.clone(),
             },
             tasks: JoinSet::new(),
             health: health.clone(),
             objects: services.api.clone(),
         };
-        kubelet.serve(&config, &health, &table).await?;
+        kubelet.serve(&config, &api).await?;
         let identity = NodeIdentity { name };
         if !config.static_pod_path.is_empty() {
             let source = FileSource::new(
@@ -367,7 +422,19 @@ impl KubeletBuilder {
         }
         if let (Some(control), Some(node_agent), Some(sink)) = (control_plane, node_agent, sink) {
             let desired = pods.watch();
-            let parts = Parts { sink, pods, desired, table, events, clock, node_agent, node_view, own_node };
+            let parts = Parts {
+                sink,
+                pods,
+                desired,
+                table,
+                events,
+                clock,
+                node_agent,
+                node_view,
+                own_node,
+                metrics,
+                startups,
+            };
             kubelet.tasks.spawn(control.run(parts));
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
@@ -393,7 +460,10 @@ pub struct KubeletHandle {
     events: EventRecorder,
     embedded: EmbeddedPods,
     streams: PodStreams,
+    api: Api,
+    usage: Collector,
     node_name: String,
+    metrics: Metrics,
 }
 
 impl Kubelet {
@@ -411,6 +481,7 @@ impl Kubelet {
             machine: None,
             api: None,
             node_flags: NodeFlags::default(),
+            flags: KubeletFlags::default(),
             node_probe: Arc::new(MachineProbe),
             node_machine: None,
             credential_providers: None,
@@ -453,22 +524,18 @@ impl Kubelet {
         ended
     }
 
-    async fn serve(
-        &mut self,
-        config: &KubeletConfiguration,
-        health: &Health,
-        table: &PodTable,
-    ) -> Result<(), StartError> {
+    /// Opens the plain ports.
+    async fn serve(&mut self, config: &KubeletConfiguration, api: &Api) -> Result<(), StartError> {
         if config.healthz_port > 0 {
             let (address, port) =
                 (ip("healthzBindAddress", &config.healthz_bind_address)?, port(config.healthz_port)?);
-            let listener = http::bind("/healthz", address, port).await.map_err(StartError::Port)?;
-            self.tasks.spawn(http::serve(listener, Site::Healthz(health.clone())));
+            let listener = http::bind("the health port", address, port).await?;
+            self.tasks.spawn(http::serve(listener, api.at(Site::Healthz)));
         }
         if config.read_only_port > 0 {
             let (address, port) = (ip("address", &config.address)?, port(config.read_only_port)?);
-            let listener = http::bind("the read-only port", address, port).await.map_err(StartError::Port)?;
-            self.tasks.spawn(http::serve(listener, Site::ReadOnly(health.clone(), table.clone())));
+            let listener = http::bind("the read-only port", address, port).await?;
+            self.tasks.spawn(http::serve(listener, api.at(Site::ReadOnly)));
         }
         Ok(())
     }
@@ -500,6 +567,21 @@ impl KubeletHandle {
     /// Logs of the agent's pods, and ways into them.
     pub fn streams(&self) -> PodStreams {
         self.streams.clone()
+    }
+
+    /// The whole API of the node, for whoever has admitted who asks.
+    pub fn api(&self) -> Api {
+        self.api.clone()
+    }
+
+    /// What reads what node and pods use.
+    pub fn usage(&self) -> Collector {
+        self.usage.clone()
+    }
+
+    /// What the agent counts, as `/metrics` tells it.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Every pod with its newest status.
@@ -552,13 +634,20 @@ fn port(number: i32) -> Result<u16, StartError> {
 
 fn connect(config: &KubeletConfiguration) -> Result<RuntimeServices, StartError> {
     let deadlines = Deadlines::with_request(config.runtime_request_timeout.to_std());
-    let runtime = Arc::new(CriClient::new(&config.container_runtime_endpoint, deadlines)?);
+    let client = |endpoint| {
+        let client = CriClient::new(endpoint, deadlines)?;
+        Ok::<_, EndpointError>(Arc::new(match config.tracing {
+            Some(_) => client.with_metadata(tracing_export::fill_metadata),
+            None => client,
+        }))
+    };
+    let runtime = client(&config.container_runtime_endpoint)?;
     if config.image_service_endpoint.is_empty()
         || config.image_service_endpoint == config.container_runtime_endpoint
     {
         return Ok((runtime.clone(), runtime));
     }
-    Ok((runtime, Arc::new(CriClient::new(&config.image_service_endpoint, deadlines)?)))
+    Ok((runtime, client(&config.image_service_endpoint)?))
 }
 
 fn pull_limits(config: &KubeletConfiguration) -> PullLimits {

@@ -37,7 +37,7 @@
 //! - `runtime_monitor`: the runtime's `Status` → a watch of its state
 //! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
 //! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
-//! - `http`: the table → clients
+//! - `http`: the plain ports, answered from the table, the runtime and the machine (`node_api`)
 //! - `control_plane`, with an API server: the watch of this node's pods → `PodConfig`; and the tasks
 //!   `node_agent` (machine, runtime → Node, Lease), `status_writer` (the table → `pods/status`, deletions),
 //!   `mirror` (static pods → mirror pods), `event_sink` (events → Events)
@@ -59,8 +59,11 @@ pub mod journal;
 mod kubelet;
 pub mod local;
 pub mod logging;
+mod metered_runtime;
+pub mod metrics;
 pub mod mirror;
 pub mod node_agent;
+pub mod node_api;
 pub mod node_view;
 pub mod notify;
 pub mod pleg;

@@ -1,15 +1,20 @@
 //! Logs: text in the field's klog format, or JSON, to standard error; levels as upstream's `-v`. And the one
-//! printer of error chains.
+//! printer of error chains. Spans for [`crate::tracing_export`] pass by: they are never printed.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, reload};
+
+use crate::tracing_export::{ExportLayer, spans};
 
 /// Format of log lines (`logging.format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +47,45 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// Sets the process's logger. `verbosity` is `-v`: below 4 info, from 4 debug, from 6 trace; libraries below us
-/// stay at warn until 8. Does nothing when a logger is set already.
-pub fn init(format: LogFormat, verbosity: u32) {
+/// stay at warn until 8. `export` takes the spans that are not for the log. Does nothing when a logger is set already.
+pub fn init(format: LogFormat, verbosity: u32, export: Option<ExportLayer>) {
+    let printed = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
+        // on standard error, by a macro that panics.
+        .log_internal_errors(false);
+    let (filter, handle) = reload::Layer::new(filter(verbosity));
+    let subscriber = tracing_subscriber::registry().with(export);
+    let set = match format {
+        LogFormat::Text => subscriber.with(printed.event_format(Klog).with_filter(filter)).try_init(),
+        LogFormat::Json => {
+            let printed = printed.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            subscriber.with(printed.with_filter(filter)).try_init()
+        }
+    };
+    if set.is_ok() {
+        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        let _ = CHANGE_FILTER.set(Box::new(change));
+    }
+}
+
+/// Puts another filter in front of the process's logger.
+type ChangeFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// There is one logger in a process, as `init` set it.
+static CHANGE_FILTER: OnceLock<ChangeFilter> = OnceLock::new();
+
+/// Changes how much is logged, as `-v` would.
+///
+/// # Errors
+/// The logger is not the agent's own but that of the program it is part of.
+pub fn set_verbosity(verbosity: u32) -> Result<(), String> {
+    let change = CHANGE_FILTER.get().ok_or("the program that this agent is part of has a log of its own")?;
+    change(filter(verbosity))
+}
+
+/// What is logged at a verbosity.
+fn filter(verbosity: u32) -> EnvFilter {
     let (ours, theirs) = match verbosity {
         0..=3 => ("info", "warn"),
         4..=5 => ("debug", "warn"),
@@ -51,22 +93,11 @@ pub fn init(format: LogFormat, verbosity: u32) {
         _ => ("trace", "debug"),
     };
     // The API client's library logs whole answers that it cannot decode, Secrets among them.
-    let filter = format!(
+    EnvFilter::new(format!(
         "{theirs},kube_client=error,rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours},\
-         rubelet_apiclient={ours},rubelet_volumes={ours}"
-    );
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
-        // on standard error, by a macro that panics.
-        .log_internal_errors(false);
-    let _ = match format {
-        LogFormat::Text => builder.event_format(Klog).try_init(),
-        LogFormat::Json => {
-            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-        }
-    };
+         rubelet_apiclient={ours},rubelet_volumes={ours},rubelet_server={ours},{}=off",
+        spans::TARGET
+    ))
 }
 
 /// klog's text format.

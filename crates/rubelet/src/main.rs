@@ -14,6 +14,7 @@ use rubelet::logging::{self, LogFormat, chain};
 use rubelet::node_agent::NodeFlags;
 use rubelet::pull_credentials::ProviderFiles;
 use rubelet::root_lock::RootLock;
+use rubelet::tracing_export::{self, PreparedExport};
 use rubelet::{Kubelet, notify};
 use rubelet_config::{KUBERNETES_VERSION, KubeletFlags, Loaded, LocalCommand, LocalFlags, OsFiles, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
         }
     };
     let format = if loaded.config.logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
-    logging::init(format, loaded.config.logging.verbosity);
+    let (layer, export) = loaded.config.tracing.as_ref().map(tracing_export::prepare).unzip();
+    logging::init(format, loaded.config.logging.verbosity, layer);
     let root =
         std::path::absolute(&loaded.flags.root_dir).unwrap_or_else(|_| PathBuf::from(&loaded.flags.root_dir));
     // Until the process ends.
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(problem) => return refuse(&problem.to_string()),
     };
-    let code = runtime.block_on(run(*loaded, local));
+    let code = runtime.block_on(run(*loaded, local, export));
     // A file system operation that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
@@ -130,7 +132,7 @@ fn without_agent(command: &LocalCommand) -> ExitCode {
     }
 }
 
-async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
+async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedExport>) -> ExitCode {
     let Loaded { mut config, flags, warnings, origins, .. } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), kubernetes = KUBERNETES_VERSION, "rubelet");
     if !origins.is_set("serializeImagePulls") {
@@ -166,6 +168,10 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
         Ok(name) => name.trim().to_lowercase(),
         Err(problem) => return refuse(&format!("the machine cannot be read: {problem}")),
     };
+    let export = match export.map(|prepared| prepared.start(&name)).transpose() {
+        Ok(export) => export,
+        Err(problem) => return refuse(&chain(&problem)),
+    };
     // Before clients are answered: a machine that is refused is to be refused at once.
     if let Err(problem) = rubelet::check_machine(&config) {
         return refuse(&chain(&problem));
@@ -194,7 +200,7 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
             ips.truncate(1);
         }
     }
-    builder = builder.node_flags(NodeFlags::from(&flags));
+    builder = builder.node_flags(NodeFlags::from(&flags)).flags(flags.clone());
     if local.is_some() {
         builder = builder.without_cluster_dns();
     }
@@ -236,6 +242,9 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>) -> ExitCode {
         let _ = end_api.send(());
         // It ends by itself, in a moment.
         let _ = serving.await;
+    }
+    if let Some(export) = export {
+        export.finish().await;
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
