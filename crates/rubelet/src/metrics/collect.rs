@@ -420,7 +420,8 @@ mod tests {
             "kubelet_node_name{node=\"n1\"} 1\n",
             "kubelet_cgroup_version 2\n",
             "kubernetes_feature_enabled{name=\"EventedPLEG\",stage=\"ALPHA\"} 1\n",
-            "kubernetes_feature_enabled{name=\"AllAlpha\",stage=\"ALPHA\"} 0\n",
+            "kubernetes_feature_enabled{name=\"CRIListStreaming\",stage=\"ALPHA\"} 0\n",
+            "kubernetes_feature_enabled{name=\"ConsistentListFromCache\",stage=\"\"} 1\n",
             "{major=\"1\",minor=\"36\",git_version=\"v1.36.2\",",
         ] {
             assert!(page.contains(line), "{line} in\n{page}");
