@@ -1,6 +1,7 @@
 //! Answers as upstream's handlers write them: two kinds of error texts, JSON, redirects, pages of metrics.
 
 use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -9,6 +10,8 @@ use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use jiff::Timestamp;
+use rubelet_core::stats::exposition::Exposition;
 
 use crate::body::{self, Body};
 use crate::problem::Problem;
@@ -95,24 +98,43 @@ pub(super) fn html_escaped(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-/// A page of metrics, compressed when the client likes it so.
-pub(super) async fn metrics(
+/// A short page of metrics, compressed when the client likes it so.
+pub(super) fn metrics(request: &HeaderMap, started: Option<Timestamp>, page: String) -> Response<Body> {
+    if !accepts_gzip(request) {
+        return page_of(started, page.into_bytes(), false);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    match encoder.write_all(page.as_bytes()).and_then(|()| encoder.finish()) {
+        Ok(compressed) => page_of(started, compressed, true),
+        Err(_) => page_of(started, page.into_bytes(), false),
+    }
+}
+
+/// A page of metrics that a node with many pods has megabytes of. `write` runs on another thread, and its text is not
+/// held as a whole when it is compressed.
+pub(super) async fn long_metrics(
     request: &HeaderMap,
-    started: Option<jiff::Timestamp>,
-    page: impl Into<Bytes>,
+    started: Option<Timestamp>,
+    write: impl FnOnce(&mut Exposition) + Send + 'static,
 ) -> Response<Body> {
-    let page = page.into();
-    let wanted = accepts_gzip(request);
-    // A node with many pods has megabytes of it, which is work for another thread.
-    let compressed = if wanted {
-        let page = page.clone();
-        tokio::task::spawn_blocking(move || gzip(&page)).await.ok().flatten()
-    } else {
-        None
-    };
-    let is_compressed = compressed.is_some();
-    let mut response = of(StatusCode::OK, METRICS, compressed.unwrap_or(page));
-    if is_compressed {
+    let compressed = accepts_gzip(request);
+    let page = tokio::task::spawn_blocking(move || match compressed {
+        true => gzip(write),
+        false => {
+            let mut page = Exposition::new();
+            write(&mut page);
+            Some(page.into_string().into_bytes())
+        }
+    });
+    match page.await {
+        Ok(Some(page)) => page_of(started, page, compressed),
+        _ => error(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written"),
+    }
+}
+
+fn page_of(started: Option<Timestamp>, page: Vec<u8>, compressed: bool) -> Response<Body> {
+    let mut response = of(StatusCode::OK, METRICS, page);
+    if compressed {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     if let Some(started) = started {
@@ -121,10 +143,19 @@ pub(super) async fn metrics(
     response
 }
 
-fn gzip(page: &[u8]) -> Option<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
-    encoder.write_all(page).ok()?;
-    encoder.finish().ok().map(Bytes::from)
+/// What is written, compressed part by part.
+fn gzip(write: impl FnOnce(&mut Exposition)) -> Option<Vec<u8>> {
+    let encoder = Arc::new(Mutex::new(GzEncoder::new(Vec::new(), Compression::fast())));
+    let sink = encoder.clone();
+    let mut page = Exposition::streamed(move |part| {
+        // Writing into memory does not fail.
+        let _ = sink.lock().unwrap_or_else(PoisonError::into_inner).write_all(part.as_bytes());
+    });
+    write(&mut page);
+    // It hands on the rest, and lets go of the sink.
+    let _ = page.into_string();
+    let encoder = Arc::into_inner(encoder)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+    encoder.finish().ok()
 }
 
 /// Whether the client names gzip among what it accepts, and not with a weight of zero.

@@ -1,7 +1,6 @@
 //! `/stats/summary` and the pages of metrics: documents made of one reading of the node, and of what the agent counts.
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use rubelet_core::stats::exposition::Exposition;
 use rubelet_core::stats::{cadvisor, resource, summary};
 
 use super::form::Form;
@@ -27,37 +26,35 @@ impl Api {
     /// Answers `/metrics/resource`.
     pub(super) async fn resource(&self, headers: &HeaderMap) -> Response<Body> {
         let usage = self.node.usage(Extent::CpuAndMemory).await;
-        let mut page = Exposition::default();
-        resource::write(&usage, &mut page);
-        answers::metrics(headers, Some(self.settings.started), page.into_string()).await
+        let started = Some(self.settings.started);
+        answers::long_metrics(headers, started, move |page| resource::write(&usage, page)).await
     }
 
     /// Answers `/metrics/cadvisor`.
     pub(super) async fn cadvisor(&self, headers: &HeaderMap) -> Response<Body> {
         let usage = self.node.usage(Extent::Everything).await;
-        let mut page = Exposition::default();
-        cadvisor::write(&usage, &mut page);
-        answers::metrics(headers, Some(self.settings.started), page.into_string()).await
+        let started = Some(self.settings.started);
+        answers::long_metrics(headers, started, move |page| cadvisor::write(&usage, page)).await
     }
 
     /// Answers `/metrics`.
     pub(super) async fn kubelet_metrics(&self, headers: &HeaderMap) -> Response<Body> {
         let usage = self.node.usage(Extent::Summary).await;
-        answers::metrics(headers, None, self.metrics.render_kubelet(Some(&usage))).await
+        answers::metrics(headers, None, self.metrics.render_kubelet(Some(&usage)))
     }
 
     /// Answers `/metrics/probes`.
-    pub(super) async fn probes(&self, headers: &HeaderMap) -> Response<Body> {
-        answers::metrics(headers, Some(self.settings.started), self.metrics.render_probes()).await
+    pub(super) fn probes(&self, headers: &HeaderMap) -> Response<Body> {
+        answers::metrics(headers, Some(self.settings.started), self.metrics.render_probes())
     }
 
     /// Answers `/metrics/slis`; with DELETE everything is counted anew.
-    pub(super) async fn slis(&self, method: &Method, headers: &HeaderMap) -> Response<Body> {
+    pub(super) fn slis(&self, method: &Method, headers: &HeaderMap) -> Response<Body> {
         if *method == Method::DELETE {
             self.metrics.reset_slis();
             return answers::text(StatusCode::OK, "metrics reset\n");
         }
         self.metrics.observe_checks(&self.node.checks(), "healthz");
-        answers::metrics(headers, Some(self.settings.started), self.metrics.render_slis()).await
+        answers::metrics(headers, Some(self.settings.started), self.metrics.render_slis())
     }
 }

@@ -175,13 +175,20 @@ async fn pages_of_metrics_are_compressed_for_who_likes_it() {
         assert_eq!(page.header("process-start-time-unix"), start, "{path}");
         assert_eq!(page.header("content-encoding"), "");
     }
-    let request = Request::get("/metrics").header("accept-encoding", "gzip").body(body::whole("")).unwrap();
-    let response = bench.api.answer(request).await;
-    assert_eq!(response.headers()["content-encoding"], "gzip");
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
-    assert!(text.contains("kubelet_http_requests_total"), "{text}");
+    for (path, line) in
+        [("/metrics", "kubelet_http_requests_total"), ("/metrics/cadvisor", "container_scrape_error 0\n")]
+    {
+        let request = Request::get(path).header("accept-encoding", "gzip").body(body::whole("")).unwrap();
+        let response = bench.api.answer(request).await;
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
+        assert!(text.contains(line), "{text}");
+        if path != "/metrics" {
+            assert_eq!(text, bench.get(path).await.text);
+        }
+    }
     // Lists of pods never are, as upstream.
     let pods = bench.ask("GET /pods", &[("accept-encoding", "gzip")], "").await;
     assert_eq!((pods.header("content-encoding"), pods.header("content-type")), ("", "application/json"));
