@@ -122,6 +122,7 @@ impl EventRecorder {
             last: now,
             count: 1,
         };
+        crate::tracing_export::spans::event(reason, &event.message);
         if let Some(subscriber) = self.subscriber.get() {
             subscriber(&event);
         }

@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::tracing_export::{ExportLayer, spans};
 
@@ -46,45 +46,29 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// The filter of the process's logger, once it has one.
+static FILTER: OnceLock<FilterHandle> = OnceLock::new();
+
+type FilterHandle = reload::Handle<EnvFilter, Registry>;
+
 /// Sets the process's logger. `verbosity` is `-v`: below 4 info, from 4 debug, from 6 trace; libraries below us
 /// stay at warn until 8. `export` takes the spans that are not for the log. Does nothing when a logger is set already.
 pub fn init(format: LogFormat, verbosity: u32, export: Option<ExportLayer>) {
-    let printed = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
-        // on standard error, by a macro that panics.
-        .log_internal_errors(false);
-    let (filter, handle) = reload::Layer::new(filter(verbosity));
-    let subscriber = tracing_subscriber::registry().with(export);
-    let set = match format {
-        LogFormat::Text => subscriber.with(printed.event_format(Klog).with_filter(filter)).try_init(),
-        LogFormat::Json => {
-            let printed = printed.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            subscriber.with(printed.with_filter(filter)).try_init()
-        }
-    };
-    if set.is_ok() {
-        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
-        let _ = CHANGE_FILTER.set(Box::new(change));
+    let (layers, handle) = layers(format, verbosity, export);
+    if tracing_subscriber::registry().with(layers).try_init().is_ok() {
+        let _ = FILTER.set(handle);
     }
 }
 
-/// Puts another filter in front of the process's logger.
-type ChangeFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
-
-/// There is one logger in a process, as `init` set it.
-static CHANGE_FILTER: OnceLock<ChangeFilter> = OnceLock::new();
-
-/// Changes how much is logged, as `-v` would.
+/// Changes the verbosity of the logger that [`init`] set.
 ///
 /// # Errors
-/// The logger is not the agent's own but that of the program it is part of.
+/// When there is none: the program around the agent has a logger of its own.
 pub fn set_verbosity(verbosity: u32) -> Result<(), String> {
-    let change = CHANGE_FILTER.get().ok_or("the program that this agent is part of has a log of its own")?;
-    change(filter(verbosity))
+    let handle = FILTER.get().ok_or("the program that this agent is part of has a log of its own")?;
+    handle.reload(filter(verbosity)).map_err(|problem| problem.to_string())
 }
 
-/// What is logged at a verbosity.
 fn filter(verbosity: u32) -> EnvFilter {
     let (ours, theirs) = match verbosity {
         0..=3 => ("info", "warn"),
@@ -95,9 +79,32 @@ fn filter(verbosity: u32) -> EnvFilter {
     // The API client's library logs whole answers that it cannot decode, Secrets among them.
     EnvFilter::new(format!(
         "{theirs},kube_client=error,rubelet={ours},rubelet_core={ours},rubelet_cri={ours},rubelet_linux={ours},\
-         rubelet_apiclient={ours},rubelet_volumes={ours},rubelet_server={ours},{}=off",
+         rubelet_apiclient={ours},rubelet_volumes={ours},{}=off",
         spans::TARGET
     ))
+}
+
+/// What the logger is made of. Every layer has a filter of its own, and there is none that takes nothing: only then
+/// a span that nobody wants costs no more than a look at a flag.
+pub(crate) fn layers(
+    format: LogFormat,
+    verbosity: u32,
+    export: Option<ExportLayer>,
+) -> (Vec<ExportLayer>, FilterHandle) {
+    let (filter, handle) = reload::Layer::new(filter(verbosity));
+    let printed = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
+        // on standard error, by a macro that panics.
+        .log_internal_errors(false);
+    let printed = match format {
+        LogFormat::Text => printed.event_format(Klog).with_filter(filter).boxed(),
+        LogFormat::Json => {
+            let printed = printed.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            printed.with_filter(filter).boxed()
+        }
+    };
+    (export.into_iter().chain([printed]).collect(), handle)
 }
 
 /// klog's text format.

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::ScriptedCri;
 
+/// Which call named which trace.
+type Traced = Arc<Mutex<Vec<(String, String)>>>;
+
 /// Deadlines are the client's: on this side of the socket calls may hang.
 const NO_DEADLINE: Duration = Duration::from_secs(900 * 24 * 3600);
 
@@ -28,6 +32,7 @@ const NO_DEADLINE: Duration = Duration::from_secs(900 * 24 * 3600);
 #[derive(Debug)]
 pub struct CriServer {
     path: PathBuf,
+    traced: Traced,
     task: JoinHandle<()>,
     /// Connections live as long as this does.
     _alive: watch::Sender<()>,
@@ -42,6 +47,12 @@ impl CriServer {
     /// The endpoint to give to an agent.
     pub fn endpoint(&self) -> String {
         format!("unix://{}", self.path.display())
+    }
+
+    /// Every call so far that named the trace it belongs to: the RPC (`/runtime.v1.RuntimeService/Version`) and its
+    /// `traceparent`.
+    pub fn traced_calls(&self) -> Vec<(String, String)> {
+        self.traced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -60,16 +71,18 @@ pub fn serve(cri: &ScriptedCri, path: &Path) -> io::Result<CriServer> {
     let mut listener = Some(bind(path)?);
     let socket = path.to_owned();
     let (alive, closed) = watch::channel(());
+    let traced = Traced::default();
+    let noted = traced.clone();
     let task = tokio::spawn(async move {
         loop {
             wire.0.wait_for(|cri| cri.with(|model, _| model.down_until.is_none().then_some(()))).await;
             let epoch = wire.0.with(|model, _| model.epoch);
             // A socket that cannot be bound again looks to the agent like a runtime that stays down.
             let Some(listener) = listener.take().or_else(|| bind(&socket).ok()) else { return };
-            accept(&wire, listener, epoch, closed.clone()).await;
+            accept(&wire, listener, epoch, closed.clone(), &noted).await;
         }
     });
-    Ok(CriServer { path: path.to_owned(), task, _alive: alive })
+    Ok(CriServer { path: path.to_owned(), traced, task, _alive: alive })
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -81,7 +94,13 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves connections until the epoch ends.
-async fn accept(wire: &Wire, listener: UnixListener, epoch: u64, closed: watch::Receiver<()>) {
+async fn accept(
+    wire: &Wire,
+    listener: UnixListener,
+    epoch: u64,
+    closed: watch::Receiver<()>,
+    traced: &Traced,
+) {
     let state = (listener, wire.0.clone(), closed);
     let connections = stream::unfold(state, move |(listener, cri, closed)| async move {
         let accepted = listener.accept().await;
@@ -89,7 +108,17 @@ async fn accept(wire: &Wire, listener: UnixListener, epoch: u64, closed: watch::
             accepted.map(|(stream, _)| Breakable::new(stream, cri.clone(), epoch, closed.clone()));
         Some((connection, (listener, cri, closed)))
     });
+    let traced = traced.clone();
+    let note = tower::util::MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
+        if let Some(trace) = request.headers().get("traceparent") {
+            let call =
+                (request.uri().path().to_owned(), String::from_utf8_lossy(trace.as_bytes()).into_owned());
+            traced.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        }
+        request
+    });
     let server = Server::builder()
+        .layer(note)
         .add_service(v1::runtime_service_server::RuntimeServiceServer::new(wire.clone()))
         .add_service(v1::image_service_server::ImageServiceServer::new(wire.clone()))
         .serve_with_incoming(connections);

@@ -1,0 +1,128 @@
+//! The spans that the agent makes, with upstream's names and attributes where upstream has them: `syncPod`,
+//! `syncTerminatingPod` and `syncTerminatedPod` begin traces of their own. Only `tracing` is used here: whether
+//! anybody takes the spans is not known. The calls of the runtime are in `rubelet_cri`.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tracing::Span;
+
+/// Target of every span that is exported, and of the events in them; the logger leaves it out.
+pub const TARGET: &str = rubelet_cri::SPAN_TARGET;
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// One sync of a pod that is to run; `update_type` is upstream's word for what it is for: `create`, `update`, `sync`.
+pub fn sync_pod(pod: &Pod, update_type: &str) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "syncPod",
+        k8s.pod.uid = uid(pod),
+        k8s.pod = format!("{}/{}", namespace(pod), name(pod)),
+        k8s.pod.name = name(pod),
+        k8s.pod.update_type = update_type,
+        k8s.namespace.name = namespace(pod),
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// One attempt to end a pod.
+pub fn sync_terminating_pod(pod: &Pod) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "syncTerminatingPod",
+        k8s.pod.uid = uid(pod),
+        k8s.pod = format!("{}/{}", namespace(pod), name(pod)),
+        k8s.pod.name = name(pod),
+        k8s.namespace.name = namespace(pod),
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// One clean-up after a pod that has ended.
+pub fn sync_terminated_pod(pod: &Pod) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "syncTerminatedPod",
+        k8s.pod.uid = uid(pod),
+        k8s.pod = format!("{}/{}", namespace(pod), name(pod)),
+        k8s.pod.name = name(pod),
+        k8s.namespace.name = namespace(pod),
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// Whether the node takes a pod.
+pub fn admission() -> Span {
+    tracing::info_span!(target: TARGET, "admitPod", otel.status_description = tracing::field::Empty)
+}
+
+/// Making the volumes of a pod ready.
+pub fn volumes() -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        "WaitForAttachAndMount",
+        otel.status_description = tracing::field::Empty
+    )
+}
+
+/// Making the sandbox of a pod; holds the runtime's `RunPodSandbox`.
+pub fn create_sandbox() -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        "createPodSandbox",
+        otel.status_description = tracing::field::Empty
+    )
+}
+
+/// Starting one container, from its image to its postStart hook.
+pub fn start_container(container: &Container) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        "startContainer",
+        k8s.container.name = container.name,
+        container.image.name = container.image,
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// Waiting for the image of one container.
+pub fn ensure_image(container: &Container) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        "EnsureImageExists",
+        container.image.name = container.image,
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+/// A postStart hook.
+pub fn post_start() -> Span {
+    tracing::info_span!(target: TARGET, "postStart", otel.status_description = tracing::field::Empty)
+}
+
+/// Looking for an image, and pulling it, before its container's turn.
+pub fn prefetch_image(image: &str) -> Span {
+    tracing::info_span!(target: TARGET, "prefetchImage", container.image.name = image)
+}
+
+/// What a span stands for has failed, for this reason.
+pub fn failed(span: &Span, reason: impl std::fmt::Display) {
+    span.record("otel.status_description", tracing::field::display(reason));
+}
+
+/// Something that a user can see has happened; an event of the current span.
+pub fn event(reason: &str, message: &str) {
+    tracing::info!(target: TARGET, text = message, "{reason}");
+}
