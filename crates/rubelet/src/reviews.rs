@@ -15,6 +15,9 @@ use rubelet_apiclient::connection::TransportError;
 use rubelet_server::auth::{
     AccessAnswer, AccessQuestion, AccessReviews, ReviewError, TokenAnswer, TokenReviews, UserInfo,
 };
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
 
 /// How long one attempt may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -23,12 +26,29 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct ApiReviews {
     client: Client,
+    metrics: Metrics,
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// Whose token this is.
+    Token,
+    /// Whether a user may.
+    Access,
 }
 
 impl ApiReviews {
     /// Reviews by the server of this client: one that need not wait for its turn, for people wait for the answer.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, metrics: Metrics::default() }
+    }
+
+    /// Counts reviews into these metrics.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 }
 
@@ -37,8 +57,10 @@ impl TokenReviews for ApiReviews {
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
+        let metrics = self.metrics.clone();
         Box::pin(async move {
-            let answer = in_time(reviews.create(&PostParams::default(), &review)).await?;
+            let params = PostParams::default();
+            let answer = in_time(reviews.create(&params, &review), &metrics, Asked::Token).await?;
             let status = answer.status.ok_or_else(no_status)?;
             let user = status.authenticated.unwrap_or_default().then(|| {
                 let user = status.user.unwrap_or_default();
@@ -58,8 +80,10 @@ impl AccessReviews for ApiReviews {
     fn review(&self, question: AccessQuestion) -> BoxFuture<'static, Result<AccessAnswer, ReviewError>> {
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review = SubjectAccessReview { spec: spec(&question), ..SubjectAccessReview::default() };
+        let metrics = self.metrics.clone();
         Box::pin(async move {
-            let answer = in_time(reviews.create(&PostParams::default(), &review)).await?;
+            let params = PostParams::default();
+            let answer = in_time(reviews.create(&params, &review), &metrics, Asked::Access).await?;
             let status = answer.status.ok_or_else(no_status)?;
             Ok(AccessAnswer { allowed: status.allowed, denied: status.denied.unwrap_or_default() })
         })
@@ -87,8 +111,27 @@ fn spec(question: &AccessQuestion) -> SubjectAccessReviewSpec {
     }
 }
 
-async fn in_time<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, ReviewError> {
-    match tokio::time::timeout(DEADLINE, asked).await {
+/// Waits for an answer, and counts it by its code as upstream does (`apiserver_delegated_auth*_request_*`).
+async fn in_time<T>(
+    answer: impl Future<Output = kube::Result<T>>,
+    metrics: &Metrics,
+    asked: Asked,
+) -> Result<T, ReviewError> {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(DEADLINE, answer).await;
+    let code = match &answer {
+        Ok(Ok(_)) => "200".to_owned(),
+        Ok(Err(kube::Error::Api(status))) => status.code.to_string(),
+        Ok(Err(_)) | Err(_) => "<error>".to_owned(),
+    };
+    let api = &metrics.api;
+    let (requests, duration) = match asked {
+        Asked::Token => (&api.token_reviews, &api.token_review_duration),
+        Asked::Access => (&api.access_reviews, &api.access_review_duration),
+    };
+    requests.with([&code]).inc();
+    duration.with([&code]).observe_duration(began.elapsed());
+    match answer {
         Ok(answer) => answer.map_err(|error| trouble(&error)),
         Err(_) => {
             let message = format!("no answer from the API server within {} s", DEADLINE.as_secs());
@@ -180,6 +223,19 @@ mod tests {
         assert!(may(question("jane", &["system:masters"])).await);
         assert!(!may(question("system:anonymous", &["system:unauthenticated"])).await);
         assert!(api.violations().is_empty(), "{:?}", api.violations());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reviews_are_counted_by_their_code() {
+        let (api, metrics) = (FakeApi::new(), Metrics::new());
+        let reviews = reviews(&api).with_metrics(metrics.clone());
+        TokenReviews::review(&reviews, "made-up").await.unwrap();
+        api.fail(Fault::on("create", "subjectaccessreviews", Failure::Status(500, None)));
+        AccessReviews::review(&reviews, question("jane", &[])).await.unwrap_err();
+        assert_eq!(metrics.api.token_reviews.with(["200"]).get(), 1);
+        assert_eq!(metrics.api.token_review_duration.with(["200"]).count(), 1);
+        assert_eq!(metrics.api.access_reviews.with(["500"]).get(), 1);
+        assert_eq!(metrics.api.access_review_duration.with(["500"]).count(), 1);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl World {
 
     fn page(&self) -> Vec<ParsedFamily> {
         let page = self.metrics.render_kubelet(None);
-        parse(&page).unwrap_or_else(|problem| panic!("{problem} in\n{page}"))
+        parse(&page).expect("a page that can be read")
     }
 
     /// The value of the sample with this name and these labels; 0 when there is none.

@@ -2,7 +2,7 @@
 //! Only reads what others publish.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
@@ -113,18 +113,21 @@ pub(crate) fn certificates(metrics: &Metrics, client: ClientCertificate, clock: 
     });
 }
 
-/// Has the end of the serving certificate told. `expires` says when that is, `renew_errors` how often it could not be
-/// renewed; `None` where the agent does not renew it.
-pub fn serving_certificate(
-    metrics: &Metrics,
-    expires: impl Fn() -> Option<Timestamp> + Send + Sync + 'static,
-    renew_errors: impl Fn() -> Option<u64> + Send + Sync + 'static,
-    clock: Clock,
-) {
+/// Has the end of the serving certificate told, and how renewing it goes (`serverTLSBootstrap`).
+pub fn serving_certificate(metrics: &Metrics, status: watch::Receiver<RotationStatus>, clock: Clock) {
+    let ages = metrics.clone();
+    let last = Mutex::new(None);
     metrics.collect_with(move |out| {
-        out.tell(&node_metrics::SERVER_CERTIFICATE_TTL, &[], time_to_live(expires(), clock.now()));
-        if let Some(errors) = renew_errors() {
-            out.tell(&node_metrics::SERVER_RENEW_ERRORS, &[], errors as f64);
+        let status = status.borrow().clone();
+        let ttl = time_to_live(status.expires, clock.now());
+        out.tell(&node_metrics::SERVER_CERTIFICATE_TTL, &[], ttl);
+        out.tell(&node_metrics::SERVER_RENEW_ERRORS, &[], status.renew_errors as f64);
+        // Certificates live for days, pages are asked for every minute: none is missed.
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *last, status.expires) != status.expires
+            && let Some(lived) = status.previous_lived
+        {
+            ages.node.server_certificate_age.observe_duration(lived);
         }
     });
 }
@@ -425,6 +428,44 @@ mod tests {
             "{major=\"1\",minor=\"36\",git_version=\"v1.36.2\",",
         ] {
             assert!(page.contains(line), "{line} in\n{page}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_serving_certificate_is_told_with_the_age_of_the_one_before() {
+        let metrics = Metrics::new();
+        let status = watch::Sender::new(RotationStatus::default());
+        let clock = Clock::simulated(Timestamp::from_second(1000).unwrap());
+        serving_certificate(&metrics, status.subscribe(), clock);
+        let check = |lines: &[&str]| {
+            // However often it is asked for.
+            metrics.render_kubelet(None);
+            let page = metrics.render_kubelet(None);
+            for line in lines {
+                assert!(page.contains(line), "{line} in\n{page}");
+            }
+        };
+        let (ttl, age) = (
+            "kubelet_certificate_manager_server_ttl_seconds",
+            "kubelet_certificate_manager_server_rotation_seconds_sum",
+        );
+        check(&[
+            &format!("{ttl} +Inf\n"),
+            "kubelet_server_expiration_renew_errors 0\n",
+            &format!("{age} 0\n"),
+        ]);
+        for (second, lived) in [(4_000, None), (9_000, Some(3_600))] {
+            status.send_replace(RotationStatus {
+                expires: Some(Timestamp::from_second(second).unwrap()),
+                renew_errors: 2,
+                previous_lived: lived.map(std::time::Duration::from_secs),
+            });
+            let lived = lived.unwrap_or_default();
+            check(&[
+                &format!("{ttl} {}\n", second - 1_000),
+                "kubelet_server_expiration_renew_errors 2\n",
+                &format!("{age} {lived}\n"),
+            ]);
         }
     }
 

@@ -202,6 +202,10 @@ async fn a_plugin_that_fails_hides_no_other() {
         let found = node.load().lookup(&pod(""), "r.example.com/a", &[]).await;
         assert_eq!(users(&found), ["ann"], "{script}");
         assert_eq!(found.problems, [format!("credential provider bad: {expected}")]);
+        let images = &node.metrics.images;
+        let counts =
+            |name| (images.plugin_errors.with([name]).get(), images.plugin_duration.with([name]).count());
+        assert_eq!((counts("bad"), counts("good")), ((1, 1), (0, 1)), "{script}");
     };
     check("echo oops >&2; exit 3", "the plugin ended with exit status: 3").await;
     check("echo secret", "the plugin's answer is not valid JSON (line 1, column 1)").await;
