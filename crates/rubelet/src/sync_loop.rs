@@ -5,17 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rubelet_core::admission::{self, Rejection};
 use rubelet_core::ids::{PodKey, PodUid};
 use rubelet_core::lifecycle::{PodState, TerminationCause};
 use rubelet_core::phase::Phase;
+use rubelet_core::tally::rejection_label;
 use rubelet_core::{Pod, status};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, error, info, warn};
 
 use crate::api_objects::ApiObjects;
 use crate::desired::{DesiredPod, DesiredPods, SourceKind};
@@ -25,6 +27,7 @@ use crate::node_view::NodeView;
 use crate::pleg::{Listing, is_alive, is_running};
 use crate::services::Services;
 use crate::table::PodRow;
+use crate::tracing_export::spans;
 use crate::worker::mailbox::{Mailbox, Terminate};
 use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
 
@@ -101,6 +104,19 @@ pub struct SyncLoop {
     sweeping: JoinSet<()>,
     /// When the loop last went round, for `/healthz`.
     heartbeat: watch::Sender<Instant>,
+    /// What others may know of the workers.
+    counts: WorkerCounts,
+}
+
+/// How many workers there are of pods that only the runtime knew; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkerCounts(Arc<AtomicUsize>);
+
+impl WorkerCounts {
+    /// How many there are now.
+    pub(crate) fn strangers(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl SyncLoop {
@@ -134,7 +150,13 @@ impl SyncLoop {
             crashed: BTreeMap::new(),
             sweeping: JoinSet::new(),
             heartbeat,
+            counts: WorkerCounts::default(),
         }
+    }
+
+    /// What others may know of the workers.
+    pub(crate) fn counts(&self) -> WorkerCounts {
+        self.counts.clone()
     }
 
     /// Runs until dropped.
@@ -310,12 +332,12 @@ impl SyncLoop {
         let alive = listing.pods.get(uid).is_some_and(is_alive) || listing.unreadable.contains(uid);
         // The API may know that the pod has ended, from this agent or from the one before it on this node.
         let ended = wanted.source == SourceKind::Api && has_ended(&wanted.pod);
+        let begins = !record.finished && !ended && !is_deleted(wanted);
+        let first_sync = if begins { spans::sync_pod(&wanted.pod, "create") } else { Span::none() };
         // What runs has been admitted before; only a pod that would have to be started is asked.
         if !alive
-            && !record.finished
-            && !ended
-            && !is_deleted(wanted)
-            && let Err(rejection) = self.admit(uid, wanted)
+            && begins
+            && let Err(rejection) = first_sync.in_scope(|| self.admit(uid, wanted))
         {
             // The labels may have changed a moment ago: the node is asked for once, then the pod judged again.
             let again = rejection.reason == NODE_AFFINITY
@@ -329,10 +351,15 @@ impl SyncLoop {
                 return;
             }
             self.relabelled.remove(uid);
-            self.reject(uid, wanted, &rejection);
+            first_sync.in_scope(|| self.reject(uid, wanted, &rejection));
+            spans::failed(&first_sync, &rejection.message);
             return;
         }
         self.relabelled.remove(uid);
+        if self.gone.contains_key(uid) {
+            let is_static = if wanted.source.is_static() { "true" } else { "" };
+            self.services.metrics.pods.restarted.with([is_static]).inc();
+        }
         let queue = self.names.entry(key.clone()).or_default();
         queue.push(uid.clone());
         let state = if record.finished || ended && !alive {
@@ -370,6 +397,7 @@ impl SyncLoop {
                 name: key.to_string(),
                 state,
                 record,
+                first_sync,
             },
         );
         self.update(uid, wanted);
@@ -399,13 +427,19 @@ impl SyncLoop {
                 *other != uid && !worker.removing && !gives_way
             })
             .filter_map(|(_, worker)| worker.pod.as_deref());
-        admission::admit(pod, others, &node)
+        let span = spans::admission();
+        let verdict = span.in_scope(|| admission::admit(pod, others, &node));
+        if let Err(rejection) = &verdict {
+            spans::failed(&span, &rejection.message);
+        }
+        verdict
     }
 
     fn reject(&mut self, uid: &PodUid, wanted: &DesiredPod, rejection: &Rejection) {
         let subject =
             EventSubject { uid: uid.clone(), name: PodKey::of(&wanted.pod).to_string(), container: None };
         self.services.events.warning(&subject, &rejection.reason, rejection.message.clone());
+        self.services.metrics.pods.admission_rejections.with([rejection_label(&rejection.reason)]).inc();
         let now = self.services.clock.now();
         let status = status::rejected(&wanted.pod, &rejection.reason, &rejection.message, now);
         let state = PodState::Finished {
@@ -473,6 +507,7 @@ impl SyncLoop {
             self.names.entry(key.clone()).or_default().insert(0, uid.clone());
             let grace = rubelet_core::kill::ORPHAN_GRACE_SECONDS;
             let record = PodRecord { finished: false, ..self.records.remove(uid).unwrap_or_default() };
+            self.services.metrics.pods.orphaned_runtime.inc();
             self.spawn(
                 key.clone(),
                 WorkerSpec {
@@ -485,6 +520,7 @@ impl SyncLoop {
                         cause: TerminationCause::Orphan,
                     },
                     record,
+                    first_sync: Span::none(),
                 },
             );
         }
@@ -493,6 +529,9 @@ impl SyncLoop {
     fn spawn(&mut self, key: PodKey, spec: WorkerSpec) {
         let mailbox = Mailbox::new();
         let (uid, pod) = (spec.uid.clone(), spec.pod.clone());
+        if pod.is_none() {
+            self.counts.0.fetch_add(1, Ordering::Relaxed);
+        }
         let worker = PodWorker::new(self.services.clone(), mailbox.clone(), spec);
         let task = self.tasks.spawn(worker.run());
         self.task_uids.insert(task.id(), uid.clone());
@@ -506,6 +545,9 @@ impl SyncLoop {
         };
         let Some(uid) = self.task_uids.remove(&id) else { return };
         let Some(worker) = self.workers.remove(&uid) else { return };
+        if worker.pod.is_none() {
+            self.counts.0.fetch_sub(1, Ordering::Relaxed);
+        }
         match exit {
             Ok(WorkerExit { cause, .. }) => {
                 debug!(pod = %worker.key, ?cause, "its worker is done");
@@ -569,7 +611,14 @@ impl SyncLoop {
             let (removing, key) = (worker.removing, worker.key.clone());
             self.spawn(
                 key.clone(),
-                WorkerSpec { uid: uid.clone(), pod: worker.pod, name: key.to_string(), state, record },
+                WorkerSpec {
+                    uid: uid.clone(),
+                    pod: worker.pod,
+                    name: key.to_string(),
+                    state,
+                    record,
+                    first_sync: Span::none(),
+                },
             );
             if let Some(worker) = self.workers.get_mut(&uid) {
                 worker.removing = removing;
@@ -594,7 +643,8 @@ impl SyncLoop {
         let record = self.record_of(&uid, &ended.key, true);
         let (key, name) = (ended.key.clone(), ended.key.to_string());
         let state = PodState::Terminated { cause };
-        self.spawn(key, WorkerSpec { uid: uid.clone(), pod: ended.pod, name, state, record });
+        let first_sync = Span::none();
+        self.spawn(key, WorkerSpec { uid: uid.clone(), pod: ended.pod, name, state, record, first_sync });
         if let Some(worker) = self.workers.get_mut(&uid) {
             worker.removing = true;
         }

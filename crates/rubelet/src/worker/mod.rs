@@ -4,6 +4,7 @@
 
 mod cleanup;
 mod config;
+mod count;
 mod hooks;
 mod kill;
 pub mod mailbox;
@@ -26,12 +27,13 @@ use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
 use rubelet_core::verdicts::ProbeVerdicts;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, Span, debug, error, warn};
 
 use crate::events::EventSubject;
 use crate::journal::PodRecord;
 use crate::services::Services;
 use crate::table::PodRow;
+use crate::tracing_export::spans;
 use kill::KillMemory;
 use mailbox::Mailbox;
 
@@ -54,6 +56,8 @@ pub struct WorkerSpec {
     pub state: PodState,
     /// What the journal remembers.
     pub record: PodRecord,
+    /// The trace of its first sync, if that has begun already.
+    pub first_sync: Span,
 }
 
 /// How a worker ended.
@@ -104,11 +108,14 @@ pub struct PodWorker {
     /// The plan that was carried out last, while there is something to do.
     last_plan: Option<PodPlan>,
     kill_memory: KillMemory,
+    rounds: count::Rounds,
     retry: Duration,
     /// The observation that the last sync ended with, if nothing was done since.
     fresh: Option<ObservedPod>,
     /// Minted by the state machine; consumed by the clean-up.
     proof: Option<rubelet_core::lifecycle::ContainersStopped>,
+    /// The trace of the first sync, until that happens.
+    first_sync: Span,
 }
 
 impl PodWorker {
@@ -134,9 +141,11 @@ impl PodWorker {
             volumes_at: None,
             last_plan: None,
             kill_memory: KillMemory::default(),
+            rounds: count::Rounds::default(),
             retry: RETRY_FIRST,
             fresh: None,
             proof: None,
+            first_sync: spec.first_sync,
         }
     }
 
@@ -146,12 +155,20 @@ impl PodWorker {
         self.hold_objects();
         loop {
             self.absorb();
+            let (operation, began) = (self.operation(), Instant::now());
+            self.count_begin();
             let pause = match &self.state {
                 PodState::WaitingForPredecessor => Pause::UntilInput,
                 // Boxed, so that a worker at rest is small: most pods do nothing most of the time.
-                PodState::Syncing => self.sync_until_deadline().await,
-                PodState::Terminating { .. } => Box::pin(self.terminate()).await,
-                PodState::Terminated { .. } => Box::pin(self.clean_up()).await,
+                PodState::Syncing => self.sync_until_deadline(operation).await,
+                PodState::Terminating { .. } => {
+                    let span = self.pod.as_deref().map_or_else(Span::none, spans::sync_terminating_pod);
+                    Box::pin(self.terminate().instrument(span)).await
+                }
+                PodState::Terminated { .. } => {
+                    let span = self.pod.as_deref().map_or_else(Span::none, spans::sync_terminated_pod);
+                    Box::pin(self.clean_up().instrument(span)).await
+                }
                 PodState::Finished { cause } => {
                     let cause = cause.clone();
                     Box::pin(self.leave(&cause)).await;
@@ -159,6 +176,7 @@ impl PodWorker {
                 }
             };
             Box::pin(self.save()).await;
+            self.count_round(operation, began.elapsed());
             // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth. Selects of the agent
             // are biased so that a simulation can be replayed.
             match pause {
@@ -174,12 +192,12 @@ impl PodWorker {
     }
 
     /// One sync, told to stop at its next safe point when the pod's active deadline passes in the middle of it.
-    async fn sync_until_deadline(&mut self) -> Pause {
+    async fn sync_until_deadline(&mut self, operation: Option<&'static str>) -> Pause {
         let clock = self.services.clock.clone();
         // Before its first status a pod has no start time: its time begins now.
         let deadline = self.deadline().map(|at| clock.until(at)).or_else(|| self.whole_deadline());
         let mailbox = self.mailbox.clone();
-        let mut sync = Box::pin(self.sync());
+        let mut sync = Box::pin(self.sync(operation));
         let Some(deadline) = deadline else { return sync.await };
         // Both arms are cancel-safe: the sync goes on after the timer, which only fills the mailbox.
         tokio::select! {
@@ -215,6 +233,7 @@ impl PodWorker {
         self.volumes_due |= inputs.refresh;
         if let Some(pod) = inputs.pod {
             self.pod = Some(pod);
+            self.rounds.updated = true;
             self.publish_row();
             self.hold_objects();
             // Labels and annotations are shown by downward API volumes.
@@ -278,6 +297,7 @@ impl PodWorker {
             Ok(observed) => Ok(observed),
             Err(error) => {
                 let chain = crate::logging::chain(&error);
+                spans::failed(&Span::current(), &chain);
                 self.services.events.warning(
                     &self.subject,
                     "FailedSync",
@@ -360,6 +380,11 @@ impl PodWorker {
         match status::merge_for_update(pod, old, generated, may_run, self.services.clock.now()) {
             Ok(merged) if self.record.status.is_some() && status::semantically_equal(old, &merged) => {}
             Ok(merged) => {
+                // What an agent before this one told is no news.
+                self.count_status(self.record.status.as_deref().or(pod.status.as_ref()), &merged);
+                if !is_ready(old) && is_ready(&merged) {
+                    spans::event("Ready", "every container of the pod is ready");
+                }
                 self.record.status = Some(Arc::new(merged));
                 self.dirty = true;
                 self.save().await;
@@ -419,6 +444,11 @@ impl PodWorker {
     fn container_subject(&self, container: &str) -> EventSubject {
         EventSubject { container: Some(container.to_owned()), ..self.subject.clone() }
     }
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The end of a pod whose activeDeadlineSeconds have passed.

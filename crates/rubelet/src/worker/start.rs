@@ -15,7 +15,7 @@ use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
 use rubelet_core::status::StartError;
 use rubelet_cri::v1;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use super::config::Instance;
 use super::hooks::{self, HookTarget};
@@ -25,6 +25,7 @@ use crate::events::EventSubject;
 use crate::images::{Background, Found, PresentImage, PullAnswer, PullRequest};
 use crate::pod_dirs;
 use crate::pull_credentials::report_missing_pull_secrets;
+use crate::tracing_export::spans;
 use rubelet_volumes::VolumePaths;
 
 /// How long what was found early may wait to be used.
@@ -89,23 +90,25 @@ impl PodWorker {
             let images = self.services.images.clone();
             let text = format!("Pulling image {name:?}");
             let request = self.pull_request(&subject, &name);
-            let answer = match policy {
+            let span = spans::prefetch_image(&name);
+            let answer = span.in_scope(|| match policy {
                 PullPolicy::Always if images.may_pull_now() => {
                     events.normal(&subject, "Pulling", text);
-                    Early::Pull(images.pull(request))
+                    Some(Early::Pull(images.pull(request)))
                 }
-                PullPolicy::Always => continue,
+                PullPolicy::Always => None,
                 _ => {
                     let limit = images.clone();
-                    Early::Look(images.find_or_pull(request, move || {
+                    Some(Early::Look(images.find_or_pull(request, move || {
                         let allowed = limit.may_pull_now();
                         if allowed {
                             events.normal(&subject, "Pulling", text);
                         }
                         allowed
-                    }))
+                    })))
                 }
-            };
+            });
+            let Some(answer) = answer else { continue };
             self.prefetched
                 .insert(container.name.clone(), Prefetched { image: name, begun: Instant::now(), answer });
         }
@@ -138,7 +141,9 @@ impl PodWorker {
 
     /// Makes the pod's sandbox.
     pub(super) async fn create_sandbox(&mut self, pod: &Pod, attempt: u32) -> Result<(), Stop> {
+        self.count_sandbox(pod, false);
         let tell = |worker: &Self, problem: String| {
+            worker.count_sandbox(pod, true);
             worker.services.events.warning(
                 &worker.subject,
                 "FailedCreatePodSandBox",
@@ -199,15 +204,20 @@ impl PodWorker {
     ) -> Started {
         // The pull may take long and is given up when the pod is to end; the pull itself goes on.
         let mailbox = self.mailbox.clone();
+        let span = spans::ensure_image(container);
         let image = tokio::select! {
             biased;
-            image = self.ensure_image(container) => image,
+            image = self.ensure_image(container).instrument(span.clone()) => image,
             () = mailbox.ending() => return Started::Ending,
         };
         let image = match image {
             Ok(image) => image,
-            Err(error) => return Started::No(error),
+            Err(error) => {
+                spans::failed(&span, &error.message);
+                return Started::No(error);
+            }
         };
+        drop(span);
         let subject = self.container_subject(&container.name);
         let count = match self.next_restart_count(container, observed).await {
             Ok(count) => count,
@@ -287,7 +297,7 @@ impl PodWorker {
         // A hook without an end must not keep the pod from ending.
         let result = tokio::select! {
             biased;
-            result = hooks::run(&*self.services.runtime, handler, target, None) => result,
+            result = hooks::run(&*self.services.runtime, handler, target, None).instrument(spans::post_start()) => result,
             () = self.mailbox.ending() => return Started::Ending,
         };
         let Err(error) = result else { return Started::Yes };
@@ -361,13 +371,18 @@ impl PodWorker {
             }
             None => None,
         };
+        let looked = (policy != PullPolicy::Always).then_some(false);
         let result = match early {
-            Some(Found::Pulled(result)) => result,
+            Some(Found::Pulled(result)) => {
+                self.count_image(policy, looked, Some(true));
+                result
+            }
             early => {
                 let present = match (early, policy) {
                     (Some(Found::Present(image)), _) => Some(image),
                     (_, PullPolicy::Always) => None,
                     _ => self.services.images.find(&name).await.map_err(|error| {
+                        self.count_image(policy, None, None);
                         let message = format!("Failed to inspect image {name:?}: {error}");
                         events.warning(&subject, "InspectFailed", message.clone());
                         failed(ImageReason::ImageInspectError, message)
@@ -375,14 +390,16 @@ impl PodWorker {
                 };
                 match image::decide_pull(policy, &name, present.is_some()) {
                     PullDecision::UsePresent(message) => {
+                        self.count_image(policy, Some(true), Some(false));
                         events.normal(&subject, "Pulled", message);
                         return Ok(present.unwrap_or_default());
                     }
                     PullDecision::Missing(message) => {
+                        self.count_image(policy, Some(false), None);
                         events.warning(&subject, "ErrImageNeverPull", message.clone());
                         return Err(failed(ImageReason::ErrImageNeverPull, message));
                     }
-                    PullDecision::Pull => {}
+                    PullDecision::Pull => self.count_image(policy, looked, Some(true)),
                 }
                 if self.pulls.wait_since_update(&key, self.services.clock.now()).is_some() {
                     let previous = self.start_errors.get(&container.name);
@@ -410,6 +427,7 @@ impl PodWorker {
         match result {
             Ok(pulled) => {
                 self.pulls.forget(&key);
+                self.count_pull(&pulled);
                 events.normal(
                     &subject,
                     "Pulled",

@@ -17,11 +17,13 @@ use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
 use rubelet_volumes::{VolumeError, VolumeFacts, VolumePaths};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::start::Started;
 use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
 use crate::api_objects::ApiObjects;
 use crate::pod_dirs;
+use crate::tracing_export::spans;
 
 /// Pause before volumes that could not be brought up to date are tried again.
 const VOLUMES_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
@@ -39,7 +41,7 @@ pub(super) enum Stop {
 }
 
 impl PodWorker {
-    pub(super) async fn sync(&mut self) -> Pause {
+    pub(super) async fn sync(&mut self, operation: Option<&'static str>) -> Pause {
         let Some(pod) = self.pod.clone() else { return Pause::UntilInput };
         // The regular look at a pod at rest costs nothing while full lists show that nothing has changed.
         if let Some(at_rest) = self.at_rest
@@ -48,6 +50,17 @@ impl PodWorker {
         {
             return self.until_next(&PodPlan::default());
         }
+        let span = self.sync_span(&pod, operation);
+        self.look_and_act(pod).instrument(span).await
+    }
+
+    /// The trace of this sync: the one that admission began, or one of its own.
+    fn sync_span(&mut self, pod: &Pod, operation: Option<&'static str>) -> Span {
+        let begun = std::mem::replace(&mut self.first_sync, Span::none());
+        if begun.is_disabled() { spans::sync_pod(pod, operation.unwrap_or_default()) } else { begun }
+    }
+
+    async fn look_and_act(&mut self, pod: Arc<Pod>) -> Pause {
         let looked = Instant::now();
         // The sync before may have ended by reading what came of it.
         let observed = match self.fresh.take() {
@@ -103,6 +116,7 @@ impl PodWorker {
                 Pause::No
             }
             Err(Stop::PullsBackOff) => {
+                spans::failed(&Span::current(), "image pulls wait for their back-off");
                 let now = self.services.clock.now();
                 let waits =
                     self.pulls.entries().filter_map(|(key, _)| self.pulls.wait_since_update(key, now));
@@ -112,8 +126,12 @@ impl PodWorker {
                 }
             }
             Err(Stop::Ending) => Pause::No,
-            Err(Stop::NoNetwork) => Pause::For(NETWORK_PAUSE),
+            Err(Stop::NoNetwork) => {
+                spans::failed(&Span::current(), "the container runtime has no network for pods");
+                Pause::For(NETWORK_PAUSE)
+            }
             Err(Stop::Failed) => {
+                spans::failed(&Span::current(), "a step failed");
                 if let Ok(observed) = self.observe().await {
                     self.publish(&observed, Ending::No).await;
                 }
@@ -196,12 +214,12 @@ impl PodWorker {
         let mailbox = self.mailbox.clone();
         let volumes = tokio::select! {
             biased;
-            made = self.prepare_volumes(pod) => made?,
+            made = traced(spans::volumes(), self.prepare_volumes(pod)) => made?,
             () = mailbox.ending() => return Err(Stop::Ending),
         };
         let observed = match plan.create_sandbox {
             Some(attempt) => {
-                self.create_sandbox(pod, attempt).await?;
+                traced(spans::create_sandbox(), self.create_sandbox(pod, attempt)).await?;
                 let observed = self.observe().await.map_err(|_| Stop::Failed)?;
                 // One that died at once, or has no address (yet), gets no containers: they would only be killed.
                 let usable = observed
@@ -366,7 +384,7 @@ impl PodWorker {
         let mailbox = self.mailbox.clone();
         let made = tokio::select! {
             biased;
-            made = self.prepare_volumes(pod) => made,
+            made = traced(spans::volumes(), self.prepare_volumes(pod)) => made,
             () = mailbox.ending() => return,
         };
         if made.is_err() {
@@ -393,12 +411,17 @@ impl PodWorker {
             let Some(sandbox) = observed.sandboxes.first().filter(|s| s.ready).cloned() else {
                 return Err(Stop::Failed);
             };
-            match self.start_container(pod, &container, start, &sandbox, &observed, volumes).await {
+            self.count_start(start.kind, None);
+            let span = spans::start_container(&container);
+            let starting = self.start_container(pod, &container, start, &sandbox, &observed, volumes);
+            match starting.instrument(span.clone()).await {
                 Started::Yes => {
                     self.start_errors.remove(&start.name);
                 }
                 Started::Ending => return Err(Stop::Ending),
                 Started::No(error) => {
+                    self.count_start(start.kind, Some(&error.reason));
+                    spans::failed(&span, format_args!("{}: {}", error.reason, error.message));
                     only_pulls &= error.reason == "ImagePullBackOff";
                     self.start_errors.insert(start.name.clone(), error);
                     failed = true;
@@ -421,6 +444,15 @@ impl PodWorker {
         }
         Ok(())
     }
+}
+
+/// A step within a span of its own; why it failed is in the span's events.
+async fn traced<T>(span: Span, step: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let done = step.instrument(span.clone()).await;
+    if let Err(Stop::Failed) = done {
+        spans::failed(&span, "it failed");
+    }
+    done
 }
 
 /// Whether the pod shares the node's network.
