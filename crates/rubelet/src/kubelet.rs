@@ -2,7 +2,7 @@
 //! connections and touches no container.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +48,12 @@ use crate::pod_streams::PodStreams;
 use crate::pull_credentials::{
     ProviderConfigError, ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts,
 };
+use crate::reviews::ApiReviews;
 use crate::runtime_monitor::{self, RuntimeState};
+use crate::secure_port::{SecurePort, SecurePortError};
 use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
 use crate::services::{NodeSettings, Services};
+use crate::serving_cert::{self, ServingError, ServingParams};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
 use crate::stats::{Collector, Sources, StatsSettings};
@@ -90,6 +93,12 @@ pub enum StartError {
     /// A port cannot be served.
     #[error(transparent)]
     Port(#[from] ListenError),
+    /// Certificates and TLS of the kubelet API.
+    #[error("the kubelet API cannot be served")]
+    Serving(#[from] ServingError),
+    /// Who may use the kubelet API.
+    #[error("the kubelet API cannot be served")]
+    SecurePort(#[from] SecurePortError),
 }
 
 /// The two services of a runtime, which may be one object.
@@ -99,6 +108,7 @@ type RuntimeServices = (Arc<dyn RuntimeService>, Arc<dyn ImageService>);
 pub struct KubeletBuilder {
     config: KubeletConfiguration,
     root_dir: PathBuf,
+    cert_dir: Option<PathBuf>,
     node_name: Option<String>,
     node_ips: Vec<IpAddr>,
     container_logs_dir: PathBuf,
@@ -122,6 +132,11 @@ impl KubeletBuilder {
     pub fn root_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
         self.root_dir = std::path::absolute(&dir).unwrap_or(dir);
+        self
+    }
+    /// `--cert-dir`, where the kubelet API's own certificate is kept; `pki` below the root directory by default.
+    pub fn cert_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cert_dir = Some(dir.into());
         self
     }
     /// Node name; the machine's host name in lower case by default.
@@ -396,7 +411,13 @@ impl KubeletBuilder {
             health: health.clone(),
             objects: services.api.clone(),
         };
-        kubelet.serve(&config, &api).await?;
+        let secure = SecureParts {
+            cert_dir: self.cert_dir.unwrap_or_else(|| services.node.root_dir.join("pki")),
+            client: control_plane.as_ref().map(|control| control.connections().urgent),
+            node: node_view.clone(),
+            services: &services,
+        };
+        kubelet.serve(&config, &api, secure).await?;
         let identity = NodeIdentity { name };
         if !config.static_pod_path.is_empty() {
             let source = FileSource::new(
@@ -472,6 +493,7 @@ impl Kubelet {
         KubeletBuilder {
             config,
             root_dir: PathBuf::from("/var/lib/kubelet"),
+            cert_dir: None,
             node_name: None,
             node_ips: vec![],
             container_logs_dir: PathBuf::from("/var/log/containers"),
@@ -524,8 +546,13 @@ impl Kubelet {
         ended
     }
 
-    /// Opens the plain ports.
-    async fn serve(&mut self, config: &KubeletConfiguration, api: &Api) -> Result<(), StartError> {
+    /// Opens the ports.
+    async fn serve(
+        &mut self,
+        config: &KubeletConfiguration,
+        api: &Api,
+        secure: SecureParts<'_>,
+    ) -> Result<(), StartError> {
         if config.healthz_port > 0 {
             let (address, port) =
                 (ip("healthzBindAddress", &config.healthz_bind_address)?, port(config.healthz_port)?);
@@ -537,8 +564,59 @@ impl Kubelet {
             let listener = http::bind("the read-only port", address, port).await?;
             self.tasks.spawn(http::serve(listener, api.at(Site::ReadOnly)));
         }
+        if config.enable_server {
+            self.serve_securely(config, api, secure).await?;
+        }
         Ok(())
     }
+
+    /// Opens the kubelet API's own port.
+    async fn serve_securely(
+        &mut self,
+        config: &KubeletConfiguration,
+        api: &Api,
+        parts: SecureParts<'_>,
+    ) -> Result<(), StartError> {
+        let SecureParts { cert_dir, client, node, services } = parts;
+        let serving = serving_cert::prepare(ServingParams {
+            config,
+            cert_dir: &cert_dir,
+            node_name: &services.node.name,
+            node_ips: &services.node.ips,
+            node,
+            client: client.clone(),
+            clock: services.clock.clone(),
+            fs: services.fs.clone(),
+        })
+        .await?;
+        if config.server_tls_bootstrap {
+            metrics::serving_certificate(&services.metrics, serving.status, services.clock.clone());
+        }
+        let port = SecurePort {
+            config,
+            address: SocketAddr::new(ip("address", &config.address)?, port(config.port)?),
+            tls: serving.tls,
+            clients: serving.clients,
+            reviews: client.map(|client| ApiReviews::new(client).with_metrics(services.metrics.clone())),
+            clock: services.clock.clone(),
+            node_name: &services.node.name,
+            api: api.clone(),
+        };
+        if let Some(served) = port.open().await? {
+            self.tasks.spawn(served);
+            self.tasks.spawn(serving.task);
+        }
+        Ok(())
+    }
+}
+
+/// What the secure port needs of the agent.
+struct SecureParts<'a> {
+    cert_dir: PathBuf,
+    /// Who is asked for certificates and reviews.
+    client: Option<kube::Client>,
+    node: NodeView,
+    services: &'a Services,
 }
 
 impl KubeletHandle {

@@ -73,6 +73,7 @@ pub mod pull_credentials;
 pub mod reviews;
 pub mod root_lock;
 pub mod runtime_monitor;
+pub mod secure_port;
 pub mod service_account_tokens;
 pub mod services;
 pub mod serving_cert;

@@ -133,7 +133,7 @@ fn without_agent(command: &LocalCommand) -> ExitCode {
 }
 
 async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedExport>) -> ExitCode {
-    let Loaded { mut config, flags, warnings, origins, .. } = loaded;
+    let Loaded { mut config, flags, flags_given, warnings, origins, .. } = loaded;
     info!(version = env!("CARGO_PKG_VERSION"), kubernetes = KUBERNETES_VERSION, "rubelet");
     if !origins.is_set("serializeImagePulls") {
         // Upstream's default pulls one image after another; see docs/divergence.md.
@@ -176,13 +176,17 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedE
     if let Err(problem) = rubelet::check_machine(&config) {
         return refuse(&chain(&problem));
     }
-    let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir).node_name(&name);
     let mut ips: Vec<IpAddr> = flags.node_ip.split(',').filter_map(|ip| ip.trim().parse().ok()).collect();
     ips.retain(|ip| !ip.is_unspecified());
     let (server, api) = match &local {
         None => (api_server(&flags), None),
         Some(local) => match local::open(local, &name, &Clock::system()).await {
-            Ok(node) => (Some(ApiServer::Connected(node.connections)), Some((node.api, node.door))),
+            Ok(node) => {
+                if !origins.is_set("authentication.x509.clientCAFile") {
+                    config.authentication.x509.client_ca_file = node.client_ca.display().to_string();
+                }
+                (Some(ApiServer::Connected(node.connections)), Some((node.api, node.door)))
+            }
             Err(problem) => return refuse(&chain(&problem)),
         },
     };
@@ -200,7 +204,11 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedE
             ips.truncate(1);
         }
     }
+    let mut builder = Kubelet::builder(config).root_dir(&flags.root_dir).node_name(&name);
     builder = builder.node_flags(NodeFlags::from(&flags)).flags(flags.clone());
+    if local.is_none() || flags_given.contains("cert-dir") {
+        builder = builder.cert_dir(&flags.cert_dir);
+    }
     if local.is_some() {
         builder = builder.without_cluster_dns();
     }
@@ -223,7 +231,7 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedE
         Err(problem) => return refuse(&chain(&problem)),
     };
     if let Some(door) = door {
-        door.open(kubelet.handle().streams());
+        door.open(local::Agent::from(&kubelet.handle()));
     }
     notify::ready();
     let health = kubelet.health();

@@ -14,7 +14,7 @@ use rubelet_apiclient::Connections;
 use rubelet_apimachinery::User;
 use rubelet_config::{LocalFlags, ServiceAccountAccess};
 use rubelet_localapi::auth::authorize::{Rules, ServiceAccountAccess as Access};
-use rubelet_localapi::local::{LocalApi, LocalError, LocalOptions};
+use rubelet_localapi::local::{LocalApi, LocalError, LocalOptions, pki_dir};
 
 pub use command::{CommandError, backup, restore};
 pub use streams::{Agent, AgentApi, AgentUsage, Door};
@@ -31,6 +31,8 @@ pub struct LocalNode {
     pub api: LocalApi,
     /// The agent's connections, within this process.
     pub connections: Connections,
+    /// The authority of the API's users, whom the agent's own API is to know too.
+    pub client_ca: PathBuf,
     /// Where the agent is to be handed in.
     pub door: Door,
 }
@@ -46,6 +48,7 @@ pub async fn open(flags: &LocalFlags, node: &str, clock: &Clock) -> Result<Local
     };
     // Paths below it are given to the container runtime, which knows nothing of this process's working directory.
     let data_dir = absolute(flags.data_dir.clone());
+    let client_ca = pki_dir(&data_dir).join("ca.crt");
     let (door, streams) = streams::deferred();
     let service_accounts = match flags.service_account_access {
         ServiceAccountAccess::None => Access::None,
@@ -68,7 +71,7 @@ pub async fn open(flags: &LocalFlags, node: &str, clock: &Clock) -> Result<Local
     // One identity, three lanes: within a process nothing holds a heartbeat up.
     let client = || kube::Client::new(api.api().client_service(User::node(node)), "default");
     let connections = Connections { requests: client(), urgent: client(), heartbeats: client() };
-    Ok(LocalNode { api, connections, door })
+    Ok(LocalNode { api, connections, client_ca, door })
 }
 
 /// The path from the root; as it is where the working directory is gone.

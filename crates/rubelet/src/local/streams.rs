@@ -10,11 +10,12 @@ use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::stats::usage::NodeUsage;
 use rubelet_localapi::node::{Body, Endpoint, NodeStreams};
 use rubelet_server::Problem;
-use rubelet_server::node::Way;
+use rubelet_server::node::{Extent, Way};
 use rubelet_server::streams::Dialect;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::kubelet::KubeletHandle;
 use crate::pod_streams::PodStreams;
 
 /// How long a client waits for an agent that is still starting.
@@ -49,6 +50,22 @@ impl Agent {
     #[must_use]
     pub fn with_usage(self, usage: AgentUsage) -> Self {
         Self { usage: Some(usage), ..self }
+    }
+}
+
+impl From<&KubeletHandle> for Agent {
+    /// The agent with everything that the local API asks of it.
+    fn from(kubelet: &KubeletHandle) -> Self {
+        let (api, usage) = (kubelet.api(), kubelet.usage());
+        Self::new(kubelet.streams())
+            .with_api(Arc::new(move |request| {
+                let api = api.clone();
+                async move { api.answer(request).await }.boxed()
+            }))
+            .with_usage(Arc::new(move || {
+                let usage = usage.clone();
+                async move { usage.usage(Extent::CpuAndMemory).await }.boxed()
+            }))
     }
 }
 
