@@ -29,6 +29,9 @@ pub(crate) struct BenchOptions {
     /// Measure `rubelet local` instead: start, pods over its API, what objects cost, memory.
     #[arg(long, conflicts_with = "api")]
     local: bool,
+    /// Measure the kubelet API instead: followers of logs, commands, scrapes.
+    #[arg(long, conflicts_with_all = ["api", "local"])]
+    server: bool,
     /// Fewer repetitions and pods, about a minute: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -50,6 +53,12 @@ pub(crate) struct BenchOptions {
     /// Objects in the local API; 0 leaves them out.
     #[arg(long)]
     objects: Option<u32>,
+    /// Followers of logs; 0 leaves them out.
+    #[arg(long)]
+    followers: Option<u32>,
+    /// Commands of which is seen what they leave behind; 0 leaves them out.
+    #[arg(long)]
+    sessions: Option<u32>,
     /// Measure this agent instead of building one.
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -108,6 +117,7 @@ fn passed_on(options: &BenchOptions) -> Vec<String> {
     let flags = [
         ("--api", options.api),
         ("--local", options.local),
+        ("--server", options.server),
         ("--quick", options.quick),
         ("--json", options.json),
     ];
@@ -117,6 +127,8 @@ fn passed_on(options: &BenchOptions) -> Vec<String> {
         ("--rounds", options.rounds),
         ("--idle", options.idle),
         ("--objects", options.objects),
+        ("--followers", options.followers),
+        ("--sessions", options.sessions),
     ];
     let flags = flags.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag.to_owned());
     let numbers = numbers.into_iter().filter_map(|(flag, number)| Some(format!("{flag}={}", number?)));
@@ -182,6 +194,7 @@ mod tests {
         check(&["--quick", "--containerd", "1.6", "--agent", "/a"], &["--quick"]);
         check(&["--quick", "--api"], &["--api", "--quick"]);
         check(&["--objects", "5", "--local"], &["--local", "--objects=5"]);
+        check(&["--sessions", "5", "--server"], &["--server", "--sessions=5"]);
         check(&["--json", "--idle", "0", "--pods", "5"], &["--json", "--pods=5", "--idle=0"]);
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) verbosity: u8,
     /// Where the agent's API server is.
     pub(crate) control_plane: ControlPlane,
+    /// What is configured beside the rest: fields of a KubeletConfiguration.
+    pub(crate) extra: serde_json::Value,
 }
 
 /// Where the agent's API server is.
@@ -67,6 +69,7 @@ pub(crate) struct Process {
     began: Instant,
     /// The same by the clock on the wall, seconds since 1970.
     pub(crate) began_at: f64,
+    port: u16,
     healthz_port: u16,
     read_only_port: u16,
     log: PathBuf,
@@ -77,6 +80,8 @@ pub(crate) struct Agent {
     process: Process,
     /// Its process.
     pub(crate) pid: u32,
+    /// Where the kubelet API is.
+    pub(crate) port: u16,
     /// From the start of the process to the first good answer of `/healthz`, seconds.
     pub(crate) start_to_healthz: f64,
     pods: Connection,
@@ -121,17 +126,16 @@ impl Process {
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true);
+        if !matches!(site.control_plane, ControlPlane::Local { .. }) {
+            command.arg("--cert-dir").arg(site.places.root_dir.join("pki"));
+        }
         if let ControlPlane::Cluster(kubeconfig) = &site.control_plane {
-            command
-                .arg("--kubeconfig")
-                .arg(kubeconfig)
-                .arg("--cert-dir")
-                .arg(site.places.root_dir.join("pki"));
+            command.arg("--kubeconfig").arg(kubeconfig);
         }
         let (began_at, began) = (wall_seconds(), Instant::now());
         let child = command.spawn().with_context(|| format!("cannot start {}", site.program.display()))?;
         let pid = child.id().context("the agent has no process")?;
-        Ok(Self { child, pid, began, began_at, healthz_port, read_only_port, log })
+        Ok(Self { child, pid, began, began_at, port, healthz_port, read_only_port, log })
     }
 
     /// When it was started.
@@ -183,7 +187,8 @@ impl Agent {
             tokio::time::sleep(HEALTH_POLL).await;
         };
         let start_to_healthz = start_to_healthz.unwrap_or_default();
-        Ok(Self { pid: process.pid, process, start_to_healthz, pods, site: site.clone() })
+        let (pid, port) = (process.pid, process.port);
+        Ok(Self { pid, port, process, start_to_healthz, pods, site: site.clone() })
     }
 
     /// Opens the connection anew: the agent closes one over which nothing was asked for some seconds.
@@ -216,6 +221,15 @@ impl Agent {
         }
         let each = self.wait_ready(count, began, poll, limit).await?;
         Ok(AgentRun { total: each.last().copied().unwrap_or_default(), each, began_at })
+    }
+
+    /// Puts one manifest into the directory and waits until its pod, the only one, is ready.
+    pub(crate) async fn run_manifest(&mut self, manifest: &serde_json::Value, limit: Duration) -> Result<()> {
+        self.reconnect().await?;
+        let file = self.site.places.manifests.join("pod.json");
+        fs::write(&file, manifest.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+        self.wait_ready(1, Instant::now(), Duration::from_millis(50), limit).await?;
+        Ok(())
     }
 
     /// Waits until so many pods are seen ready; returns when each was first seen so, in seconds since `began`.
@@ -310,6 +324,9 @@ impl Site {
         if self.control_plane != ControlPlane::None {
             // A node that is short of disk, as this machine may be from other work, would refuse pods.
             config["evictionHard"] = json!({"memory.available": "1Mi"});
+        }
+        for (key, value) in self.extra.as_object().into_iter().flatten() {
+            config[key] = value.clone();
         }
         config
     }

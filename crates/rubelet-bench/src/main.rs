@@ -14,6 +14,7 @@ mod pods;
 mod procfs;
 mod report;
 mod runtime;
+mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ struct Cli {
     /// Measure `rubelet local` instead: start, pods over its API, what objects cost.
     #[arg(long, conflicts_with = "api")]
     local: bool,
+    /// Measure the kubelet API instead: followers of logs, commands, scrapes.
+    #[arg(long, conflicts_with_all = ["api", "local"])]
+    server: bool,
     /// Fewer repetitions and fewer pods: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -64,6 +68,12 @@ struct Cli {
     /// Objects in the local API; 0 leaves them out.
     #[arg(long)]
     objects: Option<usize>,
+    /// Followers of logs; 0 leaves them out.
+    #[arg(long)]
+    followers: Option<usize>,
+    /// Commands of which is seen what they leave behind; 0 leaves them out.
+    #[arg(long)]
+    sessions: Option<usize>,
     /// Log verbosity of the agent. More than 2 costs time that is then measured.
     #[arg(long, default_value_t = 2)]
     verbosity: u8,
@@ -96,6 +106,8 @@ fn run(cli: &Cli) -> Result<()> {
         rounds: cli.rounds.unwrap_or(preset.rounds),
         idle: cli.idle.map_or(preset.idle, Duration::from_secs),
         objects: cli.objects.unwrap_or(preset.objects),
+        followers: cli.followers.unwrap_or(preset.followers),
+        sessions: cli.sessions.unwrap_or(preset.sessions),
         ..preset
     };
     let site = agent::Site {
@@ -110,10 +122,12 @@ fn run(cli: &Cli) -> Result<()> {
         socket: cli.socket.clone(),
         verbosity: cli.verbosity,
         control_plane: agent::ControlPlane::None,
+        extra: serde_json::Value::Null,
     };
-    let part = match (cli.api, cli.local) {
-        (true, _) => Part::ControlPlane,
-        (_, true) => Part::Local,
+    let part = match (cli.api, cli.local, cli.server) {
+        (true, _, _) => Part::ControlPlane,
+        (_, true, _) => Part::Local,
+        (_, _, true) => Part::Server,
         _ => Part::Floor,
     };
     let report = runtime.block_on(async { Bench::new(site, size).await?.run(part).await })?;

@@ -2,7 +2,8 @@
 //!
 //! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
 //! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
-//! `report`; the parts of the control plane and of the local API have plans of their own in `api` and `local`. Called by `main`.
+//! `report`; the other parts have plans of their own in `api`, `local` and
+//! `server`. Called by `main`.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::floor::{self, FloorRun};
 use crate::pods::{self, Asked};
 use crate::procfs::{self, Idle};
 use crate::report::{self, Report};
-use crate::{api, local, runtime, say};
+use crate::{api, local, runtime, say, server};
 
 /// Rest before every run. The agent has done its first list and is over its start.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
@@ -28,7 +29,7 @@ pub(crate) const SETTLE_IDLE: Duration = Duration::from_secs(8);
 /// How often one pod is looked for. Each look costs the agent a little.
 const POLL_ONE: Duration = Duration::from_millis(2);
 /// How often many pods are looked for: the answer is long, and 100 ms are little of what it takes.
-const POLL_MANY: Duration = Duration::from_millis(100);
+pub(crate) const POLL_MANY: Duration = Duration::from_millis(100);
 /// How often pods that run already are looked for after a restart of the agent.
 const POLL_ADOPTION: Duration = Duration::from_millis(10);
 /// How long pods may take to come, or to go.
@@ -53,6 +54,12 @@ pub(crate) struct Size {
     pub(crate) objects: usize,
     /// How often one object of the local API is asked for, and changed in each way.
     pub(crate) asks: usize,
+    /// Followers of logs.
+    pub(crate) followers: usize,
+    /// Commands of which is seen what they leave behind.
+    pub(crate) sessions: usize,
+    /// More pods than `pods`, of a scripted runtime.
+    pub(crate) many_pods: usize,
     /// Other concurrencies the floor is measured at, for comparison, and how often.
     pub(crate) other_floors: (&'static [usize], usize),
 }
@@ -69,6 +76,9 @@ impl Size {
             bursts: &[10, 50],
             objects: 10_000,
             asks: 500,
+            followers: 1000,
+            sessions: 1000,
+            many_pods: 500,
             other_floors: (&[8, 16, 32], 1),
         }
     }
@@ -84,6 +94,9 @@ impl Size {
             bursts: &[],
             objects: 1_000,
             asks: 50,
+            followers: 100,
+            sessions: 50,
+            many_pods: 0,
             other_floors: (&[4], 1),
         }
     }
@@ -98,6 +111,8 @@ pub(crate) enum Part {
     ControlPlane,
     /// The agent with an API of its own.
     Local,
+    /// The kubelet API of the agent.
+    Server,
 }
 
 /// One run of each side: the two of a pair were made one after the other.
@@ -189,6 +204,7 @@ impl Bench {
             Part::Floor => Ok(Report::of(&self.measure().await?, self.conditions().await?)),
             Part::ControlPlane => api::measure(self).await,
             Part::Local => local::measure(self).await,
+            Part::Server => server::measure(self).await,
         }
     }
 
@@ -319,7 +335,7 @@ impl Bench {
     }
 
     /// Has the agent take its pods away, ends it, and leaves nothing of either.
-    async fn clear(&mut self, mut agent: Agent) -> Result<()> {
+    pub(crate) async fn clear(&mut self, mut agent: Agent) -> Result<()> {
         agent.remove_manifests()?;
         if !runtime::becomes_empty(&self.client, LIMIT).await? {
             say("the agent does not take its pods away; the benchmark does");

@@ -69,6 +69,11 @@ pub(crate) fn forget_peak(pid: u32) -> Result<()> {
     fs::write(&path, "5").with_context(|| format!("cannot write {path}"))
 }
 
+/// Descriptors that a process has open.
+pub(crate) fn open_files(pid: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd")).context("has the agent ended?")?.count())
+}
+
 /// Watches a process for a while.
 pub(crate) async fn watch(pid: u32, time: Duration) -> Result<Idle> {
     let began = Instant::now();
@@ -159,5 +164,6 @@ mod tests {
         let memory = memory(own).unwrap();
         assert!(memory.rss_kib >= memory.rss_anon_kib && memory.peak_kib >= memory.rss_anon_kib);
         assert!(cpu_seconds(own).unwrap() >= 0.0);
+        assert!(open_files(own).unwrap() > 2);
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::agent::{ControlPlane, Site};
 use crate::http::free_port;
 use crate::plan::{Bench, LIMIT, SETTLE, SETTLE_IDLE, Size};
-use crate::procfs::{self, Idle};
+use crate::procfs::{self, Idle, Memory};
 use crate::report::Report;
 use crate::{pods, runtime, say};
 
@@ -67,6 +67,38 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<Report> {
     let measured = part.measure(&data_dir).await?;
     remove(&data_dir)?;
     Ok(report::report(&measured, part.bench.conditions().await?))
+}
+
+/// Memory of the process with so many pods at rest: before these documents of its node were asked for through its API,
+/// three times each, and after.
+pub(crate) async fn scraped(bench: &mut Bench, count: usize, paths: &[&str]) -> Result<(Memory, Memory)> {
+    let data_dir = bench.site.dir.join("local");
+    remove(&data_dir)?;
+    let control_plane = ControlPlane::Local { data_dir: data_dir.clone(), port: free_port().await? };
+    let site = Site { control_plane, ..bench.site.clone() };
+    let (server, _) = Server::start(&site).await?;
+    let manifests: Vec<Value> = (0..count).map(pods::manifest).collect();
+    server.create(&manifests).await?;
+    tokio::time::sleep(SETTLE_IDLE).await;
+    let before = procfs::memory(server.pid)?;
+    for _ in 0..3 {
+        for path in paths {
+            server.client.get(&format!("/api/v1/nodes/{}/proxy{path}", pods::NODE_NAME)).await?;
+        }
+        // What was read is not shown again after this.
+        tokio::time::sleep(SETTLE + Duration::from_millis(100)).await;
+    }
+    let after = procfs::memory(server.pid)?;
+    let names: Vec<String> =
+        manifests.iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect();
+    server.delete(&names).await?;
+    if !runtime::becomes_empty(&bench.client, LIMIT).await? {
+        say("the agent does not take its pods away; the benchmark does");
+    }
+    server.stop().await?;
+    bench.make_empty().await?;
+    remove(&data_dir)?;
+    Ok((before, after))
 }
 
 /// The part with its tools.
