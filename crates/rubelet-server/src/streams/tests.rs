@@ -108,6 +108,44 @@ async fn spdy_goes_through() {
 }
 
 #[tokio::test]
+async fn what_a_request_holds_lives_as_long_as_its_session() {
+    let (url, _runtime) = runtime(SWITCHED).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let held = Arc::new(());
+    let given = held.clone();
+    tokio::spawn(async move {
+        let (connection, _) = listener.accept().await.unwrap();
+        let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Held(given.clone()));
+            let url = url.clone();
+            async move { streams().proxy(&url, COMMAND, request).await }
+        });
+        let _ =
+            http1::Builder::new().serve_connection(TokioIo::new(connection), service).with_upgrades().await;
+    });
+    let (mut client, _) = ask(address, SPDY).await;
+    let mut read = [0; 5];
+    client.read_exact(&mut read).await.unwrap();
+    // The service and its request are gone; the session is not.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while Arc::strong_count(&held) != 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("held by the session alone");
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while Arc::strong_count(&held) != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("let go with the session");
+}
+
+#[tokio::test]
 async fn spdy_in_a_web_socket_is_unwrapped() {
     let (url, runtime) = runtime(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
