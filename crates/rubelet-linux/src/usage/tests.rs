@@ -1,3 +1,5 @@
+//! Reads a recorded tree of cgroup v2, and the control groups of this machine, some of which are made and removed here.
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};

@@ -1,3 +1,5 @@
+//! The collector over a scripted runtime, and a tree of files that stands for control groups and pods.
+
 use std::fs;
 use std::path::Path;
 
