@@ -431,7 +431,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_serving_certificate_is_told_with_the_age_of_the_one_before() {
         let metrics = Metrics::new();
         let status = watch::Sender::new(RotationStatus::default());
