@@ -12,6 +12,7 @@ pub mod logs;
 pub mod metrics;
 pub mod node;
 pub mod node_logs;
+mod path;
 mod problem;
 mod query;
 pub mod streams;

@@ -1,4 +1,4 @@
-//! Answers as upstream's handlers write them: two kinds of error texts, JSON, redirects, pages of metrics.
+//! Answers as upstream's handlers write them: two kinds of error texts, JSON, pages of metrics.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use rubelet_core::stats::exposition::Exposition;
 
@@ -71,31 +69,6 @@ pub(super) fn plain_json(content: impl Into<Bytes>) -> Response<Body> {
     let mut response = json(content);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
-}
-
-/// A redirect to a clean path of this server.
-pub(super) fn redirect(method: &Method, location: &str) -> Response<Body> {
-    let mut response = if matches!(*method, Method::GET | Method::HEAD) {
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        let link = html_escaped(location);
-        of(StatusCode::OK, html, format!("<a href=\"{link}\">Temporary Redirect</a>.\n\n"))
-    } else {
-        Response::new(body::whole(""))
-    };
-    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    if let Ok(location) = HeaderValue::from_str(location) {
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response
-}
-
-/// Text with what HTML would read as markup escaped.
-pub(super) fn html_escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&#34;")
-        .replace('\'', "&#39;")
 }
 
 /// A short page of metrics, compressed when the client likes it so.

@@ -3,7 +3,7 @@
 //! Answers requests of people who have been admitted already, on one of three ports ([`Site`]). What only the node
 //! knows is asked of a [`Node`]; who may ask is settled before, by `auth`; connections are `listen`'s.
 //!
-//! - `routing`, `path`: which endpoint a request is for, pure
+//! - `routing`: which endpoint a request is for, pure
 //! - `answers`, `form`: how answers are written and forms read
 //! - `containers`, `pods`, `stats`, `health`, `debug`, `zpages`: the endpoints
 
@@ -12,7 +12,6 @@ mod containers;
 mod debug;
 mod form;
 mod health;
-mod path;
 mod pods;
 mod routing;
 mod settings;
@@ -36,6 +35,7 @@ pub use settings::{ApiSettings, Site, SystemLogs};
 use crate::body::Body;
 use crate::metrics::{Metrics, RequestInFlight, ServerType};
 use crate::node::{Node, Way};
+use crate::path;
 use crate::streams::Held;
 use routing::{Endpoint, Routed};
 
@@ -66,7 +66,7 @@ impl Api {
             Site::ReadOnly => ServerType::ReadOnly,
             Site::Healthz => return self.respond(request).await,
         };
-        let path = path::decoded(request.uri().path());
+        let path = path::decoded(request.uri().path()).unwrap_or_default();
         let counted = Arc::new(self.metrics.http(request.method().as_str(), &path, server));
         request.extensions_mut().insert(Held(counted.clone()));
         self.respond(request).await.map(|body| Counted { body, _counted: counted }.boxed_unsync())
@@ -78,13 +78,7 @@ impl Api {
         match routing::route(self.site, &self.settings, request.method(), path, accept) {
             Routed::To(endpoint) => self.serve(endpoint, request).await,
             Routed::Malformed => answers::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
-            Routed::Elsewhere(path) => {
-                let location = match request.uri().query() {
-                    Some(query) => format!("{path}?{query}"),
-                    None => path,
-                };
-                answers::redirect(request.method(), &location)
-            }
+            Routed::Elsewhere(path) => path::redirect(request.method(), &path, request.uri().query()),
             Routed::Nothing => nothing_here(),
             Routed::NothingBelow => answers::text(StatusCode::NOT_FOUND, "404: Page Not Found"),
             Routed::Method(allowed) => {

@@ -4,10 +4,12 @@
 //! `http.ServeMux` (clean paths, redirects, `404 page not found`) and go-restful inside it (methods, accepted types,
 //! `404: Page Not Found`). Called by [`super::Api`].
 
+use std::borrow::Cow;
+
 use http::Method;
 
-use super::path;
 use super::settings::{ApiSettings, Site};
+use crate::path;
 
 /// A container in a path, or a pod when `container` is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,9 +104,7 @@ pub(super) fn route(
     if *method == Method::CONNECT || !path.starts_with('/') {
         return Routed::Nothing;
     }
-    if !path::is_well_formed(path) {
-        return Routed::Malformed;
-    }
+    let Some(decoded) = path::decoded(path) else { return Routed::Malformed };
     let clean = path::clean(path);
     let found = find(site, settings, &clean);
     if found.is_none() && !clean.ends_with('/') && find(site, settings, &format!("{clean}/")).is_some() {
@@ -117,13 +117,15 @@ pub(super) fn route(
         None => Routed::Nothing,
         Some(Found::At(endpoint)) => Routed::To(endpoint),
         Some(Found::Off(why)) => Routed::Off(why),
-        Some(Found::Service(service)) => service.route(method, path, accept),
+        Some(Found::Service(service)) => service.route(method, &decoded, accept),
     }
 }
 
 fn find(site: Site, settings: &ApiSettings, clean: &str) -> Option<Found> {
-    let segments: Vec<String> = clean.split('/').skip(1).map(path::decoded).collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    // No escape reaches over a slash: what is well-formed is so in each segment.
+    let decoded = |segment| path::decoded(segment).unwrap_or_default();
+    let segments: Vec<Cow<'_, str>> = clean.split('/').skip(1).map(decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let segments = segments.as_slice();
     let health = match segments {
         ["healthz"] => Some(None),
@@ -204,9 +206,8 @@ impl Service {
         matches!(self, Self::Pods | Self::RunningPods | Self::Stats | Self::Checkpoint)
     }
 
+    /// Escaped slashes count here: this router reads the decoded path.
     fn route(self, method: &Method, path: &str, accept: Option<&str>) -> Routed {
-        // Escaped slashes count here: this router reads the decoded path.
-        let path = path::decoded(path);
         let tokens: Vec<&str> = path.trim_matches('/').split('/').collect();
         let Some(endpoint) = self.endpoint(&tokens) else { return Routed::NothingBelow };
         if !self.methods().split(", ").any(|served| served == method.as_str()) {

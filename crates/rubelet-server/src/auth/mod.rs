@@ -5,7 +5,6 @@
 //! [`AccessReviews`]), `tls` judges certificates ([`ClientCertificates`]). Called by the front of the listener, before
 //! any endpoint sees a request.
 //!
-//! - `path`: the path that is judged and routed by
 //! - `credentials`: what a request shows; `certificate`: the user a certificate names
 //! - `tokens`, `access`: the two reviews with their caches (`cache`), one at a time for one question (`flights`), tried
 //!   again after passing trouble (`reviews`)
@@ -15,7 +14,6 @@ mod cache;
 mod certificate;
 mod credentials;
 mod flights;
-mod path;
 mod reviews;
 #[cfg(test)]
 mod tests;
@@ -26,19 +24,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use rubelet_core::node_authz::{NodeAccess, access};
 use rustls::pki_types::CertificateDer;
 
 pub use credentials::hide_credentials;
-pub(crate) use path::unescaped;
-pub use path::{decoded, redirect};
 pub use reviews::{AccessAnswer, AccessQuestion, AccessReviews, ReviewError, TokenAnswer, TokenReviews};
 
 use crate::body::Body;
 use crate::listen::Peer;
+use crate::path;
 use crate::problem::Problem;
 use crate::tls::ClientCa;
 use access::AccessCheck;
@@ -232,12 +229,14 @@ impl Inner {
 
     #[allow(clippy::result_large_err, reason = "the answer is what the caller sends; it is made once")]
     fn asked<B>(&self, request: &Request<B>) -> Result<Asked, Response<Body>> {
-        if let Some(elsewhere) = redirect(request) {
-            return Err(elsewhere);
-        }
-        let Some(path) = decoded(request.uri().path()) else {
+        let sent = request.uri().path();
+        let Some(path) = path::decoded(sent) else {
             return Err(refusal(StatusCode::BAD_REQUEST, "400 Bad Request"));
         };
+        let clean = path::clean(sent);
+        if clean != sent && request.method() != Method::CONNECT {
+            return Err(path::redirect(request.method(), &clean, request.uri().query()));
+        }
         let shown = match self.tokens {
             Some(_) => Shown::by(request.headers()),
             None => Shown::default(),

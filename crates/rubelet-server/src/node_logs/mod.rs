@@ -33,8 +33,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use tokio::sync::Semaphore;
 
-use crate::auth::unescaped;
 use crate::body::{self, Body};
+use crate::path::unescaped;
 use blocks::Reads;
 use query::LogQuery;
 

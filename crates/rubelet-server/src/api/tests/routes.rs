@@ -222,8 +222,59 @@ mod any_request {
     use super::*;
     use proptest::prelude::*;
 
+    /// The subresource of the node that stands for an endpoint (upstream `GetRequestAttributes`).
+    fn subresource(endpoint: &Endpoint) -> &'static str {
+        match endpoint {
+            Endpoint::Health(_) => "healthz",
+            Endpoint::Metrics | Endpoint::Cadvisor | Endpoint::Resource => "metrics",
+            Endpoint::Probes | Endpoint::Slis => "metrics",
+            Endpoint::Pods | Endpoint::RunningPods => "pods",
+            Endpoint::Summary => "stats",
+            Endpoint::Logs => "log",
+            Endpoint::Checkpoint(_) => "checkpoint",
+            Endpoint::Configz | Endpoint::Flagz => "configz",
+            Endpoint::Statusz => "statusz",
+            Endpoint::ContainerLogs(_) | Endpoint::Exec(_) | Endpoint::Attach(_) => "proxy",
+            Endpoint::PortForward(_) | Endpoint::Run(_) => "proxy",
+            Endpoint::Verbosity | Endpoint::Pprof(_) => "proxy",
+        }
+    }
+
+    /// Each of these bytes is sent as an escape with the given chance.
+    fn disguised(path: &str, escapes: &[bool]) -> String {
+        let hide = path.bytes().zip(escapes.iter().cycle());
+        hide.map(|(byte, escaped)| match escaped {
+            true => format!("%{byte:02x}"),
+            false => char::from(byte).to_string(),
+        })
+        .collect()
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn is_judged_as_what_it_is_routed_to(
+            method in prop::sample::select(vec!["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT"]),
+            segments in prop::collection::vec(prop::sample::select(vec![
+                "", ".", "..", "a", "b", "summary", "cadvisor", "v", "flags", "pprof", "pods", "runningpods", "healthz",
+                "metrics", "stats", "logs", "exec", "attach", "run", "portForward", "containerLogs", "checkpoint",
+                "configz", "flagz", "statusz", "debug", "pods;x", "exec%2fa", "%2e%2e", "%2F",
+            ]), 1..6),
+            escapes in prop::collection::vec(prop::bool::weighted(0.1), 1..20),
+        ) {
+            let target = disguised(&format!("/{}", segments.join("/")), &escapes);
+            let Ok(request) = Request::builder().method(method).uri(&target).body(()) else { return Ok(()) };
+            let (bench, sent) = (full(), request.uri().path());
+            if let Routed::To(endpoint) =
+                routing::route(Site::Full, &bench.api.settings, request.method(), sent, None)
+            {
+                prop_assert_eq!(crate::path::clean(sent), sent, "the gate sends it elsewhere");
+                let judged = crate::path::decoded(sent).unwrap();
+                let wanted = rubelet_core::node_authz::access(method, &judged);
+                prop_assert_eq!(wanted.subresources[0], subresource(&endpoint), "{}", target);
+            }
+        }
+
         #[test]
         fn is_answered(
             method in prop::sample::select(vec!["GET", "POST", "PUT", "HEAD", "PATCH", "CONNECT", "BREW"]),
