@@ -129,16 +129,10 @@ struct Guarded {
 
 impl Front for Guarded {
     fn answer<'a>(&'a self, peer: &'a Peer, mut request: Request<Body>) -> BoxFuture<'a, Response<Body>> {
-        async move {
-            match self.gate.admit(peer, &request).await {
-                Ok(_) => {
-                    hide_credentials(request.headers_mut());
-                    self.api.answer(request).await
-                }
-                Err(refusal) => refusal,
-            }
-        }
-        .boxed()
+        let admitted = self.gate.admit(peer, &request);
+        // Nobody further in needs them; the gate has read them.
+        hide_credentials(request.headers_mut());
+        async move { self.api.answer_if(async move { admitted.await.map(drop) }, request).await }.boxed()
     }
 }
 

@@ -59,17 +59,39 @@ impl Api {
         Self { site, ..self.clone() }
     }
 
-    /// Answers a request. The answer may go on for as long as its body is read, or its connection is open.
-    pub async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+    /// Answers a request of somebody who may make it. The answer may go on for as long as its body is read, or its
+    /// connection is open.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.answer_if(std::future::ready(Ok(())), request).await
+    }
+
+    /// Answers a request if it is let in, else with the refusal. Either way it counts from now on, as upstream's do.
+    pub async fn answer_if(
+        &self,
+        admitted: impl Future<Output = Result<(), Response<Body>>>,
+        mut request: Request<Body>,
+    ) -> Response<Body> {
         let server = match self.site {
             Site::Full => ServerType::ReadWrite,
             Site::ReadOnly => ServerType::ReadOnly,
-            Site::Healthz => return self.respond(request).await,
+            Site::Healthz => return self.respond_if(admitted, request).await,
         };
         let path = path::decoded(request.uri().path()).unwrap_or_default();
         let counted = Arc::new(self.metrics.http(request.method().as_str(), &path, server));
         request.extensions_mut().insert(Held(counted.clone()));
-        self.respond(request).await.map(|body| Counted { body, _counted: counted }.boxed_unsync())
+        let response = self.respond_if(admitted, request).await;
+        response.map(|body| Counted { body, _counted: counted }.boxed_unsync())
+    }
+
+    async fn respond_if(
+        &self,
+        admitted: impl Future<Output = Result<(), Response<Body>>>,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        match admitted.await {
+            Ok(()) => self.respond(request).await,
+            Err(refusal) => refusal,
+        }
     }
 
     async fn respond(&self, request: Request<Body>) -> Response<Body> {

@@ -193,3 +193,22 @@ async fn pages_of_metrics_are_compressed_for_who_likes_it() {
     let pods = bench.ask("GET /pods", &[("accept-encoding", "gzip")], "").await;
     assert_eq!((pods.header("content-encoding"), pods.header("content-type")), ("", "application/json"));
 }
+
+#[tokio::test]
+async fn refused_requests_count_too() {
+    let bench = full();
+    let refused = answers::text(StatusCode::UNAUTHORIZED, "Unauthorized");
+    let request = Request::get("/exec/ns/web/c").body(body::whole("")).unwrap();
+    let response = bench.api.answer_if(std::future::ready(Err(refused)), request).await;
+    assert_eq!(response.status(), 401);
+    assert_eq!(bench.asked(), [""; 0]);
+    let counts = |page: &str, name: &str, value: u32| {
+        let labels = "method=\"GET\",path=\"exec\",server_type=\"readwrite\",long_running=\"true\"";
+        assert!(page.contains(&format!("{name}{{{labels}}} {value}\n")), "{page}");
+    };
+    let page = bench.get("/metrics").await.text;
+    counts(&page, "kubelet_http_requests_total", 1);
+    counts(&page, "kubelet_http_inflight_requests", 1);
+    drop(response);
+    counts(&bench.get("/metrics").await.text, "kubelet_http_inflight_requests", 0);
+}
