@@ -366,6 +366,12 @@ impl FakeApi {
         counts
     }
 
+    /// Lets a user do more than its name implies, as a role would: `what` is a resource, with its subresource after a
+    /// slash, such as `nodes/metrics`.
+    pub fn grant(&self, user: &str, verb: &str, what: &str) {
+        self.inner.nodes.grant(user, verb, what);
+    }
+
     /// What was refused by authorization or NodeRestriction so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.inner.state().violations.clone()

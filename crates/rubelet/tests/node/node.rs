@@ -78,6 +78,28 @@ impl Node {
         node
     }
 
+    /// Puts more lines into the configuration, for the next start.
+    pub fn configure(&self, more: &str) {
+        let path = self.dir.join("config.yaml");
+        let config = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{config}{more}\n")).unwrap();
+    }
+
+    /// A path in the directory of everything.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    /// The kubelet API's own port.
+    pub fn api_port(&self) -> u16 {
+        self.ports.2
+    }
+
+    /// The read-only port and the one of health.
+    pub fn open_ports(&self) -> (u16, u16) {
+        (self.ports.0, self.ports.1)
+    }
+
     /// Starts the agent and waits until it answers.
     pub fn start_agent(&mut self) {
         self.launch_agent();
