@@ -5,6 +5,7 @@
 //! connections that are open. Knows nothing of users: who a certificate names is read by authentication.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::listen::Peer;
 
@@ -39,7 +41,7 @@ pub enum CaError {
     },
     /// They cannot be used together.
     #[error("the certificates of the bundle cannot be used")]
-    Bundle(#[source] rustls::server::VerifierBuilderError),
+    Bundle(#[source] VerifierBuilderError),
 }
 
 /// The authorities, which can be replaced. Clones are the same.
@@ -49,13 +51,21 @@ pub struct ClientCa(Arc<ArcSwap<Roots>>);
 /// The authorities of one moment.
 pub(super) struct Roots {
     pem: Vec<u8>,
+    authorities: Vec<Authority>,
+    /// By all of them.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// One authority, and when it counts: seconds since 1970. The library does not ask that of authorities; Go does.
+struct Authority {
+    certificate: CertificateDer<'static>,
+    valid: RangeInclusive<i64>,
 }
 
 impl ClientCa {
     /// No authority: nobody is asked for a certificate, and none counts.
     pub fn none() -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Roots { pem: vec![], verifier: None })))
+        Self(Arc::new(ArcSwap::from_pointee(Roots { pem: vec![], authorities: vec![], verifier: None })))
     }
 
     /// The certificates of a text; sections that are no certificates are passed over.
@@ -86,7 +96,7 @@ impl ClientCa {
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         let moment = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let roots = self.0.load();
-        match roots.verifier.as_ref()?.verify_client_cert(own, others, moment) {
+        match roots.verifier_at(now)?.verify_client_cert(own, others, moment) {
             Ok(_) => Some(own),
             Err(problem) => {
                 tracing::debug!("the client certificate of {} does not count: {problem}", peer.address);
@@ -108,17 +118,35 @@ impl fmt::Debug for ClientCa {
 
 impl Roots {
     fn from_pem(pem: &[u8]) -> Result<Self, CaError> {
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut authorities) = (RootCertStore::empty(), Vec::new());
         for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let added = roots.add(certificate.map_err(CaError::Pem)?);
-            added.map_err(|source| CaError::Certificate { position: index + 1, source })?;
+            let damaged = |source| CaError::Certificate { position: index + 1, source };
+            let certificate = certificate.map_err(CaError::Pem)?;
+            roots.add(certificate.clone()).map_err(damaged)?;
+            let valid =
+                validity(&certificate).ok_or_else(|| damaged(CertificateError::BadEncoding.into()))?;
+            authorities.push(Authority { certificate, valid });
         }
         if roots.is_empty() {
             return Err(CaError::NoCertificate);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Self { pem: pem.to_vec(), verifier: Some(verifier.map_err(CaError::Bundle)?) })
+        let verifier = verifier(roots).map_err(CaError::Bundle)?;
+        Ok(Self { pem: pem.to_vec(), authorities, verifier: Some(verifier) })
+    }
+
+    /// What verifies by the authorities that count at `now`, if any does. Where one has ended the others are put
+    /// together for each question: such a bundle is to be mended.
+    fn verifier_at(&self, now: Timestamp) -> Option<Arc<dyn ClientCertVerifier>> {
+        let now = now.as_second();
+        if self.authorities.iter().all(|authority| authority.valid.contains(&now)) {
+            return self.verifier.clone();
+        }
+        let mut roots = RootCertStore::empty();
+        for authority in self.authorities.iter().filter(|authority| authority.valid.contains(&now)) {
+            // It could be added before.
+            roots.add(authority.certificate.clone()).ok()?;
+        }
+        verifier(roots).ok()
     }
 
     /// What asks clients for a certificate in the handshake, if anybody's counts.
@@ -126,6 +154,18 @@ impl Roots {
         let verifier = self.verifier.clone()?;
         Some(Arc::new(AskAndAccept(verifier)))
     }
+}
+
+/// Verifies by these authorities; an error when there are none.
+fn verifier(roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Option<RangeInclusive<i64>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let validity = parsed.validity();
+    Some(validity.not_before.timestamp()..=validity.not_after.timestamp())
 }
 
 /// Lets every certificate through the handshake whose key the client has.

@@ -54,7 +54,13 @@ fn params(name: &str) -> CertificateParams {
 
 impl TestCa {
     pub(crate) fn new(name: &str) -> Self {
+        Self::until(name, 2040)
+    }
+
+    /// One that ends with the beginning of a year.
+    pub(crate) fn until(name: &str, year: i32) -> Self {
         let mut params = params(name);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();

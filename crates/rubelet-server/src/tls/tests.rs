@@ -283,6 +283,18 @@ fn a_certificate_counts_in_its_time_for_its_purpose_and_by_its_authority() {
     assert!(one.verify(&nobody, year(2026)).is_none());
 }
 
+#[test]
+fn an_authority_counts_in_its_time() {
+    let (old, living) = (TestCa::until("old", 2025), TestCa::new("living"));
+    let (of_old, of_living) = (old.client("jane", &[]), living.client("joe", &[]));
+    let both = ClientCa::from_pem(format!("{}{}", old.pem, living.pem).as_bytes()).unwrap();
+    let only_old = ClientCa::from_pem(old.pem.as_bytes()).unwrap();
+    let check = |ca: &ClientCa, pair: &Pair, at: i16| ca.verify(&pair.peer(), year(at)).is_some();
+    assert!(check(&both, &of_old, 2024) && check(&both, &of_living, 2024) && check(&only_old, &of_old, 2024));
+    assert!(!check(&both, &of_old, 2026) && !check(&only_old, &of_old, 2026), "its time is over");
+    assert!(check(&both, &of_living, 2026), "the others count on");
+}
+
 mod under_load {
     use bytes::Bytes;
     use futures::future::BoxFuture;
