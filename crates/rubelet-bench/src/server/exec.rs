@@ -265,21 +265,23 @@ async fn spdy<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, input: &mut Byt
     }
     stream.write_all(&output).await?;
     stream.flush().await?;
-    let (mut status, mut open) = (vec![], 3);
+    let mut status = vec![];
     loop {
         let Some((head, payload)) = spdy_frame(input) else {
             more(stream, input).await?;
             continue;
         };
-        let ends = head[4] & 1 != 0;
-        if head[0] & 0x80 == 0 && head[3] == 1 {
+        let is_data = head[0] & 0x80 == 0;
+        if is_data && head[3] == 1 {
             status.extend_from_slice(&payload);
-        } else if head[0] & 0x80 != 0 && matches!(head[3], 3 | 7) {
-            bail!("a stream or the connection is refused: {head:?} {payload:?}");
         }
-        open -= usize::from(ends);
-        if open == 0 || (ends && head[0] & 0x80 == 0 && head[3] == 1) {
-            return Ok(status);
+        // Servers end the stream, or reset it with all others when they have said everything.
+        let ended = is_data && head[3] == 1 && head[4] & 1 != 0;
+        let reset = !is_data && (head[3] == 7 || (head[3] == 3 && payload.starts_with(&[0, 0, 0, 1])));
+        match (ended || reset, status.is_empty()) {
+            (true, false) => return Ok(status),
+            (true, true) => bail!("ended without a status: {head:?} {payload:?}"),
+            (false, _) => {}
         }
     }
 }
@@ -348,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_spdy_session_ends_with_its_status_and_a_failure_is_one() {
-        let talk = |status: &'static [u8]| async move {
+        let talk = |status: &'static [u8], end: &'static [u8]| async move {
             let (client, mut server) = tokio::io::duplex(4096);
             tokio::spawn(async move {
                 let mut asked = [0; 1024];
@@ -359,13 +361,16 @@ mod tests {
                 server.write_all(&[0, 0, 0, 3, 1, 0, 0, 0]).await.unwrap();
                 server.write_all(&[0, 0, 0, 1, 0, 0, 0, status.len() as u8]).await.unwrap();
                 server.write_all(status).await.unwrap();
-                server.write_all(&[0, 0, 0, 1, 1, 0, 0, 0]).await.unwrap();
+                server.write_all(end).await.unwrap();
                 let _rest = server.read_to_end(&mut vec![]).await;
             });
             session(client, "h", "/exec", Speech::Spdy).await
         };
-        talk(b"{\"status\":\"Success\"}").await.unwrap();
-        assert!(talk(b"{\"status\":\"Failure\"}").await.is_err());
+        let (success, failure) = (b"{\"status\":\"Success\"}", b"{\"status\":\"Failure\"}");
+        let (end, reset) = (&[0, 0, 0, 1, 1, 0, 0, 0], &[0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 5]);
+        talk(success, end).await.unwrap();
+        talk(success, reset).await.unwrap();
+        assert!(talk(failure, end).await.is_err() && talk(b"", reset).await.is_err());
     }
 
     #[test]

@@ -91,10 +91,8 @@ struct Scrapes {
 pub(crate) async fn measure(bench: &mut Bench) -> Result<Report> {
     let pki = Pki::make(&bench.site.dir.join("pki"))?;
     let mut extra = pki.configuration();
-    // A node that is short of disk, as this machine may be from other work, would refuse pods; and logs are not to be
-    // rotated by an agent whose runtime does not write them.
+    // A node that is short of disk, as this machine may be from other work, would refuse pods.
     extra["evictionHard"] = json!({"memory.available": "1Mi"});
-    extra["containerLogMaxSize"] = json!("10Gi");
     let site = Site { extra, ..bench.site.clone() };
     let mut part = Part { bench, site, pki };
     let measured = part.measure().await?;

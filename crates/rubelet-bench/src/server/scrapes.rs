@@ -26,10 +26,10 @@ pub(super) struct Document {
 pub(super) const FLOOR: Document = document("healthz", "/healthz", None, "");
 /// What is scraped.
 pub(super) const DOCUMENTS: [Document; 7] = [
-    document("cadvisor", "/metrics/cadvisor", None, "\ncontainer_cpu_usage_seconds_total{container=\"main\""),
+    document("cadvisor", "/metrics/cadvisor", None, "\ncontainer_last_seen{container=\"main\""),
     document("cadvisor_gzip", "/metrics/cadvisor", Some("gzip"), ""),
-    document("summary", "/stats/summary", None, "\"name\":\"main\""),
-    document("summary_cpu", "/stats/summary?only_cpu_and_memory=true", None, "\"name\":\"main\""),
+    document("summary", "/stats/summary", None, "\"main\""),
+    document("summary_cpu", "/stats/summary?only_cpu_and_memory=true", None, "\"main\""),
     document("resource", "/metrics/resource", None, "\ncontainer_memory_working_set_bytes{"),
     document("metrics", "/metrics", None, ""),
     document("pods", "/pods", None, "\"containerStatuses\""),
