@@ -16,6 +16,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use crate::node::Node;
+use crate::wait::{self, PATIENCE};
 
 /// How long a connection may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -62,6 +63,7 @@ pub fn open_node(more: &str) -> (Node, Client, Ca) {
     node.configure("authorization: {mode: AlwaysAllow}");
     node.start_agent();
     let client = Client::of(&node, &[&authority], None);
+    client.wait_open();
     (node, client, authority)
 }
 
@@ -132,6 +134,13 @@ impl Client {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(BufReader::new(Stream::Tls(Box::new(stream))))
+    }
+
+    /// Waits until somebody listens: the node's other ports may be open before this one.
+    pub fn wait_open(&self) {
+        wait::until("the port to be open", PATIENCE, || {
+            self.try_connect().map(drop).map_err(|error| error.to_string())
+        });
     }
 
     /// Connects where that has to work.

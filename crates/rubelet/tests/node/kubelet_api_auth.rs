@@ -3,15 +3,19 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
-use rubelet_localapi::pki::{Ca, LIFETIME};
+use rubelet_localapi::pki::{Ca, Identity, LIFETIME};
 use rubelet_testkit::fake_api::User;
 use serde_json::json;
 
 use crate::cluster::Cluster;
+use crate::kubectl::Version;
 use crate::kubelet_api::{Client, authority, identity, open_node, serve_by, serving, write_authority};
+use crate::local::LocalNode;
 
 /// Every endpoint: a request, what it is to the authorizer (verb and subresources, any of which is enough), and the
 /// answer to who may. There is no pod here: what is asked of one is not found.
@@ -73,7 +77,9 @@ impl Guarded {
         cluster.node.configure(&serving(&cluster.node));
         cluster.node.configure(&format!("authentication: {{x509: {{clientCAFile: {}}}}}", clients.display()));
         cluster.start_agent();
-        Self { cluster, serving: serving_authority }
+        let guarded = Self { cluster, serving: serving_authority };
+        guarded.nobody().wait_open();
+        guarded
     }
 
     fn nobody(&self) -> Client {
@@ -209,6 +215,7 @@ fn kubelet_api_lets_anybody_in_where_it_is_told_to() {
     );
     std::fs::write(&config, text.replace(&old, &new)).unwrap();
     guarded.cluster.start_agent();
+    nobody.wait_open();
     assert_eq!(nobody.page("/healthz"), "ok");
     let (seen, text) = code(&nobody, "GET /pods");
     assert_eq!(seen, 403);
@@ -285,4 +292,32 @@ fn kubelet_api_shows_less_where_it_is_told_to() {
     }
     // The secure port speaks nothing but TLS.
     assert!(Client::plain(node.api_port()).try_send("GET /healthz", "", b"").is_err());
+}
+
+#[test]
+fn kubelet_api_asks_the_local_api() {
+    for (access, wanted) in [("view", 403), ("admin", 200)] {
+        let mut local = LocalNode::prepared(&[&format!("--service-account-access={access}")]);
+        let shown = authority("serving");
+        serve_by(&shown, local.node());
+        local.node().configure(&serving(local.node()));
+        local.node_mut().start_agent();
+        let kubectl = local.kubectl(Version::V1_35);
+        let nobody = Client::of(local.node(), &[&shown], None);
+        nobody.wait_open();
+        assert_eq!(nobody.ask("GET /pods").code, 401);
+        assert_eq!(nobody.bearing("made-up").ask("GET /pods").code, 401);
+        let bearer = nobody.bearing(kubectl.ok("create token default").trim());
+        let part = |name: &str| {
+            let text = kubectl.ok(&format!("config view --raw -o jsonpath={{.users[0].user.{name}}}"));
+            String::from_utf8(STANDARD.decode(text.trim()).unwrap()).unwrap()
+        };
+        let owner = Identity { cert_pem: part("client-certificate-data"), key_pem: part("client-key-data") };
+        let owner = Client::of(local.node(), &[&shown], Some(&owner));
+        for path in ["/pods", "/metrics/resource", "/stats/summary", "/configz", "/runningpods/", "/logs/"] {
+            let answer = bearer.ask(&format!("GET {path}"));
+            assert_eq!(answer.code, wanted, "{access} {path}: {}", answer.text());
+            assert_eq!(owner.ask(&format!("GET {path}")).code, 200, "{access} {path}");
+        }
+    }
 }

@@ -117,6 +117,7 @@ fn kubelet_api_tells_true_figures() {
     let before = cpu(&client);
     node.stop_agent();
     node.start_agent();
+    client.wait_open();
     let resumed = node.wait_ready("users");
     assert_eq!(uid(&resumed), uid(&pod));
     let after = wait::until("figures after the restart", PATIENCE, || {
