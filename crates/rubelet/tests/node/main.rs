@@ -39,6 +39,8 @@ mod kubectl_exec;
 mod kubectl_get;
 mod kubectl_logs;
 mod kubectl_node;
+mod kubectl_proxy;
+mod kubectl_top;
 mod kubelet_api;
 mod kubelet_api_auth;
 mod kubelet_api_input;
