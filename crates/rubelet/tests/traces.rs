@@ -117,21 +117,19 @@ impl Spans {
 
     /// The one span of a name with this attribute.
     fn one(&self, name: &str, attribute: &str) -> &ReceivedSpan {
-        let mut found = self.0.iter().filter(|span| span.name == name && Self::is(span, attribute));
-        let first = found.next().unwrap_or_else(|| panic!("no {name} with {attribute}: {:#?}", self.0));
-        assert!(found.next().is_none(), "{name} with {attribute} is there twice");
-        first
+        let found: Vec<_> =
+            self.0.iter().filter(|span| span.name == name && Self::is(span, attribute)).collect();
+        assert_eq!(found.len(), 1, "{name} with {attribute}: {:#?}", self.0);
+        found[0]
     }
 
     /// The one child of a name.
     fn child(&self, parent: &ReceivedSpan, name: &str) -> &ReceivedSpan {
-        let mut found = self.0.iter().filter(|span| span.parent == parent.id && span.name == name);
-        let first = found.next().unwrap_or_else(|| {
-            panic!("{} has no child {name}, only {:?}", parent.name, self.children(parent))
-        });
-        assert_eq!(first.trace, parent.trace);
-        assert!(found.next().is_none(), "{} has two children {name}", parent.name);
-        first
+        let found: Vec<_> =
+            self.0.iter().filter(|span| span.parent == parent.id && span.name == name).collect();
+        assert_eq!(found.len(), 1, "{name} below {}, which has {:?}", parent.name, self.children(parent));
+        assert_eq!(found[0].trace, parent.trace);
+        found[0]
     }
 
     fn children(&self, parent: &ReceivedSpan) -> Vec<&str> {
@@ -144,7 +142,7 @@ const CREATE: &str = "k8s.pod.update_type=create";
 
 /// The longest that a real second may take on a busy machine.
 async fn soon<T>(what: &str, done: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), done).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), done).await.expect(what)
 }
 
 #[tokio::test]
