@@ -26,6 +26,7 @@ use rubelet_volumes::{ObjectReader, Tmpfs, TokenManager, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use crate::api_objects::ApiObjects;
@@ -397,6 +398,7 @@ impl KubeletBuilder {
         let settings = api_settings(&config, &clock);
         let api = Api::new(Arc::new(node_api), Site::Full, settings, metrics.clone());
         let mut kubelet = Kubelet {
+            _streams: streams.until_dropped(),
             handle: KubeletHandle {
                 table: table.clone(),
                 events: events.clone(),
@@ -472,6 +474,8 @@ pub struct Kubelet {
     health: Health,
     /// What goes on by itself while anybody has it.
     objects: Option<ApiObjects>,
+    /// Ways into containers end with the agent, whoever still has a handle.
+    _streams: DropGuard,
 }
 
 /// Looks into a running agent and gives it pods; cheap to clone.

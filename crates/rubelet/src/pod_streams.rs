@@ -20,6 +20,7 @@ use rubelet_server::streams::{
     CommandOptions, CommandStreams, Dialect, Purpose, Streams, port_forward_ports,
 };
 use rubelet_server::{Body, Problem};
+use tokio_util::sync::DropGuard;
 
 use crate::services::Services;
 use crate::table::PodTable;
@@ -39,6 +40,11 @@ impl PodStreams {
     pub(crate) fn new(services: Arc<Services>) -> Self {
         let streams = Streams::new(services.node.stream_idle_timeout, STREAMS);
         Self { services, logs: Logs::new(Arc::new(InotifyChanges::default())), streams }
+    }
+
+    /// Ends all streams when it is dropped, and lets no more begin.
+    pub(crate) fn until_dropped(&self) -> DropGuard {
+        self.streams.until_dropped()
     }
 
     /// A container's log, as the query of `pods/log` or `/containerLogs` wants it. Without `container` it is the one that

@@ -32,6 +32,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use options::{CommandOptions, CommandStreams, Dialect, port_forward_ports};
 
@@ -78,13 +79,21 @@ pub(crate) fn is_translated(headers: &http::HeaderMap, command: bool) -> bool {
 pub struct Streams {
     idle: Duration,
     places: Arc<Semaphore>,
+    end: CancellationToken,
 }
 
 impl Streams {
     /// Streams over which nothing went for `idle` end (`streamingConnectionIdleTimeout`, 4 h); there are no more than
     /// `most` at a time.
     pub fn new(idle: Duration, most: usize) -> Self {
-        Self { idle, places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
+        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { idle, places, end: CancellationToken::new() }
+    }
+
+    /// Ends all streams when it is dropped, and lets no more begin.
+    #[must_use]
+    pub fn until_dropped(&self) -> DropGuard {
+        self.end.clone().drop_guard()
     }
 
     /// How many more there may be now.
@@ -120,12 +129,16 @@ impl Streams {
         request: &mut Request<B>,
     ) -> Result<Response<Body>, Refused> {
         let plan = negotiate::plan(request.headers(), matches!(purpose, Purpose::Command(_)))?;
+        if self.end.is_cancelled() {
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node agent has stopped").into());
+        }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let why = "there are too many streams on this node, try again later";
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why).into());
         };
         let held = request.extensions_mut().remove::<Held>();
-        let client = Client { upgrade: hyper::upgrade::on(&mut *request), place, held };
+        let end = self.end.clone();
+        let client = Client { upgrade: hyper::upgrade::on(&mut *request), place, held, end };
         let (method, headers) = (request.method(), request.headers());
         let idle = self.idle;
         match (plan, purpose) {
@@ -172,6 +185,7 @@ struct Client {
     upgrade: OnUpgrade,
     place: OwnedSemaphorePermit,
     held: Option<Held>,
+    end: CancellationToken,
 }
 
 impl Client {
@@ -182,9 +196,16 @@ impl Client {
     {
         tokio::spawn(async move {
             let _until_the_end = (self.place, self.held);
-            match self.upgrade.await {
-                Ok(upgraded) => session(TokioIo::new(upgraded)).await,
-                Err(error) => tracing::debug!("a client went before its stream began: {error}"),
+            let carried = async {
+                match self.upgrade.await {
+                    Ok(upgraded) => session(TokioIo::new(upgraded)).await,
+                    Err(error) => tracing::debug!("a client went before its stream began: {error}"),
+                }
+            };
+            // Dropping the session closes both connections, which is what the end asks for.
+            tokio::select! { biased;
+                () = self.end.cancelled() => {}
+                () = carried => {}
             }
         });
     }

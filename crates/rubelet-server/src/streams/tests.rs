@@ -227,3 +227,18 @@ async fn there_is_an_end_to_streams() {
     let refused = streams.proxy("http://127.0.0.1:1/", COMMAND, request(ASK_SPDY)).await;
     assert_eq!(refused.map(|response| response.status()).unwrap_err().code, StatusCode::TOO_MANY_REQUESTS);
 }
+
+#[tokio::test]
+async fn streams_end_with_the_agent() {
+    let (url, _runtime) = runtime(SWITCHED).await;
+    let streams = streams();
+    let agent = streams.until_dropped();
+    let address = serve(streams.clone(), url, COMMAND).await;
+    let (mut client, _) = ask(address, SPDY).await;
+    let mut read = [0; 5];
+    client.read_exact(&mut read).await.unwrap();
+    drop(agent);
+    assert!(matches!(client.read(&mut read).await, Ok(0) | Err(_)), "the connection is closed");
+    let refused = streams.proxy("http://127.0.0.1:1/", COMMAND, request(ASK_SPDY)).await.unwrap_err();
+    assert_eq!(refused.code, StatusCode::SERVICE_UNAVAILABLE);
+}
