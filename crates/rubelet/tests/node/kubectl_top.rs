@@ -21,7 +21,7 @@ const BURNT: std::ops::RangeInclusive<f64> = 60.0..=230.0;
 /// What a container holds, in MiB: 32 and what little a shell needs.
 const HELD: std::ops::RangeInclusive<f64> = 32.0..=40.0;
 
-/// A pod that burns CPU in one container and holds memory in the other, which has its share of CPU where others work too.
+/// A pod that burns CPU in one container and holds memory in the other, which has its share of CPU on a busy machine.
 const USER: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: user, labels: {app: user}}\nspec:\n  \
      terminationGracePeriodSeconds: 1\n  containers:\n  - name: busy\n    image: rubelet.local/busybox:1\n    command: \
      [sh, -c, 'while :; do :; done']\n    resources: {limits: {cpu: 200m}}\n  - name: holder\n    image: \
