@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rubelet_core::stats::exposition::{ParsedFamily, parse};
+use rubelet_core::stats::exposition::{ParsedFamily, lint, parse};
 use rubelet_core::stats::usage::{ContainerUsage, FsUsage, PodUsage, VolumeUsage};
 
 use super::*;
@@ -270,4 +270,24 @@ fn a_pod_that_is_gone_leaves_no_probes() {
     let page = metrics.render_probes();
     assert!(!page.contains("pod=\"p\""), "{page}");
     assert!(page.contains("pod=\"other\""), "{page}");
+}
+
+/// What promtool remarks on is what upstream has named so.
+#[tokio::test]
+async fn only_names_of_upstreams_are_remarked_on() {
+    let metrics = used();
+    let pages = [metrics.render_kubelet(Some(&usage())), metrics.render_probes(), metrics.render_slis()];
+    let remarks: Vec<String> = pages.iter().flat_map(|page| lint(&families(page))).collect();
+    let total = "counter metrics should have \"_total\" suffix";
+    let count = "only histograms and summaries should have such a suffix";
+    let expected = [
+        ("kubelet_certificate_manager_client_expiration_renew_errors", total),
+        ("kubelet_evented_pleg_connection_error_count", total),
+        ("kubelet_evented_pleg_connection_error_count", count),
+        ("kubelet_evented_pleg_connection_success_count", total),
+        ("kubelet_evented_pleg_connection_success_count", count),
+        ("kubelet_pleg_discard_events", total),
+        ("kubelet_server_expiration_renew_errors", total),
+    ];
+    assert_eq!(remarks, expected.map(|(name, remark)| format!("{name}: {remark}")));
 }
