@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rubelet_server::tls::ClientCa;
 
 use super::follow::Followed;
+use super::pair::read;
 use crate::fs_pool::FsPool;
 use crate::logging::chain;
 
@@ -36,7 +37,7 @@ impl Followed for Authorities {
 
     async fn look(&mut self) -> Result<bool, String> {
         let (what, file) = (format!("read {}", self.file.display()), self.file.clone());
-        let pem = self.fs.run(what, move || std::fs::read(file)).await.map_err(|problem| chain(&problem))?;
+        let pem = self.fs.run(what, move || read(&file)).await.map_err(|problem| chain(&problem))?;
         let replaced = self.clients.replace(&pem);
         replaced.map_err(|problem| format!("{}: {}", self.file.display(), chain(&problem)))
     }

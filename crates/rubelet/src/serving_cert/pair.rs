@@ -175,9 +175,14 @@ fn parse(pem: &Pem) -> Result<CertPair, PairError> {
 }
 
 /// Blocks. A file that is longer than any certificate is an error, not a use of memory.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > MAX_BYTES {
-        return Err(io::Error::other("it is too long for a certificate or key"));
+/// A file of certificates or keys. What is no file is not waited for, and what is too long is not read.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::metadata(path)?;
+    if !file.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if file.len() > MAX_BYTES {
+        return Err(io::Error::other("it is too long for certificates or keys"));
     }
     fs::read(path)
 }
