@@ -364,11 +364,7 @@ fn validation_names_the_source_that_won() {
 
 #[test]
 fn files_that_are_no_configuration() {
-    check_error(
-        "--config=k.yaml",
-        &[],
-        "invalid configuration: k.yaml: cannot be read: no such file",
-    );
+    check_error("--config=k.yaml", &[], "invalid configuration: k.yaml: cannot be read: no such file");
     check_error("--config=k.yaml", &[("k.yaml", "")], "invalid configuration: k.yaml:1:1: the file is empty");
     check_error(
         "--config=k.yaml",

@@ -20,4 +20,7 @@ pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
 pub use objects::ObjectReader;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
-pub use volumes::{MountedVolumes, ReadyVolume, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning, Volumes};
+pub use volumes::{
+    MountedVolumes, ReadyVolume, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning,
+    Volumes,
+};

@@ -18,7 +18,7 @@ use rubelet_core::ids::pod_uid;
 use rubelet_core::paths::checkpoint_file;
 use rubelet_core::stats::usage::NodeUsage;
 use rubelet_cri::v1;
-use rubelet_server::api::{ApiSettings, SystemLogs};
+use rubelet_server::api::{ApiSettings, RequestSpan, SystemLogs};
 use rubelet_server::node::{Check, Extent, Node, Way};
 use rubelet_server::node_logs::{self, NodeLogs};
 use rubelet_server::streams::Dialect;
@@ -33,6 +33,7 @@ use crate::logging;
 use crate::pod_streams::PodStreams;
 use crate::services::Services;
 use crate::stats::Collector;
+use crate::tracing_export::spans;
 
 mod running;
 
@@ -70,6 +71,7 @@ pub fn api_settings(config: &KubeletConfiguration, clock: &Clock) -> ApiSettings
         flagz: gates.enabled(Gate::ComponentFlagz),
         statusz: gates.enabled(Gate::ComponentStatusz),
         system_logs: Some(system_logs(config.enable_system_log_query)),
+        span: config.tracing.as_ref().map(|_| spans::request as RequestSpan),
         ..ApiSettings::new(KUBERNETES_VERSION, program, Arc::new(move || clock.now()))
     }
 }

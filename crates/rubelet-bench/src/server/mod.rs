@@ -36,6 +36,8 @@ use crate::{local, pods, say};
 const PERIOD: Duration = Duration::from_millis(1100);
 /// The same when the runtime is to be asked anew, too.
 const LONG_PERIOD: Duration = Duration::from_millis(10_200);
+/// Scrapes for each of which the runtime is asked anew.
+const LONG_SCRAPES: usize = 5;
 /// Scrapes of each document in a round.
 const SCRAPES: usize = 7;
 /// Round trips of a command for each of `--runs`.
@@ -273,7 +275,7 @@ impl Part<'_> {
         }
         let mut with_runtime = vec![];
         for index in OF_THE_RUNTIME.into_iter().filter(|_| size.idle >= FOLLOWERS_REST && pods > 0) {
-            with_runtime.push(one(&DOCUMENTS[index], SCRAPES, LONG_PERIOD).await?);
+            with_runtime.push(one(&DOCUMENTS[index], LONG_SCRAPES, LONG_PERIOD).await?);
         }
         let after = procfs::memory(agent.pid)?;
         let mut later = None;

@@ -29,8 +29,9 @@ use http::header::{ACCEPT, ALLOW};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
+use tracing::Instrument as _;
 
-pub use settings::{ApiSettings, Site, SystemLogs};
+pub use settings::{ApiSettings, RequestSpan, Site, SystemLogs};
 
 use crate::body::Body;
 use crate::metrics::{Metrics, RequestInFlight, ServerType};
@@ -88,10 +89,15 @@ impl Api {
         admitted: impl Future<Output = Result<(), Response<Body>>>,
         request: Request<Body>,
     ) -> Response<Body> {
-        match admitted.await {
-            Ok(()) => self.respond(request).await,
-            Err(refusal) => refusal,
+        if let Err(refusal) = admitted.await {
+            return refusal;
         }
+        let Some(span) = self.settings.span.map(|make| make(&request)) else {
+            return self.respond(request).await;
+        };
+        let response = self.respond(request).instrument(span.clone()).await;
+        span.record("http.response.status_code", response.status().as_u16());
+        response
     }
 
     async fn respond(&self, request: Request<Body>) -> Response<Body> {

@@ -22,6 +22,9 @@ pub enum Site {
 /// What answers requests for `/logs/` and below. What it is asked has been admitted and has the method GET.
 pub type SystemLogs = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
+/// Makes the span of a request that was let in; `http.response.status_code` is recorded in it.
+pub type RequestSpan = fn(&Request<Body>) -> tracing::Span;
+
 /// Settings of the node's API. [`Self::new`] has upstream's defaults.
 #[derive(Clone)]
 pub struct ApiSettings {
@@ -43,6 +46,8 @@ pub struct ApiSettings {
     pub statusz: bool,
     /// What serves `/logs/`; without it there are none.
     pub system_logs: Option<SystemLogs>,
+    /// What traces requests; without it they are not traced.
+    pub span: Option<RequestSpan>,
     /// The Kubernetes release whose kubelet this is, such as `v1.36.2`.
     pub version: &'static str,
     /// Name and version of this program.
@@ -70,6 +75,7 @@ impl ApiSettings {
             flagz: true,
             statusz: true,
             system_logs: None,
+            span: None,
             version,
             program,
             started: now(),

@@ -8,7 +8,7 @@
 //!
 //! Never waits for the collector where work is done: spans go through a bounded [`queue`] to one task.
 //!
-//! Seam for the HTTP server: a span of a request with [`spans::TARGET`] whose parent is set by [`follow_headers`].
+//! A request to the kubelet API is the child of the span that its headers name ([`spans::request`]).
 
 mod endpoint;
 mod queue;
@@ -156,7 +156,7 @@ pub fn fill_metadata(metadata: &mut MetadataMap) {
 }
 
 /// Makes a span that has just been made the child of the one that the headers of a request name, if they do.
-pub fn follow_headers(span: &Span, headers: &http::HeaderMap) {
+fn follow_headers(span: &Span, headers: &http::HeaderMap) {
     let caller = TraceContextPropagator::new().extract(&Headers(headers));
     if caller.span().span_context().is_valid() {
         // A span that is not recorded has no parent to set.

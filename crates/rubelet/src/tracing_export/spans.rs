@@ -20,6 +20,25 @@ fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// One request to the kubelet API by somebody who may make it, named by its endpoint; a child of the span that the
+/// client names, if it names one.
+pub fn request(request: &http::Request<rubelet_server::Body>) -> Span {
+    let path = request.uri().path();
+    let endpoint = path.get(1..).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let span = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format!("/{endpoint}"),
+        otel.kind = "server",
+        http.request.method = request.method().as_str(),
+        url.path = path,
+        http.response.status_code = tracing::field::Empty,
+    );
+    super::follow_headers(&span, request.headers());
+    span
+}
+
 /// One sync of a pod that is to run; `update_type` is upstream's word for what it is for: `create`, `update`, `sync`.
 pub fn sync_pod(pod: &Pod, update_type: &str) -> Span {
     tracing::info_span!(

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use http_body_util::BodyExt as _;
+
 use super::*;
 use crate::logging::{LogFormat, layers};
 
@@ -235,14 +237,13 @@ async fn traces_are_sampled_as_a_whole_and_callers_decide_for_theirs() {
     let check = async |rate: Option<i32>, headers: Option<&str>, exported: usize| {
         let mut rig = Rig::new(rate, Pace::default());
         tracing::dispatcher::with_default(&rig.dispatch, || {
-            let outer = tracing::info_span!(target: spans::TARGET, "outer");
-            if let Some(parent) = headers {
-                let parent = http::HeaderValue::from_str(parent).expect(NAMES);
-                follow_headers(
-                    &outer,
-                    &[("traceparent".parse().expect(NAMES), parent)].into_iter().collect(),
-                );
-            }
+            let request = http::Request::post("/exec/shop/web/main?command=id");
+            let request = match headers {
+                Some(parent) => request.header("traceparent", parent),
+                None => request,
+            };
+            let nothing = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+            let outer = spans::request(&request.body(nothing).expect(NAMES));
             outer.in_scope(|| drop(tracing::info_span!(target: spans::TARGET, "inner")));
         });
         rig.finish().await;
@@ -261,7 +262,7 @@ async fn traces_are_sampled_as_a_whole_and_callers_decide_for_theirs() {
     for span in &spans {
         assert_eq!(span.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
     }
-    let outer = spans.iter().find(|span| span.name == "outer").expect("it");
+    let outer = spans.iter().find(|span| span.name == "/exec").expect("it");
     assert_eq!(outer.parent_span_id.to_string(), "b7ad6b7169203331");
     let inner = spans.iter().find(|span| span.name == "inner").expect("it");
     assert_eq!(inner.parent_span_id, outer.span_context.span_id());

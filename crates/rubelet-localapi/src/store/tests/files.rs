@@ -200,6 +200,9 @@ async fn a_bad_backup_replaces_nothing() {
     check(Some(&good[..good.len() / 2]), "the backup SAVED is damaged");
     check(Some(&good[..100]), "the backup SAVED is damaged");
     check(Some(b""), "SAVED is no backup of a store (`rubelet local backup` makes one)");
-    check(Some(b"garbage that is longer than a head"), "SAVED is no backup of a store (`rubelet local backup` makes one)");
+    check(
+        Some(b"garbage that is longer than a head"),
+        "SAVED is no backup of a store (`rubelet local backup` makes one)",
+    );
     check(None, "cannot read the backup SAVED");
 }
