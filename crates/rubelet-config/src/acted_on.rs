@@ -85,6 +85,10 @@ const FIELDS: &[&str] = &[
     "tlsPrivateKeyFile",
     "tracing",
     "volumeStatsAggPeriod",
+    // Only for figures.
+    "kubeletCgroups",
+    // Only for figures.
+    "systemCgroups",
     // Requests are JSON whatever it says.
     "contentType",
     // No effect upstream.
@@ -124,6 +128,7 @@ const FLAGS: &[&str] = &[
     "node-ip",
     "node-labels",
     "root-dir",
+    "runtime-cgroups",
     "seccomp-default",
     "storage-driver-buffer-duration",
     "storage-driver-db",

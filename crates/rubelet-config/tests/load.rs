@@ -212,7 +212,7 @@ fn relative_paths_belong_to_the_file() {
             "+etc/k.yaml",
             "staticPodPath: manifests\nresolvConf: ../r.conf\nauthentication: {x509: {clientCAFile: ./ca.crt}}",
         ),
-        ("+/d/a.conf", "tlsCertFile: cert.pem"),
+        ("+/d/a.conf", "tlsCertFile: cert.pem\ntlsPrivateKeyFile: key.pem"),
     ];
     let config = loaded("--config=etc/k.yaml --config-dir=/d", &files).config;
     assert_eq!(config.static_pod_path, "/work/etc/manifests");
@@ -298,18 +298,18 @@ fn deprecated_flags_and_old_gates_are_named_once() {
 #[test]
 fn what_is_not_acted_on_is_listed_with_its_place() {
     let result = loaded(
-        "--config=k.yaml --volume-stats-agg-period=5m --lock-file=/k --kubeconfig=/c --containerd=x --port=1",
+        "--config=k.yaml --image-gc-high-threshold=90 --lock-file=/k --kubeconfig=/c --containerd=x --pod-max-pids=1",
         &[(
             "+k.yaml",
-            "clusterDomain: a\nauthentication:\n  webhook: {enabled: true}\nmaxPods: 5\nport: 0\n",
+            "clusterDomain: a\nmemorySwap:\n  swapBehavior: NoSwap\nmaxPods: 5\npodPidsLimit: 0\n",
         )],
     );
     assert_eq!(
         not_acted_on(&result),
         [
-            "authentication (k.yaml:5:3)",
-            "port (flag --port)",
-            "volumeStatsAggPeriod (flag --volume-stats-agg-period)",
+            "imageGCHighThresholdPercent (flag --image-gc-high-threshold)",
+            "memorySwap (k.yaml:5:3)",
+            "podPidsLimit (flag --pod-max-pids)",
             "--lock-file",
         ]
     );
@@ -505,9 +505,7 @@ volumeStatsAggPeriod: 0s
 ";
     let line = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
                 --config=/var/lib/kubelet/config.yaml --node-ip=10.0.0.5 --hostname-override=n1";
-    let not_yet = "these settings are accepted but not acted on yet: authentication (/var/lib/kubelet/config.yaml:3:3), \
-                   authorization (/var/lib/kubelet/config.yaml:11:3)";
-    let config = check_warnings(line, &[("/var/lib/kubelet/config.yaml", kubeadm)], &[not_yet]).config;
+    let config = check_warnings(line, &[("/var/lib/kubelet/config.yaml", kubeadm)], &[]).config;
     assert_eq!(config.static_pod_path, "/etc/kubernetes/manifests");
     assert_eq!(config.logging.flush_frequency.duration, GoDuration::from_secs(5));
     let k3s = "--cloud-provider=external --config-dir=/d --kubeconfig=/k --read-only-port=0 --root-dir=/r \

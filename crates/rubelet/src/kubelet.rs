@@ -51,7 +51,7 @@ use crate::pull_credentials::{
 };
 use crate::reviews::ApiReviews;
 use crate::runtime_monitor::{self, RuntimeState};
-use crate::secure_port::{SecurePort, SecurePortError};
+use crate::secure_port::{self, SecurePort, SecurePortError};
 use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
 use crate::services::{NodeSettings, Services};
 use crate::serving_cert::{self, ServingError, ServingParams};
@@ -97,8 +97,8 @@ pub enum StartError {
     /// Certificates and TLS of the kubelet API.
     #[error("the kubelet API cannot be served")]
     Serving(#[from] ServingError),
-    /// Who may use the kubelet API.
-    #[error("the kubelet API cannot be served")]
+    /// Who may use the kubelet API, and where it is.
+    #[error("the kubelet API cannot be served (address and port say where, authentication for whom)")]
     SecurePort(#[from] SecurePortError),
 }
 
@@ -582,6 +582,14 @@ impl Kubelet {
         parts: SecureParts<'_>,
     ) -> Result<(), StartError> {
         let SecureParts { cert_dir, client, node, services } = parts;
+        if client.is_none() && !secure_port::serves_alone(config) {
+            warn!(
+                "the kubelet API is not served: without an API server nobody could get in (set \
+                 authentication.x509.clientCAFile and authorization.mode: AlwaysAllow, or enableServer: false to have \
+                 this line go)"
+            );
+            return Ok(());
+        }
         let serving = serving_cert::prepare(ServingParams {
             config,
             cert_dir: &cert_dir,
@@ -606,10 +614,8 @@ impl Kubelet {
             node_name: &services.node.name,
             api: api.clone(),
         };
-        if let Some(served) = port.open().await? {
-            self.tasks.spawn(served);
-            self.tasks.spawn(serving.task);
-        }
+        self.tasks.spawn(port.open().await?);
+        self.tasks.spawn(serving.task);
         Ok(())
     }
 }

@@ -183,6 +183,10 @@ async fn run(loaded: Loaded, local: Option<LocalFlags>, export: Option<PreparedE
         None => (api_server(&flags), None),
         Some(local) => match local::open(local, &name, &Clock::system()).await {
             Ok(node) => {
+                if config.server_tls_bootstrap {
+                    warn!("serverTLSBootstrap is not used: the local API signs no certificates of nodes");
+                    config.server_tls_bootstrap = false;
+                }
                 if !origins.is_set("authentication.x509.clientCAFile") {
                     config.authentication.x509.client_ca_file = node.client_ca.display().to_string();
                 }

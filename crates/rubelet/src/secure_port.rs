@@ -1,7 +1,7 @@
 //! The kubelet API's own port (10250): TLS, then who may in, then what `rubelet_server::api` answers.
 //!
 //! Owns how the configuration's `authentication` and `authorization` become a gate. A node without an API server has
-//! nobody to ask for reviews: where they are configured nobody passes, which is said once. Called by the wiring.
+//! nobody to ask for reviews; where nobody could get in without, there is no port. Called by the wiring.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +12,7 @@ use http::{Request, Response};
 use rubelet_config::KubeletConfiguration;
 use rubelet_server::Body;
 use rubelet_server::api::Api;
-use rubelet_server::auth::{
-    AccessAnswer, AccessQuestion, AccessReviews, Authentication, Authorization, ByClientCa, Gate, GateError,
-    ReviewError, hide_credentials,
-};
+use rubelet_server::auth::{Authentication, Authorization, ByClientCa, Gate, GateError, hide_credentials};
 use rubelet_server::listen::{Front, ListenError, Listener, Peer};
 use rubelet_server::tls::{ClientCa, Tls};
 use tokio_util::sync::CancellationToken;
@@ -56,26 +53,22 @@ pub(crate) struct SecurePort<'a> {
 }
 
 impl SecurePort<'_> {
-    /// Binds the port; the future serves it for ever. None where nobody could ever get in.
+    /// Binds the port; the future serves it for ever.
     ///
     /// # Errors
     /// [`SecurePortError`].
-    pub(crate) async fn open(self) -> Result<Option<BoxFuture<'static, ()>>, SecurePortError> {
-        let alone = self.reviews.is_none();
-        let gate = match self.gate() {
-            Err(GateError::NoAuthentication) if alone => {
-                warn!(
-                    "the kubelet API is not served: without an API server nobody can prove who they are (set \
-                     authentication.x509.clientCAFile, or enableServer: false to have it quiet)"
-                );
-                return Ok(None);
-            }
-            gate => gate?,
-        };
+    pub(crate) async fn open(self) -> Result<BoxFuture<'static, ()>, SecurePortError> {
+        let gate = self.gate()?;
+        if self.config.authentication.anonymous.enabled && self.config.authorization.mode == "AlwaysAllow" {
+            warn!(
+                "the kubelet API lets everybody do everything, as a kubelet without a configuration file does: whoever \
+                 reaches the port is root in every pod (authentication.anonymous.enabled and authorization.mode)"
+            );
+        }
         let listener = Listener::bind("the kubelet API", self.address, Some(self.tls)).await?;
         info!(address = %listener.address(), "serving the kubelet API");
         let front = Arc::new(Guarded { gate, api: self.api });
-        Ok(Some(async move { listener.serve(front, CancellationToken::new()).await }.boxed()))
+        Ok(async move { listener.serve(front, CancellationToken::new()).await }.boxed())
     }
 
     fn gate(&self) -> Result<Gate, GateError> {
@@ -91,17 +84,6 @@ impl SecurePort<'_> {
             authorization.webhook.cache_authorized_ttl.to_std(),
             authorization.webhook.cache_unauthorized_ttl.to_std(),
         );
-        let reviews: Option<Arc<dyn AccessReviews>> = match (authorization.mode.as_str(), &self.reviews) {
-            ("AlwaysAllow", _) => None,
-            (_, Some(reviews)) => Some(Arc::new(reviews.clone())),
-            (mode, None) => {
-                warn!(
-                    "the kubelet API answers nobody: authorization.mode {mode} needs an API server, and this node has none \
-                     (AlwaysAllow needs none, and lets in whoever is authenticated)"
-                );
-                Some(Arc::new(NobodyMay))
-            }
-        };
         Gate::new(
             Authentication {
                 certificates: by_certificate
@@ -110,11 +92,15 @@ impl SecurePort<'_> {
                     .map(|reviews| (Arc::new(reviews) as Arc<_>, authentication.webhook.cache_ttl.to_std())),
                 anonymous: authentication.anonymous.enabled,
             },
-            match reviews {
-                None => Authorization::AlwaysAllow,
-                Some(reviews) => {
-                    Authorization::Webhook { reviews, authorized_ttl: ttls.0, unauthorized_ttl: ttls.1 }
-                }
+            match (authorization.mode.as_str(), &self.reviews) {
+                ("AlwaysAllow", _) => Authorization::AlwaysAllow,
+                (_, Some(reviews)) => Authorization::Webhook {
+                    reviews: Arc::new(reviews.clone()),
+                    authorized_ttl: ttls.0,
+                    unauthorized_ttl: ttls.1,
+                },
+                // There is nobody to ask; see `serves_alone`.
+                (_, None) => return Err(GateError::NoAuthentication),
             },
             self.node_name,
         )
@@ -136,11 +122,31 @@ impl Front for Guarded {
     }
 }
 
-/// Where there is nobody to ask.
-struct NobodyMay;
+/// Whether anybody can ever get in on a node without an API server, which is there to ask for reviews.
+pub(crate) fn serves_alone(config: &KubeletConfiguration) -> bool {
+    let authentication = &config.authentication;
+    let known = authentication.anonymous.enabled || !authentication.x509.client_ca_file.is_empty();
+    known && config.authorization.mode == "AlwaysAllow"
+}
 
-impl AccessReviews for NobodyMay {
-    fn review(&self, _: AccessQuestion) -> BoxFuture<'static, Result<AccessAnswer, ReviewError>> {
-        futures::future::ready(Ok(AccessAnswer::default())).boxed()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_alone_is_served_for_those_who_can_get_in_without_being_asked_about() {
+        let check = |ca: &str, anonymous: bool, mode: &str, expected: bool| {
+            let mut config = KubeletConfiguration::default();
+            config.authentication.x509.client_ca_file = ca.to_owned();
+            config.authentication.anonymous.enabled = anonymous;
+            config.authorization.mode = mode.to_owned();
+            assert_eq!(serves_alone(&config), expected, "{ca:?} {anonymous} {mode}");
+        };
+        check("", false, "Webhook", false);
+        check("/ca.crt", false, "Webhook", false);
+        check("", true, "Webhook", false);
+        check("", false, "AlwaysAllow", false);
+        check("/ca.crt", false, "AlwaysAllow", true);
+        check("", true, "AlwaysAllow", true);
     }
 }

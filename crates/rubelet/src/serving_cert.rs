@@ -101,11 +101,17 @@ pub async fn prepare(params: ServingParams<'_>) -> Result<Serving, ServingError>
         warn!("{warning}");
     }
     let (publish, status) = watch::channel(RotationStatus::default());
+    let asks = config.server_tls_bootstrap && gates.enabled(Gate::RotateKubeletServerCertificate);
+    if asks && client.is_none() {
+        warn!(
+            "serverTLSBootstrap: there is no API server to ask for a certificate: the kubelet API shows a self-signed one"
+        );
+    }
     let now: Now = {
         let clock = clock.clone();
         Arc::new(move || clock.now())
     };
-    let keep_cert = if config.server_tls_bootstrap && gates.enabled(Gate::RotateKubeletServerCertificate) {
+    let keep_cert = if asks && client.is_some() {
         let bootstrap = Bootstrap {
             cert_dir: cert_dir.to_owned(),
             node_name: node_name.to_owned(),
@@ -124,7 +130,7 @@ pub async fn prepare(params: ServingParams<'_>) -> Result<Serving, ServingError>
                 (PairFiles::given(certificate, key, cert.clone(), fs.clone()), reload)
             }
             None => {
-                let own = OwnPair::new(cert_dir, node_name, node_ips, now);
+                let own = OwnPair::new(cert_dir, node_name, &own_addresses(config, node_ips), now);
                 (PairFiles::own(own, cert.clone(), fs.clone()), true)
             }
         };
@@ -141,6 +147,14 @@ pub async fn prepare(params: ServingParams<'_>) -> Result<Serving, ServingError>
         tokio::join!(keep_cert, keep_clients);
     };
     Ok(Serving { tls, cert, clients, status, task: task.boxed() })
+}
+
+/// Where a self-signed certificate is good for: the node's addresses, and where the port listens.
+fn own_addresses(config: &KubeletConfiguration, node_ips: &[IpAddr]) -> Vec<IpAddr> {
+    let mut addresses = node_ips.to_vec();
+    let listens = config.address.parse().ok().filter(|address: &IpAddr| !address.is_unspecified());
+    addresses.extend(listens.filter(|address| !node_ips.contains(address)));
+    addresses
 }
 
 /// What the configuration says of versions, suites and curves.

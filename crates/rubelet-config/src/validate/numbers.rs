@@ -31,6 +31,9 @@ fn counts(checks: &mut Checks<'_>) {
     checks.at_least("podsPerCore", c.pods_per_core.into(), 0);
     checks.range("port", c.port.into(), 1, 65535);
     checks.range("readOnlyPort", c.read_only_port.into(), 0, 65535);
+    if c.enable_server && c.read_only_port != 0 && c.read_only_port == c.port {
+        checks.refuse("readOnlyPort", c.read_only_port, "is the port of the secure server (port), too");
+    }
     checks.at_least("registryBurst", c.registry_burst.into(), 0);
     checks.at_least("registryPullQPS", c.registry_pull_qps.into(), 0);
     checks.at_least("containerLogMaxWorkers", c.container_log_max_workers.into(), 1);

@@ -119,7 +119,20 @@ fn endpoint(checks: &mut Checks<'_>, field: &str, value: &str) {
     }
 }
 
+/// Upstream takes half a pair and serves nothing.
+fn pair(checks: &mut Checks<'_>) {
+    let c = checks.config;
+    match (c.tls_cert_file.is_empty(), c.tls_private_key_file.is_empty()) {
+        (true, false) => {
+            checks.refuse("tlsPrivateKeyFile", &c.tls_private_key_file, "needs tlsCertFile beside it")
+        }
+        (false, true) => checks.refuse("tlsCertFile", &c.tls_cert_file, "needs tlsPrivateKeyFile beside it"),
+        _ => {}
+    }
+}
+
 fn tls(checks: &mut Checks<'_>) {
+    pair(checks);
     let c = checks.config;
     for (index, suite) in c.tls_cipher_suites.iter().enumerate() {
         if !CIPHER_SUITES.contains(&suite.as_str()) {
@@ -409,6 +422,19 @@ mod tests {
             &[
                 "imagePullCredentialsVerificationPolicy: \"NeverVerifyPreloadedImages\": needs the feature gate KubeletEnsureSecretPulledImages, which is off",
             ],
+        );
+    }
+
+    #[test]
+    fn ports_and_pairs_that_do_not_go_together() {
+        check(
+            |c| c.read_only_port = c.port,
+            &["readOnlyPort: 10250: is the port of the secure server (port), too"],
+        );
+        check(|c| c.tls_cert_file = "/c".into(), &["tlsCertFile: \"/c\": needs tlsPrivateKeyFile beside it"]);
+        check(
+            |c| c.tls_private_key_file = "/k".into(),
+            &["tlsPrivateKeyFile: \"/k\": needs tlsCertFile beside it"],
         );
     }
 
