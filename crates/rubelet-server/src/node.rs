@@ -41,6 +41,8 @@ pub struct Check {
 pub enum Extent {
     /// CPU and memory of control groups.
     CpuAndMemory,
+    /// What logs and volumes of pods take, and nothing of control groups: what `/metrics` tells.
+    Storage,
     /// What `/stats/summary` tells: networks, file systems, pressure and processes too.
     Summary,
     /// Everything that `/metrics/cadvisor` tells.

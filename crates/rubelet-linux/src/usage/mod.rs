@@ -27,7 +27,7 @@ pub use network::{network_of, node_network};
 pub use space::{Space, TreeWalk, directory_usage, file_space, file_system, files_space};
 
 use self::devices::DeviceNames;
-use self::files::{Kept, NoText, Shape, Slot};
+use self::files::{Kept, Lasts, NoText, Shape, Slot};
 use self::processes::{Census, Counter, processes};
 
 /// How much of a control group is read.
@@ -69,6 +69,17 @@ struct Group {
     census: Census,
 }
 
+/// What can change what a file of a group says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    /// Anything, any time.
+    Always,
+    /// Processes of the group or below it, while they run; what does so from outside is found out a minute later.
+    WhenRunning,
+    /// Whoever sets limits, which is found out a minute later.
+    WhenSet,
+}
+
 /// One reading of a group: gives out the texts of its files.
 struct Reading<'a> {
     layout: &'a Layout,
@@ -76,14 +87,25 @@ struct Reading<'a> {
     slots: &'a mut Vec<Slot>,
     path: &'a str,
     second: i64,
+    /// CPU time that the group has used; `None` before it is known.
+    used: Option<u64>,
     /// A file said that the group is removed.
     gone: bool,
 }
 
 impl Reading<'_> {
     fn text(&mut self, file: usize, shape: Shape) -> Option<&[u8]> {
-        let Self { layout, kept, slots, path, second, gone } = self;
-        match kept.read(slots.get_mut(file)?, shape, *second, || layout.file(path, file)) {
+        let Self { layout, kept, slots, path, second, used, gone } = self;
+        let changes = match layout {
+            Layout::Unified(_) => v2::changes(file),
+            Layout::Split(_) => v1::changes(file),
+        };
+        let lasts = match (changes, used) {
+            (Changes::Always, _) | (Changes::WhenRunning, None) => Lasts::Never,
+            (Changes::WhenRunning, Some(used)) => Lasts::While(*used),
+            (Changes::WhenSet, _) => Lasts::While(0),
+        };
+        match kept.text(slots.get_mut(file)?, shape, lasts, *second, || layout.file(path, file)) {
             Ok(text) => Some(text),
             Err(NoText::Missing) => None,
             Err(NoText::Gone) => {
@@ -135,16 +157,13 @@ impl Groups {
     }
 
     fn read_open(&mut self, path: &str, effort: Effort, at: Timestamp) -> (Option<GroupUsage>, bool) {
-        let Self { layout, kept, groups, names, counter, booted_at } = self;
-        if !groups.contains_key(path) {
-            let slots = std::iter::repeat_with(Slot::default).take(layout.files()).collect();
-            let created_at = layout.created_at(path).map(|made| made.max(booted_at.unwrap_or(made)));
-            groups.insert(path.to_owned(), Group { slots, created_at, ..Group::default() });
-        }
+        self.know(path);
+        let Self { layout, kept, groups, names, counter, .. } = self;
         let Some(group) = groups.get_mut(path) else { return (None, false) };
         let second = at.as_second();
         let is_root = path == "/";
-        let mut reading = Reading { layout, kept, slots: &mut group.slots, path, second, gone: false };
+        let slots = &mut group.slots;
+        let mut reading = Reading { layout, kept, slots, path, second, used: None, gone: false };
         let machine = if is_root { MachineMemory::read() } else { MachineMemory::default() };
         let unified = matches!(layout, Layout::Unified(_));
         let (cpu, memory) = if unified {
@@ -181,7 +200,7 @@ impl Groups {
             if effort == Effort::Everything {
                 let threads = if unified { v2::threads(&mut reading) } else { v1::threads(&mut reading) };
                 (found.threads, found.threads_max) = threads;
-                counter.count(&mut found, &mut group.census, &pids, second);
+                counter.count(&mut found, &mut group.census, &pids, reading.used, second);
                 usage.devices = if unified { v2::devices(&mut reading) } else { v1::devices(&mut reading) };
                 for io in &mut usage.devices {
                     io.device = names.name(io.major, io.minor);
@@ -194,10 +213,29 @@ impl Groups {
 
     /// A process of the group itself; `None` when there is none.
     pub fn process_of(&mut self, path: &str, at: Timestamp) -> Option<i32> {
-        let Self { layout, kept, groups, .. } = self;
-        let slots = &mut groups.get_mut(path)?.slots;
-        let mut reading = Reading { layout, kept, slots, path, second: at.as_second(), gone: false };
-        read_processes(&mut reading).1.first().copied()
+        for _ in 0..2 {
+            self.know(path);
+            let Self { layout, kept, groups, .. } = self;
+            let slots = &mut groups.get_mut(path)?.slots;
+            let second = at.as_second();
+            let mut reading = Reading { layout, kept, slots, path, second, used: None, gone: false };
+            let (_, pids) = read_processes(&mut reading);
+            if !reading.gone {
+                return pids.first().copied();
+            }
+            self.forget(path);
+        }
+        None
+    }
+
+    /// Makes room for a group.
+    fn know(&mut self, path: &str) {
+        let Self { layout, groups, booted_at, .. } = self;
+        if !groups.contains_key(path) {
+            let slots = std::iter::repeat_with(Slot::default).take(layout.files()).collect();
+            let created_at = layout.created_at(path).map(|made| made.max(booted_at.unwrap_or(made)));
+            groups.insert(path.to_owned(), Group { slots, created_at, ..Group::default() });
+        }
     }
 
     /// Names of the groups right below a group; none when it is not there.

@@ -1,6 +1,6 @@
 //! The processes of a control group: how many, and what they have open.
 //!
-//! Counting sockets takes a look at every descriptor of every process. So it is done for each group every few minutes
+//! Descriptors are counted when the group has run since. Counting sockets takes a look at every one of them, so it is done for each group every few minutes
 //! only, and for no more descriptors in one round than a bound allows; the last count is told in between.
 
 use std::io;
@@ -22,6 +22,8 @@ const PROCESSES: usize = 1024;
 /// What is remembered of a group's processes.
 #[derive(Debug, Default)]
 pub(super) struct Census {
+    /// Its descriptors, and the CPU time it had used by then.
+    descriptors: Option<(u64, u64)>,
     counted_at: Option<i64>,
     sockets: Option<u64>,
     soft_limit: Option<u64>,
@@ -45,18 +47,32 @@ impl Counter {
         self.links_left = ROUND;
     }
 
-    /// What these processes, the first ones of a group, have open.
-    pub(super) fn count(&mut self, usage: &mut ProcessUsage, census: &mut Census, pids: &[i32], second: i64) {
+    /// What these processes, the first ones of a group, have open. `used` is the CPU time of the group: as long as that
+    /// is the same they cannot have opened or closed anything.
+    pub(super) fn count(
+        &mut self,
+        usage: &mut ProcessUsage,
+        census: &mut Census,
+        pids: &[i32],
+        used: Option<u64>,
+        second: i64,
+    ) {
         if usage.processes > PROCESSES as u64 {
             *census = Census::default();
             return;
         }
-        let descriptors = pids.iter().filter_map(|pid| self.descriptors(*pid));
-        usage.file_descriptors = Some(descriptors.sum());
         let old =
             census.counted_at.is_none_or(|at| second.saturating_sub(at) >= COUNT_SECONDS || second < at);
+        let known = census.descriptors.filter(|(_, by)| Some(*by) == used && !old);
+        let descriptors = known.map_or_else(
+            || pids.iter().filter_map(|pid| self.descriptors(*pid)).sum(),
+            |(descriptors, _)| descriptors,
+        );
+        usage.file_descriptors = Some(descriptors);
+        census.descriptors = used.map(|used| (descriptors, used));
         if old && self.links_left > 0 {
             *census = Census {
+                descriptors: census.descriptors,
                 counted_at: Some(second),
                 sockets: self.sockets(pids),
                 soft_limit: pids.first().and_then(|pid| soft_limit_of(*pid)),
@@ -144,7 +160,7 @@ mod tests {
         let mut census = Census::default();
         let mut count = |counter: &mut Counter, second| {
             let mut usage = ProcessUsage { processes: 1, ..ProcessUsage::default() };
-            counter.count(&mut usage, &mut census, &[own], second);
+            counter.count(&mut usage, &mut census, &[own], None, second);
             usage
         };
         let before = count(&mut counter, 1000);

@@ -96,6 +96,27 @@ fn a_recorded_unified_group_is_read_as_far_as_asked() {
 }
 
 #[test]
+fn what_only_running_or_setting_changes_is_read_when_it_may_have_changed() {
+    let root = recorded();
+    let mut groups = Groups::new(root.path(), 100);
+    let path = "/kubepods.slice/kubepods-podx.slice";
+    let write = |name: &str, text: &str| fs::write(root.path().join(&path[1..]).join(name), text).unwrap();
+    let mut told = |second: i64| {
+        let usage = groups.read(path, Effort::Everything, at(second)).unwrap();
+        let memory = usage.memory.unwrap();
+        (memory.max_usage.unwrap(), usage.processes.unwrap().threads.unwrap(), memory.limit.unwrap())
+    };
+    assert_eq!(told(10), (5000, 2, 8192));
+    for (name, text) in [("memory.peak", "6000\n"), ("pids.current", "3\n"), ("memory.max", "9000\n")] {
+        write(name, text);
+    }
+    assert_eq!(told(20), (5000, 2, 8192), "it has not run since");
+    write("cpu.stat", "usage_usec 51\nuser_usec 31\nsystem_usec 20\n");
+    assert_eq!(told(30), (6000, 3, 8192));
+    assert_eq!(told(90), (6000, 3, 9000), "limits are looked at after a while");
+}
+
+#[test]
 fn the_root_of_the_unified_hierarchy_is_the_machine() {
     let root = recorded();
     let mut groups = Groups::new(root.path(), 100);
@@ -254,16 +275,18 @@ fn a_live_group_is_read_until_it_is_gone() {
             }
         }
     }
-    let open = groups.open_files();
-    let second = groups.read(&path, Effort::Everything, at(12)).unwrap();
+    // Limits are looked at once in a minute or so.
+    let second = groups.read(&path, Effort::Everything, at(90)).unwrap();
     assert_eq!(second.memory.unwrap().limit, Some(104_857_600));
     assert_eq!(second.cpu.as_ref().unwrap().quota, Some(50_000));
     assert!(second.cpu.unwrap().total >= cpu.total);
     assert_eq!(second.processes.unwrap().threads_max, Some(77));
+    let open = groups.open_files();
+    assert!(groups.read(&path, Effort::Everything, at(170)).is_some());
     assert_eq!(groups.open_files(), open, "files are opened once");
     own.stop();
     own.remove();
-    assert_eq!(groups.read(&path, Effort::Everything, at(14)), None);
+    assert_eq!(groups.read(&path, Effort::Everything, at(172)), None);
     assert_eq!(groups.open_files(), 0);
 }
 

@@ -8,7 +8,7 @@ use rubelet_core::stats::usage::{CpuUsage, DeviceIo, MemoryUsage};
 
 use super::files::Shape;
 use super::parse::{device, limit, lines, number, pairs, signed, value, words};
-use super::{Effort, MachineMemory, Reading};
+use super::{Changes, Effort, MachineMemory, Reading};
 
 /// The controllers whose files are read, in the order of [`FILES`]' first members.
 pub(super) const CONTROLLERS: [&str; 5] = ["cpuacct", "cpu", "memory", "blkio", "pids"];
@@ -71,24 +71,47 @@ pub(super) const PROCS: usize = 17;
 /// Bytes and operations of block devices, as the I/O schedulers count them; the first that has anything holds.
 const IO_FILES: [(usize, usize); 4] = [(18, 19), (20, 21), (22, 23), (24, 25)];
 
+/// What can change what a file says.
+pub(super) fn changes(file: usize) -> Changes {
+    match file {
+        CPU_SHARES | CPU_QUOTA | CPU_PERIOD | MEMORY_LIMIT | SWAP_LIMIT | SOFT_LIMIT | PIDS_MAX => {
+            Changes::WhenSet
+        }
+        // This hierarchy has a group's late writes counted for the root.
+        ACCOUNT_STAT
+        | CPU_STAT
+        | MEMORY_MAX_USAGE
+        | MEMORY_FAILURES
+        | OOM_CONTROL
+        | PIDS_CURRENT
+        | PROCS
+        | 18.. => Changes::WhenRunning,
+        _ => Changes::Always,
+    }
+}
+
 /// Nanoseconds of a clock tick, which is a hundredth of a second on Linux.
 const TICK: u64 = 10_000_000;
 
 /// CPU of a group.
 pub(super) fn cpu(reading: &mut Reading<'_>, effort: Effort) -> Option<CpuUsage> {
     let total = reading.text(ACCOUNT_USAGE, Shape::Record).and_then(number)?;
+    reading.used = Some(total);
     let mut cpu = CpuUsage { total, ..CpuUsage::default() };
     if effort == Effort::Everything {
         if let Some(text) = reading.text(ACCOUNT_STAT, Shape::Record) {
             account_stat(&mut cpu, text);
         }
-        if let Some(text) = reading.text(CPU_STAT, Shape::Record) {
-            cpu_stat(&mut cpu, text);
-        }
         cpu.shares = reading.text(CPU_SHARES, Shape::Record).and_then(number);
         let quota = reading.text(CPU_QUOTA, Shape::Record).and_then(signed);
         cpu.quota = quota.filter(|quota| *quota >= 0);
         cpu.period = reading.text(CPU_PERIOD, Shape::Record).and_then(number);
+        // Without a quota there are no periods.
+        if cpu.quota.is_some()
+            && let Some(text) = reading.text(CPU_STAT, Shape::Record)
+        {
+            cpu_stat(&mut cpu, text);
+        }
     }
     Some(cpu)
 }

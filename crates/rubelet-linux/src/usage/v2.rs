@@ -7,7 +7,7 @@ use rubelet_core::stats::usage::{CpuUsage, DeviceIo, MemoryUsage, Pressure};
 
 use super::files::Shape;
 use super::parse::{device, limit, lines, number, pairs, signed, value, words};
-use super::{Effort, MachineMemory, Reading, psi};
+use super::{Changes, Effort, MachineMemory, Reading, psi};
 
 /// The files of a group, in the order of their numbers.
 pub(super) const FILES: [&str; 19] = [
@@ -54,9 +54,20 @@ pub(super) const PROCS: usize = 17;
 /// Its threads, where the group has no processes of its own.
 pub(super) const THREADS: usize = 18;
 
+/// What can change what a file says.
+pub(super) fn changes(file: usize) -> Changes {
+    match file {
+        CPU_WEIGHT | CPU_MAX | MEMORY_MAX | SWAP_MAX | MEMORY_MIN | PIDS_MAX => Changes::WhenSet,
+        MEMORY_PEAK | MEMORY_EVENTS | PIDS_CURRENT | PROCS | THREADS => Changes::WhenRunning,
+        // Pressure fades, and what was written goes to a device later, while nothing runs.
+        _ => Changes::Always,
+    }
+}
+
 /// CPU of a group. Every group has the file, so that without it the group is gone.
 pub(super) fn cpu(reading: &mut Reading<'_>, effort: Effort) -> Option<CpuUsage> {
     let mut cpu = reading.text(CPU_STAT, Shape::Record).map(cpu_stat)?;
+    reading.used = Some(cpu.total);
     if effort == Effort::Everything {
         cpu.shares = reading.text(CPU_WEIGHT, Shape::Record).and_then(number).and_then(shares);
         (cpu.quota, cpu.period) = reading.text(CPU_MAX, Shape::Record).map(cpu_max).unwrap_or_default();

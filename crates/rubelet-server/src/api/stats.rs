@@ -39,7 +39,7 @@ impl Api {
 
     /// Answers `/metrics`.
     pub(super) async fn kubelet_metrics(&self, headers: &HeaderMap) -> Response<Body> {
-        let usage = self.node.usage(Extent::Summary).await;
+        let usage = self.node.usage(Extent::Storage).await;
         answers::metrics(headers, None, self.metrics.render_kubelet(Some(&usage)))
     }
 

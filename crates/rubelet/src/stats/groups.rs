@@ -129,11 +129,15 @@ impl GroupReader {
             pod.group = self.read(&wanted.path, effort, now);
         }
         self.find(wanted, now().as_second());
-        pod.sandbox = wanted.sandbox.as_ref().and_then(|id| self.read_place(id, effort, now));
+        // Only who is told everything is told of sandboxes.
+        if effort == Effort::Everything {
+            pod.sandbox = wanted.sandbox.as_ref().and_then(|id| self.read_place(id, effort, now));
+        }
         pod.containers = wanted.containers.iter().map(|id| self.read_place(id, effort, now)).collect();
         if wanted.own_network && effort >= Effort::Summary {
-            let groups = pod.sandbox.iter().chain(pod.containers.iter().flatten());
-            let pid = groups.map(|group| &group.path).find_map(|path| self.groups.process_of(path, now()));
+            let mut places =
+                wanted.sandbox.iter().chain(&wanted.containers).filter_map(|id| self.places.get(id));
+            let pid = places.find_map(|path| self.groups.process_of(path, now()));
             pod.network = pid.and_then(|pid| network_of(pid, now()).ok());
         }
         pod
@@ -259,7 +263,7 @@ mod tests {
         };
         let mut read = |containers: &[&str], second: i64| {
             let now = move || Timestamp::from_second(second).unwrap();
-            reader.round(&wanted(containers), Effort::CpuAndMemory, &now)
+            reader.round(&wanted(containers), Effort::Everything, &now)
         };
         let total = |group: &Option<GroupUsage>| group.as_ref().map(|g| g.cpu.as_ref().unwrap().total / 1000);
         let first = read(&["c1", "c2"], 10);
@@ -279,7 +283,7 @@ mod tests {
         assert!(!reader.places.contains_key("c1"));
         fs::remove_dir_all(gone).unwrap();
         let now = || Timestamp::from_second(17).unwrap();
-        let last = reader.round(&wanted(&["c1", "c2"]), Effort::CpuAndMemory, &now);
+        let last = reader.round(&wanted(&["c1", "c2"]), Effort::Everything, &now);
         assert_eq!(last.pods[0].containers.iter().map(total).collect::<Vec<_>>(), [None, Some(6)]);
         reader.close();
         assert_eq!((reader.groups.open_files(), reader.places.len()), (0, 0));

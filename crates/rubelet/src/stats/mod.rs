@@ -142,7 +142,7 @@ struct Shared {
     /// When the agent started.
     started_at: Timestamp,
     /// One reading of each extent at a time.
-    turns: [tokio::sync::Mutex<()>; 3],
+    turns: [tokio::sync::Mutex<()>; EXTENTS.len()],
     /// Made with the first question. Held by the thread that reads.
     reader: Arc<tokio::sync::Mutex<Option<GroupReader>>>,
     facts: Arc<OnceLock<Facts>>,
@@ -158,7 +158,7 @@ struct Shared {
 #[derive(Default)]
 struct Kept {
     /// Readings by extent.
-    readings: [Option<(Instant, Arc<NodeUsage>)>; 3],
+    readings: [Option<(Instant, Arc<NodeUsage>)>; EXTENTS.len()],
     asked_at: Option<Instant>,
     attendant: Option<JoinHandle<()>>,
 }
@@ -258,21 +258,28 @@ impl Shared {
     /// A reading that is fresh and holds enough; the smallest that does.
     fn kept_reading(&self, extent: Extent) -> Option<Arc<NodeUsage>> {
         let kept = self.kept();
-        let enough = kept.readings[number(extent)..].iter().flatten();
-        enough.filter(|(at, _)| at.elapsed() < FRESH).map(|(_, usage)| usage.clone()).next()
+        let enough = EXTENTS.iter().zip(&kept.readings).filter(|(kept, _)| holds(**kept, extent));
+        let mut fresh = enough.filter_map(|(_, kept)| kept.as_ref()).filter(|(at, _)| at.elapsed() < FRESH);
+        fresh.next().map(|(_, usage)| usage.clone())
     }
 
     async fn read(&self, extent: Extent) -> NodeUsage {
         let pods = self.running();
         let mut problems = Vec::new();
-        let (ground, storage) = if extent == Extent::CpuAndMemory {
-            (self.read_groups(&pods, extent, &mut problems).await, None)
-        } else {
-            let mut storage_problems = Vec::new();
-            let storage = self.read_storage(&pods, extent, &mut storage_problems);
-            let (ground, storage) = futures::join!(self.read_groups(&pods, extent, &mut problems), storage);
-            problems.extend(storage_problems);
-            (ground, Some(storage))
+        let (ground, storage) = match extent {
+            Extent::CpuAndMemory => (self.read_groups(&pods, extent, &mut problems).await, None),
+            Extent::Storage => {
+                let storage = self.read_storage(&pods, extent, &mut problems).await;
+                (Ground::default(), Some(storage))
+            }
+            Extent::Summary | Extent::Everything => {
+                let mut storage_problems = Vec::new();
+                let storage = self.read_storage(&pods, extent, &mut storage_problems);
+                let (ground, storage) =
+                    futures::join!(self.read_groups(&pods, extent, &mut problems), storage);
+                problems.extend(storage_problems);
+                (ground, Some(storage))
+            }
         };
         self.assemble(pods, ground, storage, problems)
     }
@@ -380,7 +387,11 @@ impl Shared {
         };
         let images =
             async { if all { self.runtime.sandbox_images(&sandboxes).await } else { Default::default() } };
-        let (mut runtime, sandbox_images) = futures::join!(self.runtime.figures(), images);
+        let figures = async {
+            let asked = extent != Extent::Storage;
+            if asked { self.runtime.figures().await } else { Figures::default() }
+        };
+        let (mut runtime, sandbox_images) = futures::join!(figures, images);
         problems.append(&mut runtime.problems);
         let taken = runtime.layers.values().chain(&runtime.images).chain(&runtime.containers);
         let mut places: Vec<PathBuf> = taken
@@ -471,17 +482,28 @@ impl Drop for Kept {
     }
 }
 
+/// Every extent, those that take less work first.
+const EXTENTS: [Extent; 4] = [Extent::CpuAndMemory, Extent::Storage, Extent::Summary, Extent::Everything];
+
+/// The place of an extent in [`EXTENTS`].
 fn number(extent: Extent) -> usize {
     match extent {
         Extent::CpuAndMemory => 0,
-        Extent::Summary => 1,
-        Extent::Everything => 2,
+        Extent::Storage => 1,
+        Extent::Summary => 2,
+        Extent::Everything => 3,
     }
+}
+
+/// Whether a reading of one extent has all of another: each has all before it, but storage has no groups.
+fn holds(kept: Extent, asked: Extent) -> bool {
+    number(kept) >= number(asked) && (kept, asked) != (Extent::Storage, Extent::CpuAndMemory)
 }
 
 fn effort(extent: Extent) -> Effort {
     match extent {
-        Extent::CpuAndMemory => Effort::CpuAndMemory,
+        // Nothing is read of groups for storage alone.
+        Extent::CpuAndMemory | Extent::Storage => Effort::CpuAndMemory,
         Extent::Summary => Effort::Summary,
         Extent::Everything => Effort::Everything,
     }

@@ -202,6 +202,18 @@ async fn a_question_is_answered_from_a_fresh_reading_that_holds_enough() {
     assert!(small.fs.is_none() && small.network.is_none() && small.pods[0].containers[0].rootfs.is_none());
     assert!(small.pods[0].containers[0].group.is_some());
     assert_eq!(world.cri.calls(), calls, "the runtime is not asked for CPU and memory");
+    let stored = collector.usage(Extent::Storage).await;
+    assert!(stored.pods[0].containers[0].logs.is_some() && stored.pods[0].group.is_none());
+    assert_eq!(world.cri.calls(), calls, "nor for logs and volumes");
+    assert!(Arc::ptr_eq(&small, &collector.usage(Extent::CpuAndMemory).await));
+    tokio::time::advance(FRESH).await;
+    collector.usage(Extent::Storage).await;
+    assert!(collector.usage(Extent::CpuAndMemory).await.pods[0].group.is_some(), "storage has no groups");
+    let summary = collector.usage(Extent::Summary).await;
+    tokio::time::advance(FRESH / 2).await;
+    assert!(Arc::ptr_eq(&summary, &collector.usage(Extent::Summary).await));
+    tokio::time::advance(FRESH / 2).await;
+    assert!(!Arc::ptr_eq(&summary, &collector.usage(Extent::Storage).await));
 }
 
 #[tokio::test(start_paused = true)]
