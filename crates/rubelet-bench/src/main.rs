@@ -83,6 +83,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(AWAKE) {
+        stay_awake();
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,6 +140,16 @@ fn run(cli: &Cli) -> Result<()> {
         print!("{}", report.to_text());
     }
     Ok(())
+}
+
+/// Makes this program a process that runs a little now and then, as a program in a container does.
+const AWAKE: &str = "stay-awake";
+
+#[expect(clippy::disallowed_methods, reason = "a process that does nothing else may sleep")]
+fn stay_awake() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// The time of day, to compare with what the runtime says of when something was created. Seconds since 1970.

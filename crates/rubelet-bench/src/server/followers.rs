@@ -101,16 +101,27 @@ pub(super) struct Slow {
 /// What tells when a line was there.
 type Arrivals = UnboundedReceiver<Instant>;
 
+/// How many follow, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Amount {
+    pub(super) followers: usize,
+    /// Lines that are written to each log.
+    pub(super) lines: usize,
+    /// How long they are watched while nothing is written.
+    pub(super) rest: Duration,
+    /// How long memory is given to be given back when they have gone.
+    pub(super) giving_back: Duration,
+}
+
 /// Has so many followers follow the logs in turn and writes so many lines into each.
 pub(super) async fn follow(
     door: &Door,
     pid: u32,
     protocol: Protocol,
     logs: &[Log],
-    followers: usize,
-    lines: usize,
-    rest: Duration,
+    amount: Amount,
 ) -> Result<Followed> {
+    let Amount { followers, lines, rest, giving_back } = amount;
     // The first connection brings code and tables into memory that are no follower's.
     door.connect(protocol).await?.get("/healthz", None).await?;
     let before = procfs::memory(pid)?;
@@ -145,7 +156,7 @@ pub(super) async fn follow(
     let cpu = procfs::cpu_seconds(pid)? - cpu;
     let written = procfs::memory(pid)?;
     tasks.shutdown().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(giving_back).await;
     Ok(Followed {
         protocol,
         logs: logs.len(),

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use self::client::{Door, Protocol};
 use self::exec::{Execs, Place, Sessions};
-use self::followers::{Delivery, Followed, Log, Slow};
+use self::followers::{Amount, Delivery, Followed, Log, Slow};
 use self::pki::Pki;
 use self::scrapes::{DOCUMENTS, Document, FLOOR, OF_THE_RUNTIME, Scraped};
 use self::world::World;
@@ -34,8 +34,8 @@ use crate::{local, pods, say};
 
 /// From scrape to scrape: longer than the agent takes a reading for fresh.
 const PERIOD: Duration = Duration::from_millis(1100);
-/// The same when the runtime is to be asked anew, too.
-const LONG_PERIOD: Duration = Duration::from_millis(10_200);
+/// The same as it is in life, when the runtime is asked anew, too.
+const LONG_PERIOD: Duration = Duration::from_secs(15);
 /// Scrapes for each of which the runtime is asked anew.
 const LONG_SCRAPES: usize = 5;
 /// Scrapes of each document in a round.
@@ -165,8 +165,9 @@ impl Part<'_> {
                     let agent = self.adopt(&world.site, size.pods).await?;
                     let door = Door::new(&self.pki, agent.port)?;
                     let rest = size.idle.min(FOLLOWERS_REST);
-                    let followed =
-                        followers::follow(&door, agent.pid, protocol, logs, size.followers, lines, rest);
+                    let giving_back = if rest < FOLLOWERS_REST { SETTLE } else { GIVING_BACK };
+                    let amount = Amount { followers: size.followers, lines, rest, giving_back };
+                    let followed = followers::follow(&door, agent.pid, protocol, logs, amount);
                     measured.followed.push(followed.await?);
                     agent.stop().await?;
                 }

@@ -212,7 +212,7 @@ fn scrapes_section(scrapes: &Scrapes) -> Section {
     }
     for (index, scraped) in OF_THE_RUNTIME.iter().zip(&scrapes.with_runtime) {
         let document = &DOCUMENTS[*index];
-        let words = format!("{}, the runtime asked each time", document.path);
+        let words = format!("{}, every 15 s, the runtime asked too", document.path);
         section = section.row(&name(document.key, "runtime_wall"), words, "ms", wall(scraped), None).row(
             &name(document.key, "runtime_cpu"),
             "… CPU time",

@@ -2,8 +2,8 @@
 //! processes, networks and log files, made here.
 //!
 //! For more pods than a machine can start containers for, and for logs of which this program knows when each line was
-//! written. What the agent reads of a pod is the kernel's own; what it hears of it is short: IDs are, and there is one
-//! interface. Called by the plan of this part.
+//! written. Containers run a little twice a second, sandboxes sleep. What the agent reads of a pod is the kernel's own;
+//! what it hears of it is short: IDs are, and there is one interface. Called by the plan of this part.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,7 +72,8 @@ impl World {
                 self.enter(&parent, &running.sandbox_id, process)?;
             }
             if !self.made.contains_key(&running.subject.id) {
-                let process = start(&["sleep", "infinity"])?;
+                let own = std::env::current_exe().context("cannot find this program")?;
+                let process = start(&[&own.display().to_string(), crate::AWAKE])?;
                 self.enter(&parent, &running.subject.id, process)?;
             }
             let pod = &running.subject.pod_name;
