@@ -273,7 +273,10 @@ mod tests {
         let check = |text: &str, expected: Option<&str>| {
             assert_eq!(image_of(&info(text)).as_deref(), expected, "{text}")
         };
-        check(r#"{"pid": 1, "image": "registry.example.com/pause:3.10"}"#, Some("registry.example.com/pause:3.10"));
+        check(
+            r#"{"pid": 1, "image": "registry.example.com/pause:3.10"}"#,
+            Some("registry.example.com/pause:3.10"),
+        );
         check(r#"{"image": ""}"#, None);
         check(r#"{"image": 1}"#, None);
         check("nonsense", None);
