@@ -37,6 +37,7 @@ pub mod phase;
 pub mod plan;
 pub mod pod_builder;
 pub mod pod_change;
+pub mod probes;
 pub mod projection;
 pub mod qos;
 pub mod quantity;

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in shipped code and build scripts.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("rubelet-core", &[]),
     ("rubelet-config", &["rubelet-core"]),
     ("rubelet-cri", &["rubelet-core"]),
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery", "rubelet-server"]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
+    ("rubelet-probes", &["rubelet-core", "rubelet-cri"]),
     (
         "rubelet-testkit",
         &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi", "rubelet-server"],
@@ -34,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "rubelet-localapi",
             "rubelet-volumes",
             "rubelet-plugins",
+            "rubelet-probes",
         ],
     ),
     // The benchmark speaks CRI itself, to measure the floor, and is the API server of the agent, which it meets only as
