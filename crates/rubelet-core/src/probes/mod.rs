@@ -4,9 +4,16 @@
 //! restart of the agent moves a probe. Nothing here waits or asks: the prober of the shell has one timer for all
 //! probes, carries them out, and brings the answers back.
 
+mod container;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
+
+pub use self::container::{ContainerProbes, Due, probed_containers};
 
 /// Which of the three probes of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +72,9 @@ impl ProbeTimes {
     /// Those of a probe.
     pub fn of(probe: &Probe) -> Self {
         let seconds = |given: Option<i32>, default: u64| {
-            Duration::from_secs(given.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default))
+            Duration::from_secs(
+                given.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default),
+            )
         };
         let times = |given: Option<i32>, default: u32| {
             given.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default)
