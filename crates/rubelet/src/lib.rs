@@ -36,6 +36,7 @@
 //! - `pleg`: the runtime → hints, the last full list
 //! - `runtime_monitor`: the runtime's `Status` → a watch of its state
 //! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
+//! - `prober`: what runs of pods with probes → containers asked → verdicts to their workers, events
 //! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
 //! - `http`: the plain ports, answered from the table, the runtime and the machine (`node_api`)
 //! - `control_plane`, with an API server: the watch of this node's pods → `PodConfig`; and the tasks
@@ -69,6 +70,7 @@ pub mod notify;
 pub mod pleg;
 mod pod_dirs;
 pub mod pod_streams;
+pub mod prober;
 pub mod pull_credentials;
 pub mod reviews;
 pub mod root_lock;
