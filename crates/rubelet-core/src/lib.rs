@@ -39,6 +39,7 @@ pub mod pod_builder;
 pub mod pod_change;
 pub mod probes;
 pub mod projection;
+pub mod pull_progress;
 pub mod qos;
 pub mod quantity;
 pub mod resources;
