@@ -71,6 +71,11 @@ impl CriClient {
         self.link.path()
     }
 
+    /// The connection, for other services of the same process.
+    pub(crate) fn connection(&self) -> (Channel, Arc<Link>) {
+        (self.channel.clone(), Arc::clone(&self.link))
+    }
+
     fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -412,7 +417,7 @@ impl ImageService for CriClient {
     }
 }
 
-fn no_answer(operation: &'static str, deadline: Duration) -> CriError {
+pub(crate) fn no_answer(operation: &'static str, deadline: Duration) -> CriError {
     CriError::new(
         operation,
         CriErrorKind::DeadlineExceeded,
@@ -422,7 +427,12 @@ fn no_answer(operation: &'static str, deadline: Duration) -> CriError {
 
 /// Tells apart what the runtime answered and what went wrong on the way to it: only failures of our own
 /// transport have a source.
-fn error_of(operation: &'static str, deadline: Duration, link: &Link, status: &Status) -> CriError {
+pub(crate) fn error_of(
+    operation: &'static str,
+    deadline: Duration,
+    link: &Link,
+    status: &Status,
+) -> CriError {
     let Some(source) = status.source() else {
         return CriError::from_answer(operation, status.code() as i32, status.message());
     };

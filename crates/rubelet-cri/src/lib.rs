@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod client;
 pub mod connect;
+pub mod containerd_content;
 pub mod deadline;
 pub mod endpoint;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod translate;
 pub mod v1;
 
 pub use client::{CriClient, MetadataHook, SPAN_TARGET};
+pub use containerd_content::{ContainerdContent, PullWatch};
 pub use deadline::Deadlines;
 pub use endpoint::{CriEndpoint, EndpointError};
 pub use error::{CriError, CriErrorKind, Disposition};
