@@ -182,7 +182,19 @@ fn plan_containers(inputs: &PodActionInputs<'_>, sandbox: SandboxId) -> PodPlan 
     let over = match progress {
         Progress::Failed => true,
         Progress::Ongoing => false,
-        Progress::Done => !plan_apps(inputs, &mut draft),
+        Progress::Done => {
+            let for_init = draft.kill.len();
+            match plan_apps(inputs, &mut draft) {
+                Apps::Alive => false,
+                Apps::Over => true,
+                // What ends with the app containers is not started or restarted for their last moments.
+                Apps::Ending => {
+                    draft.want.clear();
+                    draft.kill.drain(..for_init);
+                    false
+                }
+            }
+        }
     };
     if over {
         // Sidecars and ephemeral containers do not keep a pod alive.
@@ -199,10 +211,26 @@ fn plan_containers(inputs: &PodActionInputs<'_>, sandbox: SandboxId) -> PodPlan 
     plan
 }
 
-/// App containers of an initialised pod. Returns whether any of them runs on or starts.
-fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> bool {
+/// What becomes of the app containers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Apps {
+    /// One of them runs on or starts.
+    Alive,
+    /// The last ones are killed for a failed probe and not restarted.
+    ///
+    /// Upstream kills the whole pod then, which takes the pod's grace instead of the probe's own, and an event that does
+    /// not say why; and it does not ask the exit-code rules, which may restart a container by the code it is killed
+    /// with. Here the containers are killed like any other with a failed probe; the sync after that decides what
+    /// their ends mean.
+    Ending,
+    /// None of them runs or will.
+    Over,
+}
+
+/// App containers of an initialised pod.
+fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> Apps {
     let spec = spec_of(inputs.pod);
-    let mut alive = false;
+    let mut apps = Apps::Over;
     for (index, container) in spec.containers.iter().enumerate() {
         let name = &container.name;
         let running = inputs
@@ -211,7 +239,7 @@ fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> bool {
             .filter(|instance| instance.state == ObservedState::Running);
         let Some(instance) = running else {
             if restart::is_to_be_started(inputs.pod, container, inputs.observed, inputs.reported) {
-                alive = true;
+                apps = Apps::Alive;
                 draft.want.push((ContainerKind::App, index));
             }
             // It may run after all: two instances of one container must not.
@@ -232,18 +260,20 @@ fn plan_apps(inputs: &PodActionInputs<'_>, draft: &mut Draft) -> bool {
             let restart = restart::restarts_after_probe_failure(container, spec);
             (KillReason::StartupProbe, "failed startup probe", restart)
         } else {
-            alive = true;
+            apps = Apps::Alive;
             continue;
         };
         let mut message = format!("Container {name} {what}");
         if restart {
             message.push_str(", will be restarted");
-            alive = true;
+            apps = Apps::Alive;
             draft.want.push((ContainerKind::App, index));
+        } else if apps == Apps::Over {
+            apps = Apps::Ending;
         }
         draft.kill(instance, reason, message);
     }
-    alive
+    apps
 }
 
 /// Splits what is wanted into what starts now and what waits for its back-off. A regular init container that

@@ -268,7 +268,10 @@ fn running_app_containers_are_killed_for_a_reason_only() {
         .verdict("b-0", startup)
         .check("kill:b-0:StartupProbe start:b");
     case(two("Never"), &["a running", "b running"]).verdict("a-0", liveness).check("kill:a-0:LivenessProbe");
-    case(two("Never"), &["a running", "b exited 0"]).verdict("a-0", liveness).check("kill-pod done");
+    // The last one alive is killed for its own reason too; what its end means is decided when it has ended.
+    case(two("Never"), &["a running", "b exited 0"]).verdict("a-0", liveness).check("kill:a-0:LivenessProbe");
+    case(two("Never"), &["a running", "b exited 0"]).verdict("a-0", startup).check("kill:a-0:StartupProbe");
+    case(two("Never"), &["a exited 143", "b exited 0"]).verdict("a-0", liveness).check("kill-pod done");
     // Without a recorded hash nothing proves a change.
     let mut unhashed = case(one(), &["app running"]);
     unhashed.observed.containers[0].facts.hash = None;
@@ -277,11 +280,13 @@ fn running_app_containers_are_killed_for_a_reason_only() {
 
 #[test]
 fn kill_messages_say_what_happens_next() {
-    let message = |policy: &str| {
-        let mut case = case(two(policy), &["a running", "b running"]);
-        let failed = Verdict { liveness_failed: true, ..Verdict::default() };
-        case = case.verdict("a-0", failed);
-        let inputs = PodActionInputs {
+    let check = |spec: Value, id: &str, verdict: Verdict, expected: &str| {
+        let lines: Vec<String> = restart::planned_containers(spec_of(&pod(spec.clone())))
+            .map(|(_, container)| format!("{} running", container.name))
+            .collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        let case = case(spec, &lines).verdict(id, verdict);
+        let plan = compute_pod_actions(&PodActionInputs {
             pod: &case.pod,
             observed: &case.observed,
             verdicts: &case.verdicts,
@@ -290,11 +295,80 @@ fn kill_messages_say_what_happens_next() {
             ending: false,
             hash,
             now: at(1000),
-        };
-        compute_pod_actions(&inputs).kill[0].message.clone()
+        });
+        let [kill] = plan.kill.as_slice() else { panic!("{plan:?}") };
+        assert_eq!((kill.id.as_str(), kill.message.as_str()), (id, expected));
     };
-    assert_eq!(message("Always"), "Container a failed liveness probe, will be restarted");
-    assert_eq!(message("Never"), "Container a failed liveness probe");
+    let liveness = Verdict { liveness_failed: true, ..Verdict::default() };
+    let startup = Verdict { startup_failed: true, started: Some(false), ..Verdict::default() };
+    check(two("Always"), "a-0", liveness, "Container a failed liveness probe, will be restarted");
+    check(two("OnFailure"), "a-0", startup, "Container a failed startup probe, will be restarted");
+    check(two("Never"), "a-0", liveness, "Container a failed liveness probe");
+    check(two("Never"), "b-0", startup, "Container b failed startup probe");
+    // Alone in its pod, too.
+    let mut alone = one();
+    alone["restartPolicy"] = "Never".into();
+    check(alone.clone(), "app-0", liveness, "Container app failed liveness probe");
+    // The container's own policy decides before the pod's; its exit-code rules are for ends of its own.
+    alone["containers"][0]["restartPolicy"] = "OnFailure".into();
+    check(alone.clone(), "app-0", liveness, "Container app failed liveness probe, will be restarted");
+    alone["containers"][0]["restartPolicy"] = "Never".into();
+    alone["containers"][0]["restartPolicyRules"] =
+        json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [137]}}]);
+    check(alone, "app-0", startup, "Container app failed startup probe");
+    // Liveness before startup, as upstream asks.
+    check(
+        two("Always"),
+        "a-0",
+        Verdict { liveness_failed: true, ..startup },
+        "Container a failed liveness probe, will be restarted",
+    );
+    let side = |probe: &str| {
+        json!({"restartPolicy": "Never", "containers": [{"name": "app"}],
+            "initContainers": [{"name": "side", "restartPolicy": "Always", probe: {}}]})
+    };
+    check(side("livenessProbe"), "side-0", liveness, "Init container side failed liveness probe");
+    check(side("startupProbe"), "side-0", startup, "Init container side failed startup probe");
+}
+
+#[test]
+fn the_end_of_the_last_app_container_by_a_probe_is_like_any_other() {
+    let failed = Verdict { liveness_failed: true, ..Verdict::default() };
+    let spec = |rules: Value| {
+        json!({"restartPolicy": "Never", "containers": [
+            {"name": "app", "restartPolicy": "Never", "restartPolicyRules": rules}],
+            "initContainers": [{"name": "s1", "restartPolicy": "Always"}, {"name": "s2", "restartPolicy": "Always"}]})
+    };
+    // Sidecars are neither started nor killed for its last moments.
+    case(spec(json!([])), &["s1 running", "s2 exited 1", "app running"])
+        .verdict("app-0", failed)
+        .verdict("s1-0", failed)
+        .check("kill:app-0:LivenessProbe");
+    case(spec(json!([])), &["s1 running", "s2 exited 1", "app exited 137"]).check("kill-pod done");
+    // Its exit-code rules see the code it is killed with.
+    let rule = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [137]}}]);
+    case(spec(rule.clone()), &["s1 running", "s2 running", "app running"])
+        .verdict("app-0", failed)
+        .check("kill:app-0:LivenessProbe");
+    case(spec(rule), &["s1 running", "s2 running", "app exited 137"])
+        .verdict("app-0", failed)
+        .check("start:app@10");
+}
+
+#[test]
+fn a_probe_failure_restarts_at_once_unless_the_instance_before_has_just_ended() {
+    let failed = Verdict { liveness_failed: true, ..Verdict::default() };
+    case(one(), &["app running"]).verdict("app-0", failed).check("kill:app-0:LivenessProbe start:app");
+    case(one(), &["app exited 1 @600", "app#1 running"])
+        .restarted("app", 1, 600)
+        .verdict("app-1", failed)
+        .check("kill:app-1:LivenessProbe start:app@600");
+    case(one(), &["app exited 1 @995", "app#1 running"])
+        .restarted("app", 1, 995)
+        .verdict("app-1", failed)
+        .check("kill:app-1:LivenessProbe wait:app:10s@1005");
+    // Dead already: the verdict on it says nothing more.
+    case(one(), &["app exited 143"]).verdict("app-0", failed).check("start:app@10");
 }
 
 #[test]

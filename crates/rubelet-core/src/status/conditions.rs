@@ -1,6 +1,7 @@
 //! The conditions this agent owns (upstream `status/generate.go`).
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use super::{StatusInputs, api_time, text};
 use crate::actions::{SandboxNeed, sandbox_need};
@@ -61,13 +62,8 @@ impl Verdict {
 pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: bool, status: &mut PodStatus) {
     let pod = inputs.pod;
     let phase = Phase::of(status).unwrap_or(Phase::Pending);
-    let mut list: Vec<_> = super::api_status(pod)
-        .conditions
-        .iter()
-        .flatten()
-        .filter(|condition| !is_owned(&condition.type_))
-        .cloned()
-        .collect();
+    let mut list: Vec<_> = foreign(pod).cloned().collect();
+    let stamped = |old: &PodStatus, condition| stamped(old, pod.metadata.generation, inputs.now, condition);
     if let Some(disruption) = find(old, DISRUPTION_TARGET) {
         put(&mut list, disruption.clone());
     }
@@ -76,15 +72,15 @@ pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: b
             DISRUPTION_TARGET,
             Verdict { holds: true, reason: "", message: failure.message.to_owned() },
         );
-        put(&mut list, stamped(inputs, old, PodCondition { reason: text(reason), ..condition }));
+        put(&mut list, stamped(old, PodCondition { reason: text(reason), ..condition }));
     }
 
     let has_sandbox = matches!(sandbox_need(pod, inputs.observed), SandboxNeed::Keep(_));
-    let containers_ready = containers_ready(inputs, status, phase);
-    let ready = ready(inputs, &list, &containers_ready);
+    let containers_ready = containers_ready(pod, status, phase);
+    let ready = ready(pod, &containers_ready);
     let mut own = vec![
         condition("PodReadyToStartContainers", Verdict { holds: has_sandbox, ..Verdict::yes("") }),
-        condition("Initialized", initialized(inputs, old, status, phase)),
+        condition("Initialized", initialized(pod, old, status, phase)),
         condition("Ready", ready),
         condition("ContainersReady", containers_ready),
         condition("PodScheduled", Verdict::yes("")),
@@ -92,8 +88,32 @@ pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: b
     if restart::may_restart_all(spec_of(pod)) {
         own.push(condition("AllContainersRestarting", all_restarting(inputs, phase, restarting_all)));
     }
-    list.extend(own.into_iter().map(|condition| stamped(inputs, old, condition)));
+    list.extend(own.into_iter().map(|condition| stamped(old, condition)));
     status.conditions = Some(list);
+}
+
+/// Brings those conditions of a status up to its container statuses that follow from them alone. Others stay, and none
+/// is added.
+pub(super) fn rejudge(pod: &Pod, status: &mut PodStatus, now: Timestamp) {
+    let phase = Phase::of(status).unwrap_or(Phase::Pending);
+    let containers_ready = containers_ready(pod, status, phase);
+    let judged = [
+        condition("Initialized", initialized(pod, status, status, phase)),
+        condition("Ready", ready(pod, &containers_ready)),
+        condition("ContainersReady", containers_ready),
+    ];
+    for condition in judged {
+        let condition = stamped(status, status.observed_generation, now, condition);
+        let listed = status.conditions.iter_mut().flatten().find(|listed| listed.type_ == condition.type_);
+        if let Some(listed) = listed {
+            *listed = condition;
+        }
+    }
+}
+
+/// The conditions of other owners, as the API has them.
+fn foreign(pod: &Pod) -> impl Iterator<Item = &PodCondition> {
+    super::api_status(pod).conditions.iter().flatten().filter(|condition| !is_owned(&condition.type_))
 }
 
 fn condition(condition_type: &str, verdict: Verdict) -> PodCondition {
@@ -107,19 +127,24 @@ fn condition(condition_type: &str, verdict: Verdict) -> PodCondition {
 }
 
 /// Adds generation and transition time; the time changes only with the status of the condition.
-fn stamped(inputs: &StatusInputs<'_>, old: &PodStatus, condition: PodCondition) -> PodCondition {
+fn stamped(
+    old: &PodStatus,
+    generation: Option<i64>,
+    now: Timestamp,
+    condition: PodCondition,
+) -> PodCondition {
     let unchanged = find(old, &condition.type_).filter(|before| before.status == condition.status);
     PodCondition {
         last_transition_time: unchanged
             .and_then(|before| before.last_transition_time.clone())
-            .or_else(|| Some(api_time(inputs.now))),
-        observed_generation: inputs.pod.metadata.generation,
+            .or_else(|| Some(api_time(now))),
+        observed_generation: generation,
         ..condition
     }
 }
 
-fn containers_ready(inputs: &StatusInputs<'_>, status: &PodStatus, phase: Phase) -> Verdict {
-    let spec = spec_of(inputs.pod);
+fn containers_ready(pod: &Pod, status: &PodStatus, phase: Phase) -> Verdict {
+    let spec = spec_of(pod);
     let sidecars = init_containers(spec).iter().filter(|init| is_sidecar(init));
     let init = status.init_container_statuses.as_deref().unwrap_or_default();
     let app = status.container_statuses.as_deref().unwrap_or_default();
@@ -142,16 +167,16 @@ fn containers_ready(inputs: &StatusInputs<'_>, status: &PodStatus, phase: Phase)
     if message.is_empty() { Verdict::yes("") } else { Verdict::no("ContainersNotReady", message) }
 }
 
-fn ready(inputs: &StatusInputs<'_>, conditions: &[PodCondition], containers_ready: &Verdict) -> Verdict {
+fn ready(pod: &Pod, containers_ready: &Verdict) -> Verdict {
     if !containers_ready.holds {
         return Verdict::no(containers_ready.reason, containers_ready.message.clone());
     }
-    let gates = spec_of(inputs.pod).readiness_gates.as_deref().unwrap_or_default();
+    let gates = spec_of(pod).readiness_gates.as_deref().unwrap_or_default();
     let missing: Vec<_> = gates
         .iter()
         .filter_map(|gate| {
             let wanted = &gate.condition_type;
-            match conditions.iter().find(|condition| condition.type_ == *wanted) {
+            match foreign(pod).find(|condition| condition.type_ == *wanted) {
                 None => {
                     Some(format!("corresponding condition of pod readiness gate {wanted:?} does not exist."))
                 }
@@ -171,11 +196,11 @@ fn ready(inputs: &StatusInputs<'_>, conditions: &[PodCondition], containers_read
 }
 
 /// A pod that was initialised once stays so: neither a restarting sidecar nor RestartAllContainers undoes it.
-fn initialized(inputs: &StatusInputs<'_>, old: &PodStatus, status: &PodStatus, phase: Phase) -> Verdict {
+fn initialized(pod: &Pod, old: &PodStatus, status: &PodStatus, phase: Phase) -> Verdict {
     let statuses = status.init_container_statuses.as_deref().unwrap_or_default();
     let mut unknown = Vec::new();
     let mut incomplete = Vec::new();
-    for container in init_containers(spec_of(inputs.pod)) {
+    for container in init_containers(spec_of(pod)) {
         match of_name(statuses, &container.name) {
             None => unknown.push(container.name.as_str()),
             Some(status) => {
@@ -214,7 +239,7 @@ fn all_restarting(inputs: &StatusInputs<'_>, phase: Phase, wanted: bool) -> Verd
 }
 
 /// A terminal phase is never Ready, whatever was generated before it became terminal.
-pub(super) fn force_not_ready(status: &mut PodStatus, phase: Phase, now: jiff::Timestamp) {
+pub(super) fn force_not_ready(status: &mut PodStatus, phase: Phase, now: Timestamp) {
     let reason = match phase {
         Phase::Succeeded => "PodCompleted",
         Phase::Failed => "PodFailed",

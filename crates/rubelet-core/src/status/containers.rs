@@ -11,6 +11,7 @@ use crate::containers::{ephemeral_as_container, init_containers, is_sidecar, spe
 use crate::observed::{ObservedContainer, ObservedState};
 use crate::plan::ContainerKind;
 use crate::restart::{self, EXIT_CODE_UNKNOWN, RESTARTING_ALL_CONTAINERS};
+use crate::verdicts::Verdict;
 
 /// Reason of a container whose end nobody saw.
 pub(super) const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
@@ -244,8 +245,7 @@ impl View<'_> {
         }
     }
 
-    /// `started` and `ready`. What the probes of an earlier agent process found out stays valid for the same
-    /// instance until a probe says otherwise, so that a restart of the agent flaps nothing.
+    /// `started` and `ready`. What does not run is neither; an init container that is done is ready.
     fn judge_readiness(
         &self,
         container: &Container,
@@ -256,27 +256,20 @@ impl View<'_> {
             return;
         }
         let state = status.state.as_ref();
-        let running = state.is_some_and(|state| state.running.is_some());
-        let verdict = self
-            .inputs
-            .observed
-            .newest_container(&container.name)
-            .map(|instance| self.inputs.verdicts.of(&instance.id))
-            .unwrap_or_default();
-        let old = old.filter(|old| old.container_id.is_some() && old.container_id == status.container_id);
-        let unproven = |has_probe: bool| !(has_probe && self.inputs.verdicts.probing);
-        let started = running
-            && verdict.started.unwrap_or_else(|| {
-                old.and_then(|old| old.started) == Some(true) || unproven(container.startup_probe.is_some())
-            });
+        let (started, ready) = if state.is_some_and(|state| state.running.is_some()) {
+            let verdicts = self.inputs.verdicts;
+            let instance = self.inputs.observed.newest_container(&container.name);
+            let verdict = instance.map(|instance| verdicts.of(&instance.id)).unwrap_or_default();
+            let old = old.filter(|old| old.container_id.is_some() && old.container_id == status.container_id);
+            judge_running(container, verdict, verdicts.probing, old)
+        } else {
+            (false, false)
+        };
         status.started = Some(started);
         status.ready = if self.kind == ContainerKind::Init && !is_sidecar(container) {
             state.and_then(|state| state.terminated.as_ref()).is_some_and(|end| end.exit_code == 0)
         } else {
-            started
-                && verdict.ready.unwrap_or_else(|| {
-                    old.is_some_and(|old| old.ready) || unproven(container.readiness_probe.is_some())
-                })
+            ready
         };
     }
 
@@ -305,7 +298,7 @@ impl View<'_> {
             finished_at: instance.finished_at.map(api_time),
             message: text(&crate::termination::join_messages(&instance.message, written)),
             reason: text(&instance.reason),
-            signal: None,
+            signal: signal_of(instance.exit_code, &instance.reason),
             started_at: instance.started_at.map(api_time),
         }
     }
@@ -337,6 +330,33 @@ impl View<'_> {
             volume_status: None,
         }
     }
+}
+
+/// `started` and `ready` of a running container (upstream `UpdatePodStatus` of the prober). `old` is what was reported
+/// of the same instance: what the probes of an earlier agent process found out stays valid until a probe says
+/// otherwise, so that a restart of the agent flaps nothing.
+pub(super) fn judge_running(
+    container: &Container,
+    verdict: Verdict,
+    probing: bool,
+    old: Option<&ContainerStatus>,
+) -> (bool, bool) {
+    let unproven = |has_probe: bool| !(has_probe && probing);
+    let started = verdict.started.unwrap_or_else(|| {
+        old.and_then(|old| old.started) == Some(true) || unproven(container.startup_probe.is_some())
+    });
+    let ready = started
+        && verdict.ready.unwrap_or_else(|| {
+            old.is_some_and(|old| old.ready) || unproven(container.readiness_probe.is_some())
+        });
+    (started, ready)
+}
+
+/// The signal that ended a container, from its exit code: runtimes report the death by signal n as 128 + n and have no
+/// field for the signal itself. Upstream leaves `signal` empty, so that everybody has to know this rule. A program may
+/// also choose such a code; one that the runtime calls completed has.
+fn signal_of(exit_code: i32, reason: &str) -> Option<i32> {
+    exit_code.checked_sub(128).filter(|signal| (1..=31).contains(signal) && reason != "Completed")
 }
 
 fn running(instance: &ObservedContainer) -> ContainerState {

@@ -1,7 +1,8 @@
 //! The status of a pod as the API gets it (upstream `generateAPIPodStatus` and the guards of the status
 //! manager).
 //!
-//! [`generate`] makes a status from the spec, what was observed and what was reported before;
+//! [`generate`] makes a status from the spec, what was observed and what was reported before; [`with_verdicts`] brings
+//! one up to the probes' last word;
 //! [`merge_for_update`] guards what may be published; [`finalize_terminated`] closes the books. All pure:
 //! writing is the StatusWriter's.
 
@@ -9,6 +10,7 @@ mod conditions;
 mod containers;
 pub mod patch;
 mod publish;
+mod reprobed;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +23,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, HostIP, Pod, P
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use self::publish::{IllegalTransition, merge_for_update, semantically_equal};
+pub use self::reprobed::with_verdicts;
 
 use self::containers::{STATUS_UNKNOWN, container_statuses, terminated, vanished};
 use crate::backoff::format_delay;

@@ -2,6 +2,7 @@
 
 mod patch;
 mod publish;
+mod reprobed;
 
 use serde_json::{Value, json};
 
