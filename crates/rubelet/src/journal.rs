@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use rubelet_core::backoff::{BackoffEntry, BackoffKey};
-use rubelet_core::ids::PodUid;
+use rubelet_core::ids::{ContainerId, PodUid};
+use rubelet_core::verdicts::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::fs_pool::{FsError, FsPool};
@@ -35,6 +36,9 @@ pub struct PodRecord {
     pub restarts: Vec<(BackoffKey, BackoffEntry)>,
     /// Back-offs of image pulls.
     pub pulls: Vec<(BackoffKey, BackoffEntry)>,
+    /// What the probes last said, by container instance: trusted as long as that instance runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<(ContainerId, Verdict)>,
     /// The pod ended for good: it is not started again even if its containers are gone from the runtime.
     pub finished: bool,
 }

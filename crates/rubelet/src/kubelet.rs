@@ -46,6 +46,7 @@ use crate::node_api::{NodeApi, api_settings};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
 use crate::pod_streams::PodStreams;
+use crate::prober::Prober;
 use crate::pull_credentials::{
     ProviderConfigError, ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts,
 };
@@ -332,6 +333,7 @@ impl KubeletBuilder {
             None => (None, NodeView::default()),
         };
         let startups = StartupLatency::new(metrics.clone());
+        let (prober, probing) = Prober::new(runtime.clone(), events.clone(), metrics.clone(), clock.clone());
         let services = Arc::new(Services {
             metrics: metrics.clone(),
             startups: startups.clone(),
@@ -340,6 +342,7 @@ impl KubeletBuilder {
             images: ImageManager::new(images, pull_limits(&config)),
             pull_credentials,
             pleg: pleg.clone(),
+            prober,
             events: events.clone(),
             journal,
             user_namespaces: UserNamespaces::new(
@@ -461,6 +464,7 @@ impl KubeletBuilder {
             kubelet.tasks.spawn(control.run(parts));
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
+        kubelet.tasks.spawn(probing.run());
         kubelet.tasks.spawn(async move { pleg.run().await });
         kubelet.tasks.spawn(sync_loop.run());
         Ok(kubelet)

@@ -25,6 +25,7 @@ use crate::journal::Journal;
 use crate::metrics::{Metrics, StartupLatency};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
+use crate::prober::Prober;
 use crate::pull_credentials::PullCredentials;
 use crate::runtime_monitor::RuntimeState;
 use crate::table::PodTable;
@@ -83,6 +84,8 @@ pub struct Services {
     pub pull_credentials: PullCredentials,
     /// Observation.
     pub pleg: Pleg,
+    /// Asks containers how they are.
+    pub prober: Prober,
     /// Events.
     pub events: EventRecorder,
     /// Durable records.

@@ -386,9 +386,6 @@ impl SyncLoop {
             PodState::Syncing
         };
         debug!(pod = %key, %uid, alive, "starting its worker");
-        if has_probes(&wanted.pod) {
-            warn!(pod = %key, "this version does not carry out probes; the pod runs as if it had none");
-        }
         self.spawn(
             key.clone(),
             WorkerSpec {
@@ -686,14 +683,6 @@ impl SyncLoop {
         let services = self.services.clone();
         self.sweeping.spawn(async move { crate::sweep::run(&services, &known).await });
     }
-}
-
-fn has_probes(pod: &Pod) -> bool {
-    pod.spec.iter().flat_map(rubelet_core::containers::regular_containers).any(|container| {
-        container.liveness_probe.is_some()
-            || container.readiness_probe.is_some()
-            || container.startup_probe.is_some()
-    })
 }
 
 /// Whether the API holds a terminal phase for a pod.

@@ -67,22 +67,28 @@ impl PodWorker {
         }
         self.remove_cgroup().await;
         if let Some(pod) = self.pod.clone()
-            && let Some(previous) = self.record.status.clone()
+            && let Some(previous) = self.desk.status()
         {
+            let desk = self.desk.clone();
+            let turn = desk.turn().await;
             let last = status::finalize_terminated(&pod, &previous, self.services.clock.now());
-            self.publish_status(&pod, &last, false).await;
+            self.publish_status(&turn, &pod, &last, false).await;
         }
         if cause.forgets_pod() && self.remove_everything(&observed, paths.as_ref()).await.is_err() {
             return self.pause_after_failure();
         }
-        self.record.finished = true;
-        self.dirty = true;
+        {
+            let mut told = self.desk.told();
+            told.record.finished = true;
+            told.dirty = true;
+        }
         self.apply(Input::CleanedUp);
         Pause::No
     }
 
     /// The last act of a worker.
     pub(super) async fn leave(&mut self, cause: &TerminationCause) {
+        self.services.prober.forget(&self.uid);
         if cause.forgets_pod() {
             self.services.table.remove(&self.uid);
             self.services.pleg.forget(&self.uid);

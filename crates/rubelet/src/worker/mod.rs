@@ -5,9 +5,11 @@
 mod cleanup;
 mod config;
 mod count;
+mod desk;
 mod hooks;
 mod kill;
 pub mod mailbox;
+mod probing;
 mod start;
 mod sync;
 mod terminate;
@@ -25,15 +27,14 @@ use rubelet_core::observed::ObservedPod;
 use rubelet_core::paths::{self, PodPaths, UnsafeName};
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
-use rubelet_core::verdicts::ProbeVerdicts;
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug, error, warn};
+use tracing::{Instrument as _, Span, debug, error};
 
 use crate::events::EventSubject;
 use crate::journal::PodRecord;
 use crate::services::Services;
-use crate::table::PodRow;
 use crate::tracing_export::spans;
+use desk::{Desk, Turn};
 use kill::KillMemory;
 use mailbox::Mailbox;
 
@@ -88,13 +89,11 @@ pub struct PodWorker {
     subject: EventSubject,
     pod: Option<Arc<Pod>>,
     state: PodState,
-    record: PodRecord,
-    /// The record holds something that the journal does not.
-    dirty: bool,
+    /// What is told of the pod.
+    desk: Arc<Desk>,
     restarts: BackoffTable,
     pulls: BackoffTable,
     start_errors: StartErrors,
-    verdicts: ProbeVerdicts,
     prefetched: BTreeMap<String, start::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
@@ -121,19 +120,21 @@ pub struct PodWorker {
 impl PodWorker {
     /// A worker that has not begun.
     pub fn new(services: Arc<Services>, mailbox: Arc<Mailbox>, spec: WorkerSpec) -> Self {
+        let (restarts, pulls) = (spec.record.restarts.clone(), spec.record.pulls.clone());
+        let identity = (spec.uid.clone(), spec.name.clone());
+        let (pod, state) = (spec.pod.clone(), spec.state.clone());
+        let desk = Desk::new(services.clone(), mailbox.clone(), identity, pod, state, spec.record);
         Self {
             subject: EventSubject { uid: spec.uid.clone(), name: spec.name, container: None },
-            restarts: BackoffTable::restore(services.node.crash_loop, spec.record.restarts.iter().cloned()),
-            pulls: BackoffTable::restore(BackoffPolicy::image_pull(), spec.record.pulls.iter().cloned()),
+            restarts: BackoffTable::restore(services.node.crash_loop, restarts),
+            pulls: BackoffTable::restore(BackoffPolicy::image_pull(), pulls),
             services,
             mailbox,
             uid: spec.uid,
             pod: spec.pod,
             state: spec.state,
-            dirty: false,
-            record: spec.record,
+            desk,
             start_errors: StartErrors::new(),
-            verdicts: ProbeVerdicts::default(),
             prefetched: BTreeMap::new(),
             sandbox_config: None,
             at_rest: None,
@@ -172,7 +173,7 @@ impl PodWorker {
                 PodState::Finished { cause } => {
                     let cause = cause.clone();
                     Box::pin(self.leave(&cause)).await;
-                    return WorkerExit { uid: self.uid, cause };
+                    return WorkerExit { uid: self.uid.clone(), cause };
                 }
             };
             Box::pin(self.save()).await;
@@ -218,7 +219,7 @@ impl PodWorker {
 
     /// When the pod's activeDeadlineSeconds end.
     fn deadline(&self) -> Option<jiff::Timestamp> {
-        status::deadline(self.pod.as_deref()?, self.record.status.as_deref()?)
+        status::deadline(self.pod.as_deref()?, self.desk.status().as_deref()?)
     }
 
     /// Takes what is in the mailbox and steps the state machine.
@@ -318,6 +319,9 @@ impl PodWorker {
     /// phase may be terminal before that may be published.
     async fn publish(&mut self, observed: &ObservedPod, ending: Ending) -> PodStatus {
         let Some(pod) = self.pod.clone() else { return PodStatus::default() };
+        let desk = self.desk.clone();
+        // Before anything is read: a verdict that comes in is told before this status or after it.
+        let turn = desk.turn().await;
         let now = self.services.clock.now();
         let handler = observed.sandboxes.first().map(|s| s.runtime_handler.as_str()).unwrap_or_default();
         let node = NodeFacts {
@@ -337,11 +341,16 @@ impl PodWorker {
             }
             _ => None,
         };
+        desk.keep_verdicts_of(observed);
+        let (previous, verdicts) = {
+            let told = desk.told();
+            (told.record.status.clone(), told.verdicts.clone())
+        };
         let generated = status::generate(&StatusInputs {
             pod: &pod,
             observed,
-            previous: self.record.status.as_deref(),
-            verdicts: &self.verdicts,
+            previous: previous.as_deref(),
+            verdicts: &verdicts,
             start_errors: &self.start_errors,
             ending,
             failure,
@@ -349,7 +358,7 @@ impl PodWorker {
             now,
         });
         let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
-        self.publish_status(&pod, &generated, may_run).await;
+        self.publish_status(&turn, &pod, &generated, may_run).await;
         generated
     }
 
@@ -358,7 +367,8 @@ impl PodWorker {
     fn node_ips(&self) -> Vec<IpAddr> {
         if self.services.api.is_some() && self.services.own_node.get().is_none() {
             let of_pod = || self.pod.as_deref()?.status.as_ref();
-            let status = self.record.status.as_deref().or_else(of_pod);
+            let told = self.desk.status();
+            let status = told.as_deref().or_else(of_pod);
             let known: Vec<IpAddr> = status
                 .and_then(|status| status.host_ips.as_ref())
                 .into_iter()
@@ -372,23 +382,18 @@ impl PodWorker {
         self.services.node_ips()
     }
 
-    /// Publishes a status unless it says nothing new or must not follow the one before. It is in the journal
-    /// before anyone sees it, so that an agent that is killed in between never tells an older one again.
-    async fn publish_status(&mut self, pod: &Pod, generated: &PodStatus, may_run: bool) {
+    /// Publishes a status unless it says nothing new or must not follow the one before.
+    async fn publish_status(&self, turn: &Turn<'_>, pod: &Pod, generated: &PodStatus, may_run: bool) {
+        let told = self.desk.status();
         let empty = PodStatus::default();
-        let old = self.record.status.as_deref().unwrap_or(&empty);
+        let old = told.as_deref().unwrap_or(&empty);
         match status::merge_for_update(pod, old, generated, may_run, self.services.clock.now()) {
-            Ok(merged) if self.record.status.is_some() && status::semantically_equal(old, &merged) => {}
+            Ok(merged) if told.is_some() && status::semantically_equal(old, &merged) => {}
             Ok(merged) => {
                 // What an agent before this one told is no news.
-                self.count_status(self.record.status.as_deref().or(pod.status.as_ref()), &merged);
-                if !is_ready(old) && is_ready(&merged) {
-                    spans::event("Ready", "every container of the pod is ready");
-                }
-                self.record.status = Some(Arc::new(merged));
-                self.dirty = true;
-                self.save().await;
-                self.publish_row();
+                self.count_status(told.as_deref().or(pod.status.as_ref()), &merged);
+                self.note_back_offs();
+                self.desk.tell(turn, merged).await;
             }
             Err(illegal) => {
                 error!(pod = self.subject.name, "a status was not published, this is a bug: {illegal}");
@@ -397,29 +402,32 @@ impl PodWorker {
     }
 
     fn publish_row(&self) {
-        let Some(pod) = self.pod.clone() else { return };
-        let status = self.record.status.clone();
-        let status = status.unwrap_or_else(|| Arc::new(pod.status.clone().unwrap_or_default()));
-        self.services.table.publish(&self.uid, PodRow { pod, status, state: self.state.clone() });
+        {
+            let mut told = self.desk.told();
+            (told.pod, told.state) = (self.pod.clone(), self.state.clone());
+        }
+        self.desk.publish_row();
     }
 
-    /// Writes the journal record if it changed. A failure is told and costs nothing but memory across a
-    /// restart; the next change tries again.
-    async fn save(&mut self) {
+    /// Has the journal record say how long restarts and pulls wait.
+    fn note_back_offs(&self) {
+        let kept = |table: &BackoffTable| table.entries().map(|(key, entry)| (key.clone(), *entry)).collect();
+        let (restarts, pulls): (Vec<_>, Vec<_>) = (kept(&self.restarts), kept(&self.pulls));
+        let mut told = self.desk.told();
+        if restarts != told.record.restarts || pulls != told.record.pulls {
+            (told.record.restarts, told.record.pulls) = (restarts, pulls);
+            told.dirty = true;
+        }
+    }
+
+    /// Writes the journal record if it changed; one that could not be written is tried again here.
+    async fn save(&self) {
         if self.pod.is_none() {
             return;
         }
-        let kept = |table: &BackoffTable| table.entries().map(|(key, entry)| (key.clone(), *entry)).collect();
-        let (restarts, pulls): (Vec<_>, Vec<_>) = (kept(&self.restarts), kept(&self.pulls));
-        if !self.dirty && restarts == self.record.restarts && pulls == self.record.pulls {
-            return;
-        }
-        (self.record.restarts, self.record.pulls) = (restarts, pulls);
-        // A write that fails is tried again with the worker's next round.
-        self.dirty = true;
-        match self.services.journal.save(&self.uid, &self.record).await {
-            Ok(()) => self.dirty = false,
-            Err(error) => warn!(pod = self.subject.name, "{}", crate::logging::chain(&error)),
+        self.note_back_offs();
+        if self.desk.told().dirty {
+            self.desk.save(&self.desk.turn().await).await;
         }
     }
 
@@ -443,6 +451,13 @@ impl PodWorker {
 
     fn container_subject(&self, container: &str) -> EventSubject {
         EventSubject { container: Some(container.to_owned()), ..self.subject.clone() }
+    }
+}
+
+impl Drop for PodWorker {
+    fn drop(&mut self) {
+        // The prober may still have the desk.
+        self.desk.close();
     }
 }
 

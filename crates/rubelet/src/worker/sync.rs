@@ -70,14 +70,19 @@ impl PodWorker {
                 Err(pause) => return pause,
             },
         };
+        self.track_probes(&observed, false);
         let now = self.services.clock.now();
+        let (told, verdicts) = {
+            let told = self.desk.told();
+            (told.record.status.clone(), told.verdicts.clone())
+        };
         let plan = compute_pod_actions(&PodActionInputs {
             pod: &pod,
             observed: &observed,
-            verdicts: &self.verdicts,
+            verdicts: &verdicts,
             backoff: &self.restarts,
             // Without a journal of its own (another agent ran this node) what the API was told counts.
-            reported: self.record.status.as_deref().or(pod.status.as_ref()),
+            reported: told.as_deref().or(pod.status.as_ref()),
             ending: false,
             hash: rubelet_core::hash::container_hash,
             now,

@@ -16,6 +16,7 @@ impl PodWorker {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
+        self.track_probes(&observed, true);
         self.publish(&observed, Ending::Stopping).await;
         if self.apply(Input::Observed(&observed)) {
             return Pause::No;
