@@ -34,6 +34,7 @@ pub mod mounts;
 pub mod node;
 pub mod node_authz;
 pub mod observed;
+pub mod oom;
 pub mod paths;
 pub mod phase;
 pub mod plan;
