@@ -184,6 +184,8 @@ impl fmt::Display for Bytes {
 pub struct PullMeter {
     /// The manifest the pull was found to be of.
     manifest: Option<String>,
+    /// The image's name holds the digest of its manifest: it can be no other.
+    pinned: bool,
     last: Option<Last>,
 }
 
@@ -199,6 +201,12 @@ struct Last {
 }
 
 impl PullMeter {
+    /// For the pull of an image of this name.
+    pub fn new(image: &str) -> Self {
+        let manifest = parse_image_name(image).ok().and_then(|name| name.digest);
+        Self { pinned: manifest.is_some(), manifest, last: None }
+    }
+
     /// Digest of the manifest the pull was found to be of: a look is to include it, whether or not something of it is
     /// under way.
     pub fn manifest(&self) -> Option<&str> {
@@ -243,21 +251,30 @@ impl PullMeter {
         let offsets: BTreeMap<&str, u64> =
             look.ingests.iter().filter_map(|ingest| Some((ingest.digest()?, ingest.offset))).collect();
         let known = |digest: &String| look.manifests.iter().find(|manifest| manifest.digest == *digest);
-        if let Some(manifest) = self.manifest.as_ref().and_then(known) {
+        let chosen = self.manifest.as_ref().and_then(known);
+        if let Some(manifest) = chosen
+            && self.pinned
+        {
             return Some(count(PullScope::Image, &[manifest], &offsets, look));
         }
-        let under_way: Vec<&ImageManifest> = look
+        let under_way = |manifest: &&ImageManifest| {
+            manifest.parts.iter().any(|part| offsets.contains_key(part.digest.as_str()))
+        };
+        let candidates: Vec<&ImageManifest> = look
             .manifests
             .iter()
-            .filter(|manifest| manifest.parts.iter().any(|part| offsets.contains_key(part.digest.as_str())))
+            .filter(|manifest| Some(*manifest) == chosen || under_way(manifest))
             .collect();
-        match under_way.as_slice() {
+        match candidates.as_slice() {
             [] => None,
             [one] => {
+                // The digest in a name may be that of an index, which this is a manifest of.
+                self.pinned = false;
                 self.manifest = Some(one.digest.clone());
-                Some(count(PullScope::Image, &under_way, &offsets, look))
+                Some(count(PullScope::Image, &candidates, &offsets, look))
             }
-            _ => Some(count(PullScope::Repository, &under_way, &offsets, look)),
+            // A tag tells nothing of the digest behind it before the pull is done.
+            _ => Some(count(PullScope::Repository, &candidates, &offsets, look)),
         }
     }
 }
@@ -408,15 +425,48 @@ mod tests {
 
     #[test]
     fn a_pull_that_was_recognized_stays_so_between_layers() {
-        let (app, next) = (manifest("app", &[("a", 10), ("b", 10)]), manifest("next", &[("c", 10)]));
+        let app = [manifest("app", &[("a", 10), ("b", 10)])];
+        let other = ingest("c", 5, 10);
         check(
             &[
-                look(&[ingest("a", 5, 10)], std::slice::from_ref(&app), &[]),
-                look(&[ingest("c", 5, 10)], &[app.clone(), next.clone()], &["a"]),
-                look(&[ingest("c", 8, 10), ingest("b", 1, 10)], &[app, next], &["a"]),
+                look(&[ingest("a", 5, 10)], &app, &[]),
+                look(std::slice::from_ref(&other), &app, &["a"]),
+                look(&[other, ingest("b", 1, 10)], &app, &["a"]),
             ],
             &["25 % of 20 MB", "50 % of 20 MB at 500 kB/s", "55 % of 20 MB at 100 kB/s"],
         );
+    }
+
+    #[test]
+    fn of_two_tags_that_are_pulled_at_once_neither_is_taken_for_the_other() {
+        let (app, next) = (manifest("app", &[("a", 10)]), manifest("next", &[("b", 30)]));
+        check(
+            &[
+                look(&[ingest("a", 5, 10)], std::slice::from_ref(&app), &[]),
+                look(&[ingest("a", 9, 10), ingest("b", 1, 30)], &[app.clone(), next.clone()], &[]),
+                look(&[ingest("b", 20, 30)], &[app, next], &["a"]),
+            ],
+            &[
+                "50 % of 10 MB",
+                "25 % of 40 MB (with other images of the repository)",
+                "75 % of 40 MB at 2.0 MB/s (with other images of the repository)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_digest_in_the_name_settles_which_image_it_is() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let app = manifest(&digest, &[("a", 10)]);
+        let next = manifest("next", &[("a", 10), ("b", 30)]);
+        let both = look(&[ingest("a", 5, 10), ingest("b", 5, 30)], &[next, app], &[]);
+        let said = |image: &str| {
+            PullMeter::new(image).read(&both, Duration::ZERO).map(|progress| progress.to_string())
+        };
+        assert_eq!(said(&format!("r.test/app@{digest}")).as_deref(), Some("50 % of 10 MB"));
+        let index = format!("r.test/app@sha256:{}", "1".repeat(64));
+        assert_eq!(said(&index), said("r.test/app:1"));
+        assert_eq!(said(&index).as_deref(), Some("25 % of 40 MB (with other images of the repository)"));
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Calls {
         let digests = manifests.iter().flat_map(|manifest| &manifest.parts).map(|part| part.digest.as_str());
         let filters: Vec<String> = digests
             .filter(|digest| digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':'))
-            .map(|digest| format!("digest=={digest}"))
+            .map(|digest| format!("digest==\"{digest}\""))
             .collect();
         if filters.is_empty() {
             // No filter at all would mean everything.
@@ -214,7 +214,7 @@ fn request<T>(message: T) -> Request<T> {
 fn repository_filter(host: &str, path: &str) -> String {
     let path = path.replace('.', "[.]");
     format!(
-        "labels.\"containerd.distribution.source.{host}\"~=\"(^|,){path}(,|$)\",labels.\"{CHILD_LABEL}config\""
+        "labels.\"containerd.io/distribution.source.{host}\"~=\"(^|,){path}(,|$)\",labels.\"{CHILD_LABEL}config\""
     )
 }
 
@@ -276,3 +276,6 @@ struct ReadContentResponse {
     #[prost(bytes = "vec", tag = "2")]
     data: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests;
