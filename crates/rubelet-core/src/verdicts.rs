@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ContainerId;
@@ -26,18 +25,6 @@ pub struct Verdict {
     /// Startup probe has reached its failure threshold: the container is to be killed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub startup_failed: bool,
-}
-
-impl Verdict {
-    /// What the API's status of a running instance tells of its probes, for an agent that has lost its own notes:
-    /// only what they have passed, since a status does not tell whether they failed or were never run.
-    pub fn reported(container: &Container, status: &ContainerStatus) -> Self {
-        Self {
-            started: (container.startup_probe.is_some() && status.started == Some(true)).then_some(true),
-            ready: (container.readiness_probe.is_some() && status.ready).then_some(true),
-            ..Self::default()
-        }
-    }
 }
 
 /// Verdicts of a pod's containers by container ID.

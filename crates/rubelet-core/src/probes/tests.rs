@@ -289,20 +289,6 @@ fn a_verdict_is_written_short_and_read_in_part() {
     assert_eq!(serde_json::from_str::<Verdict>(newer).unwrap(), Verdict { ready: Some(true), ..UNKNOWN });
 }
 
-#[test]
-fn a_status_tells_what_was_passed() {
-    let check = |fields: Value, started: Option<bool>, ready: bool, expected: Verdict| {
-        let status = k8s_openapi::api::core::v1::ContainerStatus { started, ready, ..Default::default() };
-        assert_eq!(Verdict::reported(&container(fields), &status), expected);
-    };
-    let both = json!({"startupProbe": {}, "readinessProbe": {}});
-    check(json!({}), Some(true), true, UNKNOWN);
-    check(both.clone(), Some(true), true, Verdict { started: Some(true), ready: Some(true), ..UNKNOWN });
-    check(both.clone(), Some(true), false, Verdict { started: Some(true), ..UNKNOWN });
-    check(both.clone(), Some(false), false, UNKNOWN);
-    check(both, None, false, UNKNOWN);
-}
-
 /// A probe's spec with small numbers.
 fn probe() -> impl Strategy<Value = Value> {
     (0..6i32, 1..6i32, 1..4i32, 1..4i32).prop_map(|(delay, period, success, failure)| {
