@@ -6,6 +6,9 @@
 //! cannot change any more is read once.
 
 mod alive;
+mod lists;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +25,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 pub use self::alive::{AliveContainer, AlivePod, AliveSandbox};
+use self::lists::ListRecord;
+pub use self::lists::Owner;
 use crate::clock::Clock;
 use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;
@@ -34,8 +39,13 @@ const RELIST_MIN: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(30);
 /// Shortest time between two lists.
 const RELIST_GAP: Duration = Duration::from_millis(50);
-/// How long the status of one container or sandbox may take before the pod is observed without it.
-const STATUS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the status of one container or sandbox may take; then the pod is not observed this time.
+pub(crate) const STATUS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the lists of one pod may take.
+const POD_LIST_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a full list may take before it is given up and begun anew. Nobody waits for it but those who wait for
+/// changes that no event told.
+const LIST_DEADLINE: Duration = Duration::from_secs(60);
 /// Label every sandbox and container of ours carries (upstream `types.KubernetesPodUIDLabel`).
 const UID_LABEL: &str = "io.kubernetes.pod.uid";
 
@@ -45,6 +55,15 @@ pub enum ObserveError {
     /// The lists failed.
     #[error("cannot list the pod's sandboxes and containers")]
     List(#[source] CriError),
+    /// Something of the pod hangs in the runtime, which answers otherwise.
+    #[error("{what} is stuck in the container runtime, other pods are not affected")]
+    Stuck {
+        /// Sandbox or container, with its ID.
+        what: String,
+        /// How long was waited.
+        #[source]
+        source: CriError,
+    },
     /// The runtime does not tell the state of something: without it no decision about the pod is safe.
     #[error("the runtime does not tell the status of {what}")]
     Status {
@@ -81,15 +100,6 @@ pub fn is_running(listed: &ListedPod) -> bool {
     states.into_iter().any(|state| matches!(state, ObservedState::Running | ObservedState::Unknown))
 }
 
-/// How relisting goes: what `/healthz` and the node's condition are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlegHealth {
-    /// When the last full list succeeded.
-    pub last_success: Option<Instant>,
-    /// The error since then, if any.
-    pub error: Option<String>,
-}
-
 /// Handle; cheap to clone.
 #[derive(Clone)]
 pub struct Pleg {
@@ -107,7 +117,7 @@ struct Shared {
     relist_now: Notify,
     exits: ExitWatches,
     listing: watch::Sender<Option<Arc<Listing>>>,
-    health: watch::Sender<PlegHealth>,
+    lists: Mutex<ListRecord>,
 }
 
 #[derive(Default)]
@@ -141,7 +151,7 @@ impl Pleg {
                 relist_now: Notify::new(),
                 exits: ExitWatches::default(),
                 listing: watch::Sender::new(None),
-                health: watch::Sender::new(PlegHealth { last_success: None, error: None }),
+                lists: Mutex::default(),
             }),
         }
     }
@@ -159,11 +169,6 @@ impl Pleg {
         }
         self.state().seen.values().for_each(|(listed, _)| visit(listed));
         true
-    }
-
-    /// How relisting goes.
-    pub fn health(&self) -> watch::Receiver<PlegHealth> {
-        self.shared.health.subscribe()
     }
 
     /// Waits until there are hints. Cancel-safe: the set is the truth, the notification only wakes.
@@ -208,6 +213,9 @@ impl Pleg {
     pub async fn observe(&self, uid: &PodUid) -> Result<ObservedPod, ObserveError> {
         let began = Instant::now();
         let observed = self.read(uid, began).await;
+        if observed.is_ok() {
+            self.lists_record().observed();
+        }
         self.shared.metrics.runtime.pod_relist_duration.observe_duration(began.elapsed());
         observed
     }
@@ -220,8 +228,11 @@ impl Pleg {
         let containers = self.shared.runtime.list_containers(v1::ListContainersRequest {
             filter: Some(v1::ContainerFilter { label_selector: selector, ..Default::default() }),
         });
-        let (sandboxes, containers) =
-            futures::try_join!(sandboxes, containers).map_err(ObserveError::List)?;
+        let (sandboxes, containers) = futures::try_join!(
+            with_deadline("ListPodSandbox", POD_LIST_DEADLINE, sandboxes),
+            with_deadline("ListContainers", POD_LIST_DEADLINE, containers)
+        )
+        .map_err(ObserveError::List)?;
         let mut listing = observe::Listing::observe(&sandboxes.items, &containers.containers);
         if !listing.problems.is_empty() {
             return Err(ObserveError::Garbage(listing.problems));
@@ -333,20 +344,28 @@ impl Pleg {
     /// The full status of a sandbox; `None` when it has vanished since it was listed.
     async fn sandbox_status(&self, id: &SandboxId) -> Result<Option<v1::PodSandboxStatus>, ObserveError> {
         let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_string(), verbose: false };
-        match with_deadline("PodSandboxStatus", self.shared.runtime.pod_sandbox_status(request)).await {
+        match with_deadline(
+            "PodSandboxStatus",
+            STATUS_DEADLINE,
+            self.shared.runtime.pod_sandbox_status(request),
+        )
+        .await
+        {
             Ok(response) => Ok(response.status),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(source) => Err(ObserveError::Status { what: format!("sandbox {id}"), source }),
+            Err(source) => Err(untold(format!("sandbox {id}"), source)),
         }
     }
 
     /// The full status of a container; `None` when it has vanished since it was listed.
     async fn container_status(&self, id: &ContainerId) -> Result<Option<v1::ContainerStatus>, ObserveError> {
         let request = v1::ContainerStatusRequest { container_id: id.to_string(), verbose: false };
-        match with_deadline("ContainerStatus", self.shared.runtime.container_status(request)).await {
+        match with_deadline("ContainerStatus", STATUS_DEADLINE, self.shared.runtime.container_status(request))
+            .await
+        {
             Ok(response) => Ok(response.status),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(source) => Err(ObserveError::Status { what: format!("container {id}"), source }),
+            Err(source) => Err(untold(format!("container {id}"), source)),
         }
     }
 
@@ -364,26 +383,21 @@ impl Pleg {
             if let Some(last) = last {
                 metrics.relist_interval.observe_duration(began - last);
             }
+            self.lists_record().begins();
             let relisted = self.relist().await;
-            metrics.relist_duration.observe_duration(began.elapsed());
+            let took = began.elapsed();
+            metrics.relist_duration.observe_duration(took);
             let found_unannounced = match relisted {
                 Ok(found) => {
                     last = Some(began);
-                    self.shared
-                        .health
-                        .send_replace(PlegHealth { last_success: Some(Instant::now()), error: None });
+                    self.lists_record().succeeded();
                     found
                 }
                 Err(error) => {
                     let text = error.to_string();
-                    self.shared.health.send_if_modified(|health| {
-                        let news = health.error.as_deref() != Some(text.as_str());
-                        if news {
-                            warn!("cannot list what the runtime holds: {text}");
-                        }
-                        health.error = Some(text);
-                        news
-                    });
+                    if self.lists_record().failed(&text) {
+                        warn!("cannot list what the runtime holds: {text}");
+                    }
                     true
                 }
             };
@@ -391,10 +405,12 @@ impl Pleg {
                 true => RELIST_MIN,
                 false => (period * 2).min(RELIST_MAX),
             };
+            // A runtime for which lists are work is not kept busy with them.
+            let pause = period.max(took.min(RELIST_MAX));
             // Both arms are cancel-safe: a timer, and a Notify whose permit is kept.
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(period) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.shared.relist_now.notified() => {
                     period = RELIST_MIN;
                     // However often it is asked for, the list is not read back to back.
@@ -441,7 +457,10 @@ impl Pleg {
         let began = Instant::now();
         let sandboxes = self.shared.runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default());
         let containers = self.shared.runtime.list_containers(v1::ListContainersRequest::default());
-        let (sandboxes, containers) = futures::try_join!(sandboxes, containers)?;
+        let (sandboxes, containers) = futures::try_join!(
+            with_deadline("ListPodSandbox", LIST_DEADLINE, sandboxes),
+            with_deadline("ListContainers", LIST_DEADLINE, containers)
+        )?;
         let observe::Listing { pods, problems } =
             observe::Listing::observe(&sandboxes.items, &containers.containers);
         let mut unreadable = BTreeSet::new();
@@ -611,13 +630,25 @@ fn is_settled(sandbox: &ObservedSandbox, ready: bool) -> bool {
     sandbox.ready == ready && (!ready || sandbox.host_network || !sandbox.ips.is_empty())
 }
 
-async fn with_deadline<T>(operation: &'static str, call: rubelet_cri::CriFuture<T>) -> Result<T, CriError> {
-    match tokio::time::timeout(STATUS_DEADLINE, call).await {
+/// Why the state of something could not be learnt, from what came instead of it.
+fn untold(what: String, source: CriError) -> ObserveError {
+    match source.kind {
+        CriErrorKind::DeadlineExceeded => ObserveError::Stuck { what, source },
+        _ => ObserveError::Status { what, source },
+    }
+}
+
+async fn with_deadline<T>(
+    operation: &'static str,
+    limit: Duration,
+    call: rubelet_cri::CriFuture<T>,
+) -> Result<T, CriError> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer,
         Err(_) => Err(CriError::new(
             operation,
             CriErrorKind::DeadlineExceeded,
-            format!("no answer within {} s", STATUS_DEADLINE.as_secs()),
+            format!("no answer within {} s", limit.as_secs()),
         )),
     }
 }

@@ -35,11 +35,24 @@ pub enum NetworkState {
     NotReady(Unmet),
 }
 
+/// A runtime that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// For how long.
+    pub lasts: Duration,
+    /// What came instead of an answer.
+    pub cause: String,
+}
+
 /// What Ready follows from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeHealth {
-    /// How long ago the runtime was last known to be ready; `None` when it never was since the agent started.
-    pub ready_ago: Option<Duration>,
+    /// Whether the runtime has answered since the agent started.
+    pub answered: bool,
+    /// It does not answer now.
+    pub silence: Option<Silence>,
+    /// Why nothing can be learnt from its lists ([`super::lists::ListFacts::problem`]).
+    pub lists: Option<String>,
     /// Condition RuntimeReady when the runtime has answered that it is not fulfilled.
     pub runtime: Option<Unmet>,
     /// Condition NetworkReady.
@@ -47,13 +60,22 @@ pub struct RuntimeHealth {
 }
 
 impl RuntimeHealth {
-    /// Why the node is not ready, in upstream's order and words; empty when the runtime is well.
+    /// Why the node is not ready, in upstream's order and words; empty when pods can be run.
+    ///
+    /// Each trouble has a text of its own: a runtime that is silent is "down" and nothing else, however long it has
+    /// not been listed meanwhile; one that answers is never "down" (upstream says so of one that is not ready, too).
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        match self.ready_ago {
-            None => problems.push("container runtime status check may not have completed yet".to_owned()),
-            Some(ago) if ago >= RUNTIME_GRACE => problems.push("container runtime is down".to_owned()),
+        match &self.silence {
+            Some(Silence { lasts, cause }) if *lasts >= RUNTIME_GRACE => {
+                problems.push(format!("container runtime is down: {cause}"));
+            }
+            Some(Silence { cause, .. }) if !self.answered => {
+                problems.push(format!("{UNASKED}: {cause}"));
+            }
+            None if !self.answered => problems.push(UNASKED.to_owned()),
             Some(_) => {}
+            None => problems.extend(self.lists.clone()),
         }
         let unmet = |kind: &str, Unmet { reason, message }: &Unmet| {
             format!("{kind}=false reason:{reason} message:{message}")
@@ -71,10 +93,13 @@ impl RuntimeHealth {
     }
 }
 
+/// Upstream's text before the first answer.
+const UNASKED: &str = "container runtime status check may not have completed yet";
+
 /// What condition Ready is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// What the Node says now: the agent has just started and has not heard of the runtime yet.
+    /// What the Node says now: the agent or the runtime has just started and is given a moment to be well.
     Keep,
     /// Ready without problems, not ready with any.
     Problems(Vec<String>),
@@ -292,42 +317,71 @@ mod tests {
         assert_eq!(show(&conditions)[3], "Ready=True KubeletReady 9/0");
     }
 
+    fn well() -> RuntimeHealth {
+        RuntimeHealth {
+            answered: true,
+            silence: None,
+            lists: None,
+            runtime: None,
+            network: NetworkState::Ready,
+        }
+    }
+
+    fn silent(seconds: u64) -> Option<Silence> {
+        Some(Silence { lasts: Duration::from_secs(seconds), cause: "nothing listens".into() })
+    }
+
     #[track_caller]
-    fn check(ready_ago: Option<u64>, runtime: Option<Unmet>, network: NetworkState, expected: Option<&str>) {
-        let health = RuntimeHealth { ready_ago: ready_ago.map(Duration::from_secs), runtime, network };
-        assert_eq!(aggregate(&health.problems()).as_deref(), expected);
+    fn check(health: RuntimeHealth, expected: Option<&str>) {
+        assert_eq!(aggregate(&health.problems()).as_deref(), expected, "{health:?}");
     }
 
     #[test]
-    fn problems_of_the_runtime_in_upstreams_words() {
-        use NetworkState::*;
-        let cni = Unmet {
-            reason: "NetworkPluginNotReady".into(),
-            message: "Network plugin returns error: cni plugin not initialized".into(),
-        };
-        check(Some(0), None, Ready, None);
-        check(Some(29), None, Ready, None);
-        check(Some(30), None, Ready, Some("container runtime is down"));
+    fn a_silent_runtime_is_down_after_its_grace_and_nothing_else() {
+        let down = Some("container runtime is down: nothing listens");
+        check(well(), None);
+        check(RuntimeHealth { silence: silent(29), ..well() }, None);
+        check(RuntimeHealth { silence: silent(30), ..well() }, down);
+        let lists = Some("PLEG is not healthy: pleg has yet to be successful".to_owned());
+        check(RuntimeHealth { silence: silent(400), lists: lists.clone(), ..well() }, down);
+        check(RuntimeHealth { lists: lists.clone(), ..well() }, lists.as_deref());
+    }
+
+    #[test]
+    fn before_the_first_answer_nothing_is_known() {
+        let unasked = RuntimeHealth { answered: false, network: NetworkState::Unknown, ..well() };
         check(
-            None,
-            None,
-            Unknown,
+            unasked.clone(),
             Some("[container runtime status check may not have completed yet, network state unknown]"),
         );
         check(
-            Some(0),
-            None,
-            NotReady(cni.clone()),
+            RuntimeHealth { silence: silent(3), ..unasked.clone() },
+            Some(
+                "[container runtime status check may not have completed yet: nothing listens, network state unknown]",
+            ),
+        );
+        check(
+            RuntimeHealth { silence: silent(30), ..unasked },
+            Some("[container runtime is down: nothing listens, network state unknown]"),
+        );
+    }
+
+    #[test]
+    fn what_the_runtime_says_of_itself_is_told_in_upstreams_words() {
+        let cni = NetworkState::NotReady(Unmet {
+            reason: "NetworkPluginNotReady".into(),
+            message: "Network plugin returns error: cni plugin not initialized".into(),
+        });
+        check(
+            RuntimeHealth { network: cni.clone(), ..well() },
             Some(
                 "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized",
             ),
         );
         check(
-            Some(60),
-            Some(Unmet::default()),
-            NotReady(cni),
+            RuntimeHealth { runtime: Some(Unmet::default()), network: cni, ..well() },
             Some(
-                "[container runtime is down, container runtime not ready: RuntimeReady=false reason: message:, container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized]",
+                "[container runtime not ready: RuntimeReady=false reason: message:, container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized]",
             ),
         );
         assert_eq!(aggregate(&["a".into(), "a".into()]).as_deref(), Some("a"));

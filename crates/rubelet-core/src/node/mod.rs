@@ -16,9 +16,12 @@ pub mod capacity;
 pub mod conditions;
 pub mod info;
 pub mod lease;
+pub mod lists;
 pub mod patch;
 pub mod pressure;
 pub mod reconcile;
+pub mod stuck;
+pub mod telling;
 
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ pub(crate) fn pods(metrics: &Metrics, facts: PodFacts) {
         if facts.pleg.visit_seen(|pod| held.count(pod)) {
             held.tell(out);
         }
-        if let Some(at) = facts.pleg.health().borrow().last_success {
+        if let Some(at) = facts.pleg.last_list() {
             let now = facts.clock.now();
             let age = Instant::now().saturating_duration_since(at);
             if let Ok(seen) = now.checked_sub(age) {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use rubelet_core::admission::NodePressure;
 use rubelet_core::node::addresses::AddressFacts;
 use rubelet_core::node::capacity::CapacityFacts;
-use rubelet_core::node::conditions::{NetworkState, RUNTIME_GRACE, Readiness, RuntimeHealth, Unmet};
+use rubelet_core::node::conditions::{NetworkState, RUNTIME_GRACE, Readiness, RuntimeHealth, Silence, Unmet};
 use rubelet_core::node::info::{HandlerReport, ImageReport, RuntimeReport, declared_features};
 use rubelet_core::node::pressure::{Observations, PressureState, Pressures, Signal, observe};
 use rubelet_core::node::{NodeObservation, reconcile};
@@ -80,10 +80,11 @@ pub(super) struct Gatherer {
     image_service: Arc<dyn ImageService>,
     runtime_state: watch::Receiver<RuntimeState>,
     clock: Clock,
-    started: Instant,
-    /// Whether the runtime was ready at the last look, and when it last was.
-    was_ready: bool,
-    last_ready: Option<Instant>,
+    /// Until when a runtime that is not well may be one that has just started, or that this agent has just begun to
+    /// ask; `None` once it was well since.
+    settles_at: Option<Instant>,
+    /// When a runtime that is silent has been so for too long.
+    down_at: Option<Instant>,
     images: Option<Arc<[ImageReport]>>,
     images_at: Option<Instant>,
     images_asked: Option<JoinHandle<Result<v1::ListImagesResponse, CriError>>>,
@@ -113,9 +114,8 @@ impl Gatherer {
             image_service,
             runtime_state,
             clock,
-            started: Instant::now(),
-            was_ready: false,
-            last_ready: None,
+            settles_at: None,
+            down_at: None,
             images: None,
             images_at: None,
             images_asked: None,
@@ -128,9 +128,9 @@ impl Gatherer {
         }
     }
 
-    /// The agent runs from now on: the time from which a silent runtime is measured.
+    /// The agent runs from now on.
     pub(super) fn begin(&mut self) {
-        self.started = Instant::now();
+        self.settles_at = Some(Instant::now() + RUNTIME_GRACE);
     }
 
     pub(super) fn machine(&self) -> &NodeMachine {
@@ -162,27 +162,32 @@ impl Gatherer {
         }
     }
 
-    /// When the node's readiness changes although nobody says anything: the runtime's silence becomes too long.
+    /// When the node's readiness changes although nobody says anything: a grace ends.
     pub(super) fn next_change(&self) -> Option<Instant> {
-        let silent_since = if self.was_ready { return None } else { self.last_ready.unwrap_or(self.started) };
-        Some(silent_since + RUNTIME_GRACE).filter(|at| *at > Instant::now())
+        let now = Instant::now();
+        self.down_at.into_iter().chain(self.settles_at).filter(|at| *at > now).min()
     }
 
     fn readiness(&mut self, state: &RuntimeState, existing: Option<&Node>) -> Readiness {
         let now = Instant::now();
-        let is_ready = state.info.is_some() && state.runtime_problem.is_none();
-        if is_ready || self.was_ready {
-            self.last_ready = Some(now);
+        self.down_at = state.silent_since.map(|since| since + RUNTIME_GRACE);
+        if self.down_at > self.settles_at {
+            // It may be restarting: what it says first when it is back (no network yet) gets the rest of its grace.
+            self.settles_at = self.down_at;
         }
-        self.was_ready = is_ready;
-        let health = health(state, self.last_ready.map(|at| now.duration_since(at)));
-        // A restart is no reason for Ready to turn False: until the runtime has been heard, or has had the time
-        // that a silent runtime gets, what the last run said stays.
-        let unheard = state.info.is_none() && now.duration_since(self.started) < RUNTIME_GRACE;
-        if unheard && existing.is_some_and(|node| reconcile::may_keep_ready(node, &self.machine.identity)) {
+        let problems = health(state, now).problems();
+        if problems.is_empty() && state.silent_since.is_none() {
+            self.settles_at = None;
+        }
+        // A restart of the agent or of the runtime is no reason for Ready to turn False.
+        let settles = self.settles_at.is_some_and(|at| now < at);
+        if settles
+            && !problems.is_empty()
+            && existing.is_some_and(|node| reconcile::may_keep_ready(node, &self.machine.identity))
+        {
             return Readiness::Keep;
         }
-        Readiness::Problems(health.problems())
+        Readiness::Problems(problems)
     }
 
     async fn addresses(&mut self, has_addresses: bool) -> AddressFacts {
@@ -311,19 +316,23 @@ fn report(info: &rubelet_cri::connect::RuntimeInfo) -> RuntimeReport {
 }
 
 /// The runtime's health as its monitor tells it.
-fn health(state: &RuntimeState, ready_ago: Option<Duration>) -> RuntimeHealth {
-    let Some(info) = &state.info else {
-        return RuntimeHealth { ready_ago, runtime: None, network: NetworkState::Unknown };
+fn health(state: &RuntimeState, now: Instant) -> RuntimeHealth {
+    let silence = state.silent_since.map(|since| Silence {
+        lasts: now.saturating_duration_since(since),
+        cause: state.runtime_problem.clone().unwrap_or_default(),
+    });
+    let network = match (&state.info, state.network_problem.as_deref()) {
+        (None, _) => NetworkState::Unknown,
+        (Some(_), None) => NetworkState::Ready,
+        (Some(_), Some(text)) => NetworkState::NotReady(unmet(text)),
     };
-    // A problem that is not the one in the last answer is that there was no answer; then silence is measured.
-    let answered = state.runtime_problem == info.conditions.runtime_problem;
     RuntimeHealth {
-        ready_ago,
-        runtime: state.runtime_problem.as_deref().filter(|_| answered).map(unmet),
-        network: state
-            .network_problem
-            .as_deref()
-            .map_or(NetworkState::Ready, |text| NetworkState::NotReady(unmet(text))),
+        answered: state.info.is_some(),
+        // While it is silent the problem is what came instead of an answer.
+        runtime: state.runtime_problem.as_deref().filter(|_| silence.is_none()).map(unmet),
+        silence,
+        lists: state.list_problem.clone(),
+        network,
     }
 }
 

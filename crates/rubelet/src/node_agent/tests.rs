@@ -38,13 +38,25 @@ fn ready() -> RuntimeState {
             user_namespaces_host_network: false,
             cgroup_driver: None,
         }),
-        runtime_problem: None,
-        network_problem: None,
+        ..Default::default()
     }
 }
 
-fn unreachable() -> RuntimeState {
-    RuntimeState { runtime_problem: Some("connection refused".into()), ..Default::default() }
+/// `state`, silent from now on.
+fn silent(state: RuntimeState) -> RuntimeState {
+    RuntimeState {
+        runtime_problem: Some("connection refused".into()),
+        silent_since: Some(tokio::time::Instant::now()),
+        ..state
+    }
+}
+
+/// A runtime that answers and has no network.
+fn without_network() -> RuntimeState {
+    RuntimeState {
+        network_problem: Some("NetworkPluginNotReady: cni plugin not initialized".into()),
+        ..ready()
+    }
 }
 
 /// A node agent and its surroundings; dropping it stops the agent.
@@ -266,12 +278,7 @@ async fn changes_are_posted_at_once() {
     let rig = Setup::new().start();
     rig.registered().await;
     seconds(3).await;
-    let mut state = ready();
-    state.network_problem = Some("NetworkPluginNotReady: cni plugin not initialized".into());
-    if let Some(info) = &mut state.info {
-        info.conditions.network_problem = state.network_problem.clone();
-    }
-    rig.runtime.send_replace(state);
+    rig.runtime.send_replace(without_network());
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(
         rig.ready(),
@@ -289,11 +296,65 @@ async fn a_runtime_may_be_silent_for_half_a_minute() {
     let rig = Setup::new().start();
     rig.registered().await;
     seconds(3).await;
-    rig.runtime.send_replace(RuntimeState { runtime_problem: Some("connection refused".into()), ..ready() });
+    rig.runtime.send_replace(silent(ready()));
     seconds(29).await;
     assert_eq!(rig.ready_history(), ["True"]);
     seconds(2).await;
-    assert_eq!(rig.ready(), ("False".into(), "container runtime is down".into()));
+    assert_eq!(rig.ready(), ("False".into(), "container runtime is down: connection refused".into()));
+    // At rest that is not written again and again.
+    let posts = rig.count("patch nodes/status");
+    seconds(100).await;
+    assert_eq!(rig.count("patch nodes/status"), posts);
+    rig.runtime.send_replace(ready());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.ready().0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_restarts_in_time_does_not_make_the_node_flap() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    seconds(3).await;
+    rig.runtime.send_replace(silent(ready()));
+    seconds(10).await;
+    // It is back, and its network is not yet.
+    rig.runtime.send_replace(without_network());
+    seconds(19).await;
+    rig.runtime.send_replace(ready());
+    seconds(100).await;
+    assert_eq!(rig.ready_history(), ["True"]);
+    // Now that it was well, the same words count at once.
+    rig.runtime.send_replace(without_network());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.ready().0, "False");
+    rig.runtime.send_replace(ready());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+
+    // One whose network does not come says so when the grace is over.
+    rig.runtime.send_replace(silent(ready()));
+    seconds(10).await;
+    rig.runtime.send_replace(without_network());
+    seconds(19).await;
+    assert_eq!(rig.ready().0, "True");
+    seconds(2).await;
+    assert!(rig.ready().1.contains("cni plugin not initialized"), "{:?}", rig.ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_answers_and_tells_nothing_is_no_silent_one() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    seconds(3).await;
+    let words = "PLEG is not healthy: pleg was last seen active 3m0s ago; threshold is 3m0s";
+    rig.runtime.send_replace(RuntimeState {
+        list_trouble: Some(rubelet_core::node::lists::ListTrouble::Failing),
+        ..ready()
+    });
+    seconds(100).await;
+    assert_eq!(rig.ready_history(), ["True"], "pods can be run");
+    rig.runtime.send_replace(RuntimeState { list_problem: Some(words.into()), ..ready() });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.ready(), ("False".into(), words.into()));
     rig.runtime.send_replace(ready());
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(rig.ready().0, "True");
@@ -307,8 +368,12 @@ async fn a_restart_does_not_flap() {
     rig.registered().await;
     seconds(1).await;
     let again = rig.stop(&clock);
-    let rig = Setup { runtime: unreachable(), ..again }.start();
+    let rig = Setup { runtime: silent(RuntimeState::default()), ..again }.start();
     seconds(20).await;
+    assert_eq!(rig.ready_history(), ["True"]);
+    // The network of a runtime that starts as slowly comes last.
+    rig.runtime.send_replace(without_network());
+    seconds(5).await;
     assert_eq!(rig.ready_history(), ["True"]);
     rig.runtime.send_replace(ready());
     seconds(100).await;
