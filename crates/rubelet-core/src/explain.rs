@@ -297,24 +297,11 @@ pub fn volumes_pending(volumes: &[String], waited: Duration) -> String {
     }
 }
 
-/// What a container does that is to stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StopStep {
-    /// Its preStop hook runs.
-    Hook,
-    /// It waits for others to end first, by name.
-    Behind(Vec<String>),
-    /// The runtime was told to stop it.
-    Told,
-}
-
 /// What is known of a container that outlives its grace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck<'a> {
     /// Its name.
     pub name: &'a str,
-    /// What it does.
-    pub step: &'a StopStep,
     /// How long ago its end began.
     pub asked: Duration,
     /// Its grace.
@@ -337,14 +324,6 @@ pub struct Process {
 /// The event about a container that does not stop.
 pub fn stuck_text(stuck: &Stuck<'_>) -> String {
     let (name, asked, grace) = (stuck.name, span(stuck.asked), span(stuck.grace));
-    let what = match stuck.step {
-        StopStep::Hook => format!("its preStop hook has been running for {asked}"),
-        StopStep::Behind(others) => {
-            let quoted: Vec<String> = others.iter().map(|other| format!("{other:?}")).collect();
-            format!("it waits for {} to end first", shortened(&quoted, ", "))
-        }
-        StopStep::Told => format!("it was told to stop {asked} ago, with a grace period of {grace}"),
-    };
     let process = stuck.process.as_ref().map_or_else(String::new, |process| {
         let place = match process.place.as_str() {
             "" | "0" => String::new(),
@@ -361,7 +340,9 @@ pub fn stuck_text(stuck: &Stuck<'_>) -> String {
         };
         format!("; its process {} {state}", process.pid)
     });
-    format!("Container {name} does not stop: {what}{process}")
+    format!(
+        "Container {name} does not stop: it was told to {asked} ago, with a grace period of {grace}{process}"
+    )
 }
 
 /// The state of a process by the text of its `/proc/<pid>/stat`. The name in it is the process's own choice.
@@ -430,7 +411,9 @@ fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60) {
         (0, _) if seconds < 120 => format!("{seconds} s"),
-        (0, minutes) if seconds < 600 && seconds % 60 > 0 => format!("{minutes} min {} s", seconds % 60),
+        (0, minutes) if seconds < 600 && !seconds.is_multiple_of(60) => {
+            format!("{minutes} min {} s", seconds % 60)
+        }
         (0, minutes) => format!("{minutes} min"),
         (hours, 0) => format!("{hours} h"),
         (hours, minutes) => format!("{hours} h {minutes} min"),
