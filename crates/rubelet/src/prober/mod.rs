@@ -15,7 +15,19 @@
 //! - `tell`: events and metrics
 //! - `lateness`: how punctual runs are
 
-use std::sync::Arc;
+mod book;
+mod deliver;
+mod handlers;
+mod lateness;
+mod run;
+mod slots;
+mod task;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -23,7 +35,15 @@ use rubelet_core::Pod;
 use rubelet_core::ids::{ContainerId, PodUid};
 use rubelet_core::verdicts::Verdict;
 use rubelet_cri::RuntimeService;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
+pub use self::lateness::Lateness;
+pub use self::task::ProberTask;
+
+use self::book::Book;
+use self::handlers::ContainerHandlers;
+use self::run::Handlers;
 use crate::clock::Clock;
 use crate::events::EventRecorder;
 use crate::metrics::Metrics;
@@ -73,48 +93,83 @@ pub struct Prober {
     shared: Arc<Shared>,
 }
 
+/// What the handle and the task share.
 struct Shared {
-    metrics: Metrics,
+    book: Mutex<Book>,
+    /// Something is due earlier than the task knows.
+    wake: Notify,
+    in_flight: Arc<AtomicUsize>,
+    lateness: Mutex<Lateness>,
     events: EventRecorder,
+    metrics: Metrics,
     clock: Clock,
 }
 
-/// The task of the prober, to be run once; dropping it ends all that is under way.
-pub struct ProberTask {
-    shared: Arc<Shared>,
-    runtime: Arc<dyn RuntimeService>,
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lateness(&self) -> MutexGuard<'_, Lateness> {
+        self.lateness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Prober {
-    /// A prober that asks containers through `runtime`, and its task. Nothing is probed before the task runs; what is
-    /// tracked before that is not lost.
+    /// A prober that asks containers through `runtime` and the network, and its task. Nothing is probed before the
+    /// task runs; what is tracked before that is not lost.
     pub fn new(
         runtime: Arc<dyn RuntimeService>,
         events: EventRecorder,
         metrics: Metrics,
         clock: Clock,
     ) -> (Self, ProberTask) {
-        let shared = Arc::new(Shared { metrics, events, clock });
-        (Self { shared: shared.clone() }, ProberTask { shared, runtime })
+        Self::with_handlers(Arc::new(ContainerHandlers::new(runtime)), events, metrics, clock)
     }
 
-    /// Probes what this pod runs now, and nothing else of it. Costs next to nothing when nothing has changed or
-    /// nothing of it has probes.
-    pub fn track(&self, _pod: ProbedPod) {}
+    fn with_handlers(
+        handlers: Arc<dyn Handlers>,
+        events: EventRecorder,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> (Self, ProberTask) {
+        let shared = Arc::new(Shared {
+            book: Mutex::default(),
+            wake: Notify::new(),
+            in_flight: Arc::default(),
+            lateness: Mutex::default(),
+            events,
+            metrics,
+            clock,
+        });
+        (Self { shared: shared.clone() }, ProberTask::new(shared, handlers))
+    }
 
-    /// Stops probing a pod that is gone, and drops what was counted of it. No verdict of it is begun after this.
-    pub fn forget(&self, _uid: &PodUid) {}
+    /// Probes what this pod runs now, and nothing else of it: what is under way of containers that are gone is given
+    /// up. Costs next to nothing when nothing has changed or nothing of it has probes.
+    pub fn track(&self, pod: ProbedPod) {
+        let wall = self.shared.clock.now();
+        if self.shared.book().track(pod, Instant::now(), wall) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Stops probing a pod that is gone, and drops what was counted of it. No verdict of it is told after this, but
+    /// for the one that is being told already.
+    pub fn forget(&self, uid: &PodUid) {
+        let pod = self.shared.book().forget(uid);
+        if let Some(pod) = pod {
+            tell::forget(&self.shared.metrics, uid, &pod);
+        }
+    }
 
     /// How many runs are under way or wait for their slot.
     pub fn in_flight(&self) -> usize {
-        0
+        self.shared.in_flight.load(Ordering::Relaxed)
     }
-}
 
-impl ProberTask {
-    /// Probes until it is dropped.
-    pub async fn run(self) {
-        let _ = (self.runtime, &self.shared.metrics, &self.shared.events, &self.shared.clock);
-        std::future::pending().await
+    /// How punctual runs have been since this was last asked.
+    pub fn take_lateness(&self) -> Lateness {
+        std::mem::take(&mut self.shared.lateness())
     }
 }
