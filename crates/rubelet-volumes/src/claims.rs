@@ -68,10 +68,14 @@ impl Volumes {
             .filter(|volume| !VolumeUse::of(pod, &volume.name).is_none())
             .filter_map(|volume| Some((volume, Claim::of(pod, volume)?)))
             .collect();
-        let found = join_all(wanted.iter().map(|(volume, claim)| self.find(pod, volume, claim, facts))).await;
+        let uid = uid_of(pod);
+        let found = join_all(wanted.iter().map(async |(volume, claim)| {
+            let _working = self.pending.begin(&uid, &volume.name);
+            self.find(pod, volume, claim, facts).await
+        }))
+        .await;
         let written: Vec<String> =
             found.iter().flatten().filter(|c| !c.read_only).map(|c| c.name.clone()).collect();
-        let uid = uid_of(pod);
         let mut outcomes = Vec::with_capacity(wanted.len());
         // One after another: volumes of one claim share a mount.
         for ((volume, _), found) in wanted.into_iter().zip(found) {
@@ -83,6 +87,7 @@ impl Volumes {
                         ClaimedSource::HostPath(_) => "kubernetes.io/host-path",
                         ClaimedSource::Local { .. } => "kubernetes.io/local-volume",
                     };
+                    let _working = self.pending.begin(&uid, &volume.name);
                     let mount = self.mount(&claimed, read_only, pod, pod_dir, facts);
                     match self.observed(plugin, "volume_mount", mount).await {
                         Ok((ready, warning)) => {

@@ -20,6 +20,10 @@ impl Home {
     pub(crate) const OURS: [Self; 5] =
         [Self::EmptyDir, Self::ConfigMap, Self::Secret, Self::DownwardApi, Self::Projected];
 
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::EmptyDir, Self::ConfigMap, Self::Secret, Self::DownwardApi, Self::Projected, Self::Local];
+
     fn name(self) -> &'static str {
         match self {
             Self::EmptyDir => "kubernetes.io~empty-dir",

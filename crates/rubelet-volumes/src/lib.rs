@@ -20,6 +20,7 @@ pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
 pub use objects::ObjectReader;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
+pub use volumes::pending::remaining_volumes;
 pub use volumes::{
     MountedVolumes, ReadyVolume, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning,
     Volumes,

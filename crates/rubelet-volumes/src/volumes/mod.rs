@@ -3,6 +3,8 @@
 //! Owns the order gather → plan → do for each volume. Called by the pod's worker before containers start, again
 //! whenever something a volume shows may have changed, and once at the end.
 
+pub(crate) mod pending;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::kinds::tmpfs::Tmpfs;
 use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up, tear_down};
 use crate::objects::ObjectReader;
 use crate::tokens::TokenManager;
+use pending::Pending;
 
 /// Largest token that is looked for in a volume, bytes.
 const TOKEN_LIMIT: u64 = 64 * 1024;
@@ -105,6 +108,7 @@ pub struct Volumes {
     tokens: Option<Arc<TokenManager>>,
     pub(crate) tmpfs: Tmpfs,
     pub(crate) claimed: Claimed,
+    pub(crate) pending: Pending,
     observer: Option<VolumeObserver>,
 }
 
@@ -115,7 +119,15 @@ impl Volumes {
         objects: Option<Arc<dyn ObjectReader>>,
         tokens: Option<Arc<TokenManager>>,
     ) -> Self {
-        Self { fs, objects, tokens, tmpfs: Tmpfs::Mount, claimed: Claimed::default(), observer: None }
+        Self {
+            fs,
+            objects,
+            tokens,
+            tmpfs: Tmpfs::Mount,
+            claimed: Claimed::default(),
+            pending: Pending::default(),
+            observer: None,
+        }
     }
 
     /// Makes volumes in memory in another way.
@@ -158,10 +170,12 @@ impl Volumes {
         pod_dir: &Path,
         facts: &VolumeFacts,
     ) -> Result<MountedVolumes, VolumeErrors> {
+        let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let others = volumes
-            .filter(|volume| Claim::of(pod, volume).is_none())
-            .map(async |volume| (volume, self.set_up_one(volume, pod, pod_dir, facts).await));
+        let others = volumes.filter(|volume| Claim::of(pod, volume).is_none()).map(async |volume| {
+            let _working = self.pending.begin(&uid, &volume.name);
+            (volume, self.set_up_one(volume, pod, pod_dir, facts).await)
+        });
         let (others, claims) = join(join_all(others), self.set_up_claims(pod, pod_dir, facts)).await;
         let mut mounted = MountedVolumes {
             paths: VolumePaths::new(),
