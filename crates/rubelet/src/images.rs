@@ -1,7 +1,9 @@
 //! Images: says whether one is there and pulls it. Pulls of one image with the same credentials are one pull
 //! however many pods wait, they run in parallel behind a limiter, and they outlive the pod that asked, as
 //! upstream's do. Whether to pull is decided by `rubelet_core::image`; credentials come from
-//! `PullCredentials`; back-off is kept by the pod's worker.
+//! `PullCredentials`; back-off is kept by the pod's worker. Who waits may ask how far a pull is.
+
+mod progress;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,12 +11,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use rubelet_core::explain::PullStage;
 use rubelet_core::token_bucket::TokenBucket;
-use rubelet_cri::{CriError, CriErrorKind, ImageService, v1};
+use rubelet_cri::{CriError, CriErrorKind, ImageService, PullWatch, v1};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
+
+use progress::{Follow, Watching};
 
 /// How long one pull may take. Upstream sets no limit; ours only exists so that nothing waits for ever.
 const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -135,8 +140,16 @@ struct Inner {
     places: Arc<Semaphore>,
     rate: Mutex<Rate>,
     /// By image; those with other credentials are other pulls.
-    under_way: Mutex<BTreeMap<String, Vec<(Credentials, Pull)>>>,
+    under_way: Mutex<BTreeMap<String, Vec<UnderWay>>>,
+    watching: Watching,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// A pull under way.
+struct UnderWay {
+    with: Credentials,
+    pull: Pull,
+    follow: Arc<Follow>,
 }
 
 /// The pace of `registryPullQPS`.
@@ -157,6 +170,15 @@ impl Rate {
 impl ImageManager {
     /// A manager over an image service. Must be called inside a runtime.
     pub fn new(service: Arc<dyn ImageService>, limits: PullLimits) -> Self {
+        Self::watched(service, limits, None)
+    }
+
+    /// The same; `watch` tells how far pulls are, where the runtime can.
+    pub fn watched(
+        service: Arc<dyn ImageService>,
+        limits: PullLimits,
+        watch: Option<Arc<dyn PullWatch>>,
+    ) -> Self {
         let limited = limits.qps > 0.0;
         let bucket = limited.then(|| TokenBucket::new(limits.qps, limits.burst, Duration::ZERO));
         Self {
@@ -165,6 +187,7 @@ impl ImageManager {
                 places: Arc::new(Semaphore::new(limits.parallel.max(1))),
                 rate: Mutex::new(Rate { bucket, start: Instant::now() }),
                 under_way: Mutex::default(),
+                watching: Watching::new(watch),
                 tasks: Mutex::default(),
             }),
         }
@@ -176,6 +199,22 @@ impl ImageManager {
     /// When the runtime does not answer.
     pub async fn find(&self, image: &str) -> Result<Option<PresentImage>, CriError> {
         find(&*self.inner.service, image).await
+    }
+
+    /// How far the pull of an image is. Asks the runtime at most every few seconds, however many wait.
+    pub async fn stage(&self, image: &str) -> PullStage {
+        let follow = {
+            let under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(first) = under_way.get(image).and_then(|pulls| pulls.first()) else {
+                return PullStage::Looking;
+            };
+            if !first.follow.has_begun() {
+                let earlier = |other: &&UnderWay| other.follow.place < first.follow.place;
+                return PullStage::Queued(under_way.values().flatten().filter(earlier).count());
+            }
+            first.follow.clone()
+        };
+        self.inner.watching.stage(image, &follow).await
     }
 
     /// Whether the registry limit (`registryPullQPS`) lets another pull begin now.
@@ -241,8 +280,8 @@ impl ImageManager {
     fn join_pull(&self, request: &PullRequest, credentials: Vec<v1::AuthConfig>, asked: Instant) -> Pull {
         let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let same_image = under_way.entry(request.image.clone()).or_default();
-        if let Some((_, pull)) = same_image.iter().find(|(with, _)| **with == *credentials) {
-            return pull.clone();
+        if let Some(same) = same_image.iter().find(|pull| *pull.with == *credentials) {
+            return same.pull.clone();
         }
         let credentials: Credentials = credentials.into();
         let inner = Arc::downgrade(&self.inner);
@@ -253,9 +292,12 @@ impl ImageManager {
             ..Default::default()
         };
         let (with, sandbox) = (credentials.clone(), request.sandbox.clone());
+        let follow = self.inner.watching.follow();
+        let followed = follow.clone();
         let pull = async move {
             let place = places.acquire_owned().await;
             let began = Instant::now();
+            followed.begin(began);
             let name = image.image.clone();
             let result = pull_and_find(&*service, image, &with, sandbox).await;
             drop(place);
@@ -271,7 +313,7 @@ impl ImageManager {
         }
         .boxed()
         .shared();
-        same_image.push((credentials, pull.clone()));
+        same_image.push(UnderWay { with: credentials, pull: pull.clone(), follow });
         pull
     }
 }
@@ -281,7 +323,7 @@ impl Inner {
     fn forget(&self, image: &str, credentials: &Credentials) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(same_image) = under_way.get_mut(image) {
-            same_image.retain(|(with, _)| with != credentials);
+            same_image.retain(|pull| pull.with != *credentials);
             if same_image.is_empty() {
                 under_way.remove(image);
             }

@@ -3,15 +3,22 @@
 use std::collections::BTreeSet;
 
 use futures::FutureExt as _;
+use rubelet_core::pull_progress::{Ingest, PullLook};
 use rubelet_cri::CriFuture;
 
 use super::*;
 
 /// Takes a second for a pull; images that begin with `private` need the password `right`.
-#[derive(Default)]
 struct Registry {
+    takes: Duration,
     present: Arc<Mutex<BTreeSet<String>>>,
     pulls: Arc<Mutex<Vec<v1::PullImageRequest>>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { takes: Duration::from_secs(1), present: Arc::default(), pulls: Arc::default() }
+    }
 }
 
 fn done<T: Send + 'static>(answer: T) -> CriFuture<T> {
@@ -39,10 +46,10 @@ impl ImageService for Registry {
     }
 
     fn pull_image(&self, request: v1::PullImageRequest, _: Duration) -> CriFuture<v1::PullImageResponse> {
-        let present = self.present.clone();
+        let (present, takes) = (self.present.clone(), self.takes);
         self.pulls.lock().unwrap().push(request.clone());
         async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(takes).await;
             let name = request.image.unwrap_or_default().image;
             let password = request.auth.unwrap_or_default().password;
             if password == "down" {
@@ -156,4 +163,70 @@ async fn credentials_are_looked_up_only_for_a_pull() {
     assert!(matches!(found, Some(Found::Pulled(Ok(_)))), "{found:?}");
     let found = bench.images.find_or_pull(request("other", &[]), || false).get().await;
     assert!(found.is_none());
+}
+
+/// Downloads as a test says, and how often they were looked at.
+#[derive(Default)]
+struct Downloads {
+    look: Mutex<Option<PullLook>>,
+    looks: std::sync::atomic::AtomicUsize,
+}
+
+impl PullWatch for Downloads {
+    fn look(&self, _: &str, _: Option<&str>) -> CriFuture<PullLook> {
+        self.looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let look = self.look.lock().unwrap().clone();
+        let unknown = || CriError::new("ListStatuses", CriErrorKind::Unimplemented, "unknown service");
+        async move { look.ok_or_else(unknown) }.boxed()
+    }
+}
+
+fn watched(parallel: usize, look: Option<PullLook>) -> (ImageManager, Arc<Downloads>) {
+    let downloads = Arc::new(Downloads { look: Mutex::new(look), ..Downloads::default() });
+    let registry = Registry { takes: Duration::from_secs(100), ..Registry::default() };
+    let limits = PullLimits { parallel, qps: 0.0, burst: 0 };
+    (ImageManager::watched(Arc::new(registry), limits, Some(downloads.clone())), downloads)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_tells_its_place_and_its_figures() {
+    let ingest = Ingest { reference: "layer-sha256:a".to_owned(), offset: 1_000_000, total: 4_000_000 };
+    let look = PullLook { ingests: vec![ingest], ..PullLook::default() };
+    let (images, downloads) = watched(1, Some(look));
+    assert_eq!(images.stage("a").await, PullStage::Looking);
+    let pulls = ["a", "b", "c"].map(|image| images.pull(image));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(images.stage("b").await, PullStage::Queued(1));
+    assert_eq!(images.stage("c").await, PullStage::Queued(2));
+    let looks = || downloads.looks.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(looks(), 0, "nobody has asked for one that is pulled");
+    let stages = futures::future::join_all((0..20).map(|_| images.stage("a"))).await;
+    for stage in &stages {
+        let PullStage::Downloading(progress) = stage else { panic!("{stage:?}") };
+        assert_eq!((progress.done, progress.total), (1_000_000, 4_000_000));
+    }
+    assert_eq!(looks(), 1, "all who wait share a look");
+    downloads.look.lock().unwrap().as_mut().unwrap().ingests[0].offset = 3_000_000;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let PullStage::Downloading(progress) = images.stage("a").await else { panic!() };
+    assert_eq!((progress.done, progress.rate), (3_000_000, Some(500_000)));
+    *downloads.look.lock().unwrap() = Some(PullLook::default());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(images.stage("a").await, PullStage::Quiet);
+    for pull in pulls {
+        pull.get().await.unwrap();
+    }
+    assert_eq!(images.stage("a").await, PullStage::Looking);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_cannot_tell_is_asked_once() {
+    let (images, downloads) = watched(2, None);
+    let _pulls = [images.pull("a"), images.pull("b")];
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(images.stage("a").await, PullStage::Pulling);
+        assert_eq!(images.stage("b").await, PullStage::Pulling);
+    }
+    assert_eq!(downloads.looks.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
