@@ -3,6 +3,8 @@
 //! Functions on bytes; reading files is the observer's. Limits are upstream's `MaxContainerTermination*` and
 //! `MaxPodTerminationMessageLogLength`.
 
+use std::borrow::Cow;
+
 /// Most bytes of a termination message file; its end counts.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 /// Most bytes taken from the end of a log.
@@ -11,6 +13,10 @@ pub const MAX_LOG_BYTES: usize = 2048;
 pub const MAX_LOG_LINES: usize = 80;
 /// Most bytes of all messages of a pod together.
 pub const MAX_POD_BYTES: usize = 12 * 1024;
+
+/// An entry without its beginning that is longer than this holds at least [`MAX_LOG_BYTES`] of content: what runtimes
+/// write before the content is much shorter.
+const CUT_ENTRY_BYTES: usize = 2 * MAX_LOG_BYTES;
 
 /// Where the message of an ended container comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +44,23 @@ pub fn choose_message(file: Option<&[u8]>, policy: &str, exit_code: i32, reason:
     MessageSource::Text(String::from_utf8_lossy(tail(file, MAX_MESSAGE_BYTES)).into_owned())
 }
 
-/// The message from the end of a CRI log: the last [`MAX_LOG_LINES`] lines, of which the last
-/// [`MAX_LOG_BYTES`]. `raw` may begin in the middle of a line.
+/// The message from the end of a log: the last [`MAX_LOG_LINES`] lines, of which the last [`MAX_LOG_BYTES`]. `raw` may
+/// begin in the middle of a line.
 ///
-/// Partial entries are joined to the line they belong to; entries that are not in CRI format are left out.
+/// Partial entries are joined to the line they belong to; entries that are neither in CRI's format nor docker's are
+/// left out. An entry whose beginning is not there counts when it is so long that its end is content for sure.
 pub fn message_from_log(raw: &[u8]) -> String {
-    let entries: Vec<_> = raw.split(|byte| *byte == b'\n').filter_map(parse_cri_line).collect();
-    let is_end = |entry: &CriLogLine<'_>| !entry.partial;
+    let mut lines = raw.split(|byte| *byte == b'\n');
+    let mut entries: Vec<_> = Vec::new();
+    if let Some(first) = lines.next() {
+        let cut_off = || {
+            let content = Cow::Borrowed(tail(first, MAX_LOG_BYTES));
+            (first.len() > CUT_ENTRY_BYTES).then_some(LogEntry { partial: false, content })
+        };
+        entries.extend(parse_entry(first).or_else(cut_off));
+    }
+    entries.extend(lines.filter_map(parse_entry));
+    let is_end = |entry: &LogEntry<'_>| !entry.partial;
     let ends = entries.iter().filter(|entry| is_end(entry)).count();
     let unfinished = usize::from(entries.last().is_some_and(|last| last.partial));
     let skip_lines = (ends + unfinished).saturating_sub(MAX_LOG_LINES);
@@ -52,7 +68,7 @@ pub fn message_from_log(raw: &[u8]) -> String {
     let mut text = Vec::new();
     for entry in &entries {
         if passed >= skip_lines {
-            text.extend_from_slice(entry.content);
+            text.extend_from_slice(&entry.content);
             if is_end(entry) {
                 text.push(b'\n');
             }
@@ -60,6 +76,11 @@ pub fn message_from_log(raw: &[u8]) -> String {
         passed += usize::from(is_end(entry));
     }
     String::from_utf8_lossy(tail(&text, MAX_LOG_BYTES)).into_owned()
+}
+
+/// Whether the end of a log says all that a message may hold: then what was written before does not matter.
+pub fn is_full_message(message: &str) -> bool {
+    message.len() >= MAX_LOG_BYTES || message.lines().count() >= MAX_LOG_LINES
 }
 
 /// The message of the API: what the runtime says and what the container wrote, joined with `: `.
@@ -86,6 +107,31 @@ pub(crate) fn cut(text: &mut String, limit: usize) {
 /// The last `limit` bytes.
 fn tail(bytes: &[u8], limit: usize) -> &[u8] {
     &bytes[bytes.len().saturating_sub(limit)..]
+}
+
+/// What an entry of a log adds to a message.
+struct LogEntry<'a> {
+    partial: bool,
+    content: Cow<'a, [u8]>,
+}
+
+fn parse_entry(line: &[u8]) -> Option<LogEntry<'_>> {
+    if let Some(line) = parse_cri_line(line) {
+        return Some(LogEntry { partial: line.partial, content: Cow::Borrowed(line.content) });
+    }
+    // docker's json-file: the line break is a part of the content, and where there is none the line goes on.
+    let entry: DockerLogLine = line.starts_with(b"{").then(|| serde_json::from_slice(line).ok())??;
+    let (text, partial) = match entry.log.strip_suffix('\n') {
+        Some(text) => (text, false),
+        None => (entry.log.as_str(), true),
+    };
+    Some(LogEntry { partial, content: Cow::Owned(text.as_bytes().to_owned()) })
+}
+
+/// One line of docker's json-file log (upstream `JSONLog`).
+#[derive(serde::Deserialize)]
+struct DockerLogLine {
+    log: String,
 }
 
 /// One line of a CRI log.
@@ -167,6 +213,32 @@ mod tests {
         check(&many, &last);
         let wide = format!("{LINE} stdout F {}\n", "x".repeat(5000));
         check(&wide, &format!("{}\n", "x".repeat(MAX_LOG_BYTES - 1)));
+    }
+
+    #[test]
+    fn odd_logs_give_what_can_be_read() {
+        let check = |raw: &[u8], expected: &str| assert_eq!(message_from_log(raw), expected);
+        // An entry longer than what is read of a log: its beginning is not there.
+        let end = "y".repeat(MAX_LOG_BYTES);
+        let long = format!("{}{end}", "x".repeat(5000));
+        check(long.as_bytes(), &format!("{}\n", &end[1..]));
+        check(format!("{long}\n{LINE} stdout F one\n").as_bytes(), &format!("{}\none\n", &end[5..]));
+        check(format!("{}\n{LINE} stdout F one\n", "x".repeat(4000)).as_bytes(), "one\n");
+        let not_text =
+            [LINE.as_bytes(), b" stdout F a\xff\0b\n\xfe\xfe\n\n", LINE.as_bytes(), b" stdout F c\n"]
+                .concat();
+        check(&not_text, "a\u{fffd}\0b\nc\n");
+        check(b"{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"x\"}\n{\"log\":\"tw\"}\n{\"log\":\"o\\n\"}\n{\"lo\n{}\n", "one\ntwo\n");
+        let full =
+            |lines: usize, width: usize| is_full_message(&format!("{}\n", "x".repeat(width)).repeat(lines));
+        assert_eq!([full(79, 1), full(80, 1), full(1, 2046), full(1, 2047)], [false, true, false, true]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_log_is_survived(raw in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..9000)) {
+            proptest::prop_assert!(message_from_log(&raw).len() <= 3 * MAX_LOG_BYTES);
+        }
     }
 
     #[test]

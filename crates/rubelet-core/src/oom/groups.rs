@@ -52,15 +52,16 @@ mod tests {
         check("/kubepods/burstable/pod11-22/ID", Some("11-22"), true);
         check("/kubepods/pod11-22", Some("11-22"), false);
         check("/kubepods/besteffort/pod11-22/ID/system.slice/a.service", Some("11-22"), true);
-        let slice =
-            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11_22.slice/cri-containerd-ID.scope";
+        let slice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11_22.slice/cri-containerd-ID.scope";
         check(slice, Some("11-22"), true);
         check(&slice.replace("cri-containerd", "crio"), Some("11-22"), true);
         check(&slice.replace("cri-containerd", "docker"), Some("11-22"), true);
         check(&slice.replace("cri-containerd", "crio-conmon"), Some("11-22"), false);
         check("/k/kubepods-pod11_22.slice:cri-containerd:ID", Some("11-22"), true);
         check("/x/ID", None, true);
-        for path in ["", "/", "/kubepods", "/kubepods/burstable", "/system.slice/a.service", "/pod", "é", "/a/éID"] {
+        for path in
+            ["", "/", "/kubepods", "/kubepods/burstable", "/system.slice/a.service", "/pod", "é", "/a/éID"]
+        {
             check(path, None, false);
         }
         check("/xID", None, false);

@@ -37,6 +37,8 @@ pub struct KillLedger {
     containers: BTreeMap<ContainerId, Entry>,
     /// Kills in forgotten containers, by pod and container name.
     earlier: BTreeMap<(PodUid, String), u64>,
+    /// Kills in ended containers that were seen to by pod, where only counters tell.
+    settled: BTreeMap<PodUid, u64>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,18 @@ impl KillLedger {
         others.fold(own.saturating_add(earlier), |sum, (_, entry)| sum.saturating_add(entry.kills))
     }
 
+    /// Kills in the ended containers of a pod since this was last asked, where only counters tell: `tree` is what its
+    /// group counted with all that were ever in it, `others` what the groups that are still there counted. `whole` is
+    /// whether the pod was seen from its beginning; of another the first answer is 0, because the kills may be old.
+    pub fn settle(&mut self, pod: &PodUid, tree: u64, others: u64, whole: bool) -> u64 {
+        let ended = tree.saturating_sub(others);
+        if self.settled.len() >= MAX_EARLIER && !self.settled.contains_key(pod) {
+            self.settled.pop_first();
+        }
+        let before = self.settled.insert(pod.clone(), ended);
+        ended.saturating_sub(before.unwrap_or(if whole { 0 } else { ended }))
+    }
+
     /// Whether anything is remembered at all: most nodes have nothing to ask.
     pub fn is_empty(&self) -> bool {
         self.containers.is_empty() && self.earlier.is_empty()
@@ -149,9 +163,11 @@ impl KillLedger {
 
     /// Forgets the pods that are not among these.
     pub fn keep_pods(&mut self, pods: &BTreeSet<PodUid>) {
-        let is_kept = |owner: &Option<(PodUid, String)>| owner.as_ref().is_none_or(|(uid, _)| pods.contains(uid));
+        let is_kept =
+            |owner: &Option<(PodUid, String)>| owner.as_ref().is_none_or(|(uid, _)| pods.contains(uid));
         self.containers.retain(|_, entry| is_kept(&entry.owner));
         self.earlier.retain(|(uid, _), _| pods.contains(uid));
+        self.settled.retain(|uid, _| pods.contains(uid));
     }
 
     fn entry(&mut self, id: ContainerId, now: Duration) -> &mut Entry {
@@ -235,7 +251,11 @@ mod tests {
         let mut ledger = KillLedger::default();
         assert!(ledger.note(&kill(1, 7), time(100), second(0), true));
         let check = |container, end: i64, expected| {
-            assert_eq!(ledger.explains(&id(container), Timestamp::from_second(end).unwrap()), expected, "{end}");
+            assert_eq!(
+                ledger.explains(&id(container), Timestamp::from_second(end).unwrap()),
+                expected,
+                "{end}"
+            );
         };
         check(1, 99, true);
         check(1, 100, true);
@@ -297,6 +317,15 @@ mod tests {
         let due = ledger.take_due(second(4));
         assert_eq!(due, [Due { container: id(1), kill: None, more: 3 }]);
         assert_eq!(ledger.total(&"u".into(), "c", &id(1), 5), 5);
+    }
+
+    #[test]
+    fn counters_of_trees_tell_of_containers_that_are_gone() {
+        let mut ledger = KillLedger::default();
+        let mut settle = |pod: &str, tree, others, whole| ledger.settle(&pod.into(), tree, others, whole);
+        assert_eq!([settle("a", 0, 0, true), settle("a", 1, 0, true), settle("a", 1, 0, true)], [0, 1, 0]);
+        assert_eq!([settle("a", 3, 2, true), settle("a", 3, 0, true)], [0, 2]);
+        assert_eq!([settle("b", 5, 1, false), settle("b", 7, 1, false)], [0, 2]);
     }
 
     #[test]

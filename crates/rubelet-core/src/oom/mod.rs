@@ -64,4 +64,10 @@ impl OomKill {
             None => self.constraint != Constraint::Memcg,
         }
     }
+
+    /// Whether the victim's container reached a limit of its own.
+    pub fn is_own_limit(&self) -> bool {
+        let of = |group: &Option<String>| group.as_deref().and_then(container_of);
+        of(&self.oom_memcg).is_some() && of(&self.oom_memcg) == of(&self.task_memcg)
+    }
 }

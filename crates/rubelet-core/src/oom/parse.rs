@@ -195,9 +195,8 @@ impl OomParser {
 
     /// The report under way.
     fn open_report(&mut self, at: Duration) -> Option<&mut Report> {
-        let is_open = |report: &&mut Report| {
-            report.victim.is_none() && at.saturating_sub(report.since) <= REPORT_AGE
-        };
+        let is_open =
+            |report: &&mut Report| report.victim.is_none() && at.saturating_sub(report.since) <= REPORT_AGE;
         self.report.as_mut().filter(is_open)
     }
 

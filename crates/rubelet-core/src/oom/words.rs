@@ -23,14 +23,18 @@ pub fn container_message(kill: &OomKill, more: u64, runs: bool) -> String {
         cause(kill)
     );
     if let Some(shmem) = kill.shmem.filter(|shmem| kill.limit.is_some_and(|limit| *shmem >= limit / 2)) {
-        text += &format!("; {} of it are files in memory (tmpfs, such as an emptyDir of medium Memory)", bytes(shmem));
+        text += &format!(
+            "; {} of it are files in memory (tmpfs, such as an emptyDir of medium Memory)",
+            bytes(shmem)
+        );
     }
     text + &others(more, true) + ending(runs)
 }
 
 /// The message where it is only known how many processes were killed.
 pub fn counted_message(kills: u64, runs: bool) -> String {
-    format!("The kernel killed processes of the container because memory ran out{}", others(kills, false)) + ending(runs)
+    format!("The kernel killed processes of the container because memory ran out{}", others(kills, false))
+        + ending(runs)
 }
 
 fn others(count: u64, more: bool) -> String {
@@ -50,15 +54,12 @@ fn ending(runs: bool) -> &'static str {
 fn cause(kill: &OomKill) -> String {
     let limit = kill.limit.filter(|limit| *limit < UNLIMITED);
     let of = limit.map(|limit| format!(" of {}", bytes(limit))).unwrap_or_default();
-    let (group, task) = (kill.oom_memcg.as_deref(), kill.task_memcg.as_deref());
-    match (kill.constraint, group) {
+    match (kill.constraint, kill.oom_memcg.as_deref()) {
         (Constraint::Cpuset, _) => "the memory that its cpuset allows ran out".to_owned(),
         (Constraint::MemoryPolicy, _) => "the memory that its NUMA policy allows ran out".to_owned(),
         _ if kill.is_system() => "the node ran out of memory".to_owned(),
         (_, None) => "a memory limit was reached".to_owned(),
-        (_, Some(group)) if container_of(group).is_some() && container_of(group) == task.and_then(container_of) => {
-            format!("its memory limit{of} was reached")
-        }
+        _ if kill.is_own_limit() => format!("its memory limit{of} was reached"),
         (_, Some(group)) if container_of(group).is_none() && pod_of(group).is_some() => {
             format!("the memory limit{of} of its pod was reached")
         }
@@ -98,15 +99,31 @@ mod tests {
     fn the_words_name_what_ran_out() {
         let check = |constraint, group: Option<&str>, limit, expected: &str| {
             let kill = OomKill { limit, ..kill(constraint, group) };
-            let expected = format!("The kernel killed process tail (pid 7) of the container because {expected}");
+            let expected =
+                format!("The kernel killed process tail (pid 7) of the container because {expected}");
             assert_eq!(container_message(&kill, 0, false), expected);
         };
         let own = format!("/kubepods/pod1/{ID}");
         check(Constraint::Memcg, Some(&own), Some(64 << 20), "its memory limit of 64Mi was reached");
-        check(Constraint::Memcg, Some(&own), Some((64 << 20) + 4096), "its memory limit of 65540Ki was reached");
+        check(
+            Constraint::Memcg,
+            Some(&own),
+            Some((64 << 20) + 4096),
+            "its memory limit of 65540Ki was reached",
+        );
         check(Constraint::Memcg, Some(&own), Some(i64::MAX as u64), "its memory limit was reached");
-        check(Constraint::Memcg, Some("/kubepods/pod1"), Some(3 << 30), "the memory limit of 3Gi of its pod was reached");
-        check(Constraint::Memcg, Some("/kubepods"), None, "the memory limit of control group /kubepods was reached");
+        check(
+            Constraint::Memcg,
+            Some("/kubepods/pod1"),
+            Some(3 << 30),
+            "the memory limit of 3Gi of its pod was reached",
+        );
+        check(
+            Constraint::Memcg,
+            Some("/kubepods"),
+            None,
+            "the memory limit of control group /kubepods was reached",
+        );
         check(Constraint::Memcg, None, None, "a memory limit was reached");
         check(Constraint::Memcg, Some("/"), None, "the node ran out of memory");
         check(Constraint::Node, None, None, "the node ran out of memory");
@@ -116,11 +133,8 @@ mod tests {
     #[test]
     fn the_words_tell_of_others_of_files_in_memory_and_of_what_goes_on() {
         let own = format!("/kubepods/pod1/{ID}");
-        let kill = OomKill {
-            limit: Some(64 << 20),
-            shmem: Some(60 << 20),
-            ..kill(Constraint::Memcg, Some(&own))
-        };
+        let kill =
+            OomKill { limit: Some(64 << 20), shmem: Some(60 << 20), ..kill(Constraint::Memcg, Some(&own)) };
         assert_eq!(
             container_message(&kill, 2, true),
             "The kernel killed process tail (pid 7) of the container because its memory limit of 64Mi was reached; 60Mi \

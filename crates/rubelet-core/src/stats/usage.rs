@@ -71,7 +71,7 @@ pub struct MemoryUsage {
     pub tree_page_faults: Option<u64>,
     /// Major page faults with the groups below it.
     pub tree_major_page_faults: Option<u64>,
-    /// Processes killed because the limit was hit.
+    /// Processes killed because memory ran out; of a container in all its instances that are remembered.
     pub oom_kills: Option<u64>,
     /// The limit; `None` when there is none.
     pub limit: Option<u64>,

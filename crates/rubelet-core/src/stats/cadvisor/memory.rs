@@ -85,7 +85,11 @@ pub(super) const FAMILIES: &[Family] = &[
     counter(
         "container_oom_events_total",
         "Processes killed because memory ran out",
-        Tell::One(|subject| memory(subject)?.oom_kills.map(Value::from)),
+        // As with cAdvisor every group has one, from zero, and a kill counts in the group of the process alone.
+        Tell::One(|subject| {
+            let kills = memory(subject)?.oom_kills.filter(|_| !subject.holds_containers);
+            Some(kills.unwrap_or_default().into())
+        }),
     ),
     gauge(
         "container_spec_memory_limit_bytes",

@@ -28,6 +28,8 @@ pub(super) struct Subject<'a> {
     pub(super) layer: Option<&'a FsUsage>,
     /// The machine, whose memory is the limit of the root.
     pub(super) machine: Option<&'a MachineUsage>,
+    /// Whether it is there to hold the groups of containers, which are told of by themselves.
+    pub(super) holds_containers: bool,
 }
 
 /// What a sample's labels say beside the path of the group.
@@ -53,9 +55,11 @@ pub(super) fn subjects(usage: &NodeUsage) -> Vec<Subject<'_>> {
     for pod in &usage.pods {
         found.pod(usage, pod);
     }
-    let rest = usage.system.iter().map(|system| &system.group).chain(&usage.other_groups);
-    for group in rest {
-        found.subject(&group.path, group, Words::default());
+    let system = usage.system.iter().map(|system| (&system.group, system.name == "pods"));
+    for (group, holds_containers) in system.chain(usage.other_groups.iter().map(|group| (group, true))) {
+        if let Some(subject) = found.subject(&group.path, group, Words::default()) {
+            subject.holds_containers = holds_containers;
+        }
     }
     found.subjects.sort_by_key(|(order, _)| *order);
     found.subjects.into_iter().map(|(_, subject)| subject).collect()
@@ -71,8 +75,10 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn pod(&mut self, usage: &'a NodeUsage, pod: &'a PodUsage) {
         let of_pod = Words { namespace: told::namespace(pod), pod: told::name(pod), ..Words::default() };
-        if let Some(group) = &pod.group {
-            self.subject(&group.path, group, of_pod);
+        if let Some(group) = &pod.group
+            && let Some(subject) = self.subject(&group.path, group, of_pod)
+        {
+            subject.holds_containers = true;
         }
         if let Some(group) = &pod.sandbox_group {
             let words = Words { image: &pod.sandbox_image, name: &pod.sandbox_id, ..of_pod };
@@ -119,6 +125,7 @@ impl<'a> Found<'a> {
             filesystems: &[],
             layer: None,
             machine: None,
+            holds_containers: false,
         };
         self.subjects.push(((words.container, path), subject));
         self.subjects.last_mut().map(|(_, subject)| subject)
