@@ -37,6 +37,7 @@
 //! - `runtime_monitor`: the runtime's `Status` → a watch of its state
 //! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
 //! - `prober`: what runs of pods with probes → containers asked → verdicts to their workers, events
+//! - `log_rotation`: what runs of pods, writes to its logs → logs rotated and compressed
 //! - `worker`, one per pod: mailbox, runtime → runtime, the table, events, the journal
 //! - `http`: the plain ports, answered from the table, the runtime and the machine (`node_api`)
 //! - `control_plane`, with an API server: the watch of this node's pods → `PodConfig`; and the tasks
@@ -59,6 +60,7 @@ pub mod images;
 pub mod journal;
 mod kubelet;
 pub mod local;
+pub mod log_rotation;
 pub mod logging;
 mod metered_runtime;
 pub mod metrics;

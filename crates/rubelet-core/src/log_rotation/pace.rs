@@ -40,6 +40,8 @@ pub enum Next {
     LookIn(Duration),
     /// Rotate it now.
     Rotate,
+    /// Have the runtime open it anew: what it writes goes to a file that has another name, or none any more.
+    Reopen,
     /// Empty it where it is, now: it is as large as all of its files may be together, and it cannot be rotated.
     Cut,
 }
@@ -90,6 +92,15 @@ impl Pace {
         Next::LookIn(self.interval(settings.max_size - seen.bytes, settings))
     }
 
+    /// There is no file of that name, though the container runs: a rotation was not finished, or somebody removed it.
+    pub fn missing(&mut self, now: Duration) -> Next {
+        self.seen = None;
+        match self.retry_at.checked_sub(now) {
+            None | Some(Duration::ZERO) => Next::Reopen,
+            Some(pause) => Next::LookIn(pause),
+        }
+    }
+
     /// A log that was left alone is written again. Returns when to look.
     pub fn woken(&mut self, now: Duration) -> Duration {
         if let Some((then, _)) = &mut self.seen {
@@ -128,6 +139,11 @@ impl Pace {
     /// Rotations that failed since one went well.
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Whether it grew between the last two looks.
+    pub fn grows(&self) -> bool {
+        self.rate > 0.0
     }
 
     /// Whether files are rotated away faster than compressing them would be worth.
@@ -217,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_asked_for_with_pauses() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.missing(ms(0)), Next::Reopen);
+        pace.failed(ms(0), &SETTINGS);
+        assert_eq!(pace.missing(ms(400)), Next::LookIn(ms(600)));
+        assert_eq!(pace.missing(ms(1000)), Next::Reopen);
+        assert_eq!(look(&mut pace, 1200, 10), Next::AwaitWrite);
+    }
+
+    #[test]
     fn another_file_of_the_same_name_is_a_new_one() {
         let mut pace = Pace::default();
         look(&mut pace, 0, 9 * MIB);
@@ -255,7 +281,7 @@ mod tests {
                             }
                             Next::LookIn(next) => Some(next),
                             Next::AwaitWrite => None,
-                            Next::Cut => return Err(TestCaseError::fail("nothing failed")),
+                            Next::Cut | Next::Reopen => return Err(TestCaseError::fail("nothing failed")),
                         };
                         due = next.map(|next| now + u64::try_from(next.as_millis()).unwrap().max(1) + late);
                     }
