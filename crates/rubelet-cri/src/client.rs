@@ -141,8 +141,8 @@ fn tell_failure(code: Code, error: &CriError) {
     span.record("otel.status_description", error.message.as_str());
 }
 
-/// A status code as gRPC for Go writes it, which is what traces hold.
-fn code_name(code: Code) -> &'static str {
+/// A status code as gRPC for Go writes it, which is what traces and texts of upstream hold.
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "Canceled",

@@ -20,7 +20,7 @@ pub mod service;
 pub mod translate;
 pub mod v1;
 
-pub use client::{CriClient, MetadataHook, SPAN_TARGET};
+pub use client::{CriClient, MetadataHook, SPAN_TARGET, code_name};
 pub use containerd_content::{ContainerdContent, PullWatch};
 pub use deadline::Deadlines;
 pub use endpoint::{CriEndpoint, EndpointError};

@@ -4,4 +4,8 @@
 //! due nor what follows from it: `rubelet_core::probes` decides that, the prober of the shell calls both. Lifecycle
 //! hooks over HTTP use the same client.
 
+pub mod exec;
+pub mod grpc;
+mod words;
+
 pub use rubelet_core::probes::ProbeOutcome;

@@ -1,0 +1,190 @@
+//! The exec probe: a command in the container, run by the runtime.
+//!
+//! Owns what its end means (upstream `execProber.Probe`) and that the call ends whatever the runtime does: it kills the
+//! command's first process only, and may then wait for ever for output that a grandchild could still write. What such a
+//! command leaves behind is found and killed by an [`ExecWatch`], which knows processes; this file does not.
+//! Called by the prober of the shell.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Container;
+use rubelet_core::downward::push_go_quoted;
+use rubelet_core::env::expand;
+use rubelet_core::ids::ContainerId;
+use rubelet_core::probes::ProbeOutcome;
+use rubelet_cri::{CriError, CriErrorKind, CriFuture, RuntimeService, v1};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::Code;
+
+use crate::words::{go_duration, rpc_error};
+
+/// How much of a command's output is kept, in bytes (upstream `maxReadLength`).
+const OUTPUT_LIMIT: usize = 10 << 10;
+/// How long before its timeout a command that still runs is looked for.
+const LOOK_BEFORE: Duration = Duration::from_millis(250);
+/// How long the runtime may take longer than the command: it counts from when the command runs, which on a busy node
+/// is some time after it was asked, and no healthy container is to fail for that.
+const OVERTIME: Duration = Duration::from_secs(10);
+/// How long the answer may take once the command's first process has ended: the runtime may be waiting for output.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long the first process of a command that is given up may take to die.
+const DYING: Duration = Duration::from_secs(1);
+
+/// Finds the processes of commands that are about to time out.
+pub trait ExecWatch: Send + Sync {
+    /// Looks for the first process of `command`, which was begun `running_for` ago in this container. `None` when it
+    /// cannot be told beyond doubt.
+    fn spot(
+        &self,
+        container: &ContainerId,
+        command: &[String],
+        running_for: Duration,
+    ) -> BoxFuture<'static, Option<Box<dyn SpottedExec>>>;
+}
+
+/// A command whose first process is known.
+pub trait SpottedExec: Send + Sync {
+    /// Waits until the first process has ended. Cancel-safe.
+    fn ended(&self) -> BoxFuture<'_, ()>;
+    /// Kills what the command left behind, and its first process should that still run.
+    fn clean_up(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Runs a command that is a probe. Ends soon after the timeout at the latest, whatever the runtime does; dropping it
+/// makes the runtime kill the command. What a command that timed out leaves behind stays.
+pub async fn run(
+    runtime: &dyn RuntimeService,
+    id: &ContainerId,
+    container: &Container,
+    command: &[String],
+    timeout: Duration,
+) -> ProbeOutcome {
+    run_watched(runtime, None, id, container, command, timeout).await
+}
+
+/// The same; what a command that timed out leaves behind is killed when `watch` knows it.
+pub async fn run_watched(
+    runtime: &dyn RuntimeService,
+    watch: Option<&dyn ExecWatch>,
+    id: &ContainerId,
+    container: &Container,
+    command: &[String],
+    timeout: Duration,
+) -> ProbeOutcome {
+    let command = expanded(command, container);
+    let request = v1::ExecSyncRequest {
+        container_id: id.to_string(),
+        cmd: command.clone(),
+        timeout: whole_seconds(timeout),
+    };
+    let ended = wait(runtime.exec_sync(request), watch, id, &command, timeout).await;
+    ended.unwrap_or_else(|| timed_out(&command, timeout))
+}
+
+/// Waits for a command to end; `None` when it did not in time, and what it left behind is cleaned up.
+async fn wait(
+    mut call: CriFuture<v1::ExecSyncResponse>,
+    watch: Option<&dyn ExecWatch>,
+    id: &ContainerId,
+    command: &[String],
+    timeout: Duration,
+) -> Option<ProbeOutcome> {
+    let begun = Instant::now();
+
+    let spotted = match timeout_at(begun + timeout.saturating_sub(LOOK_BEFORE), &mut call).await {
+        Ok(answer) => return outcome(answer),
+        Err(_elapsed) => match watch {
+            Some(watch) => {
+                let mut spotting = watch.spot(id, command, begun.elapsed());
+                tokio::select! {
+                    biased;
+                    answer = &mut call => return outcome(answer),
+                    spotted = &mut spotting => spotted,
+                }
+            }
+            None => None,
+        },
+    };
+
+    // Either way the other is not needed any more.
+    let outcome = tokio::select! {
+        biased;
+        answer = &mut call => outcome(answer),
+        () = silence(spotted.as_deref(), begun + timeout + OVERTIME) => None,
+    };
+    // The runtime kills the first process of a command nobody waits for any more.
+    drop(call);
+    if let Some(spotted) = spotted
+        && outcome.is_none()
+    {
+        let _ended = tokio::time::timeout(DYING, spotted.ended()).await;
+        spotted.clean_up().await;
+    }
+    outcome
+}
+
+/// Waits until there is no use in waiting for an answer.
+async fn silence(spotted: Option<&dyn SpottedExec>, latest: Instant) {
+    let ended = async {
+        match spotted {
+            Some(spotted) => {
+                spotted.ended().await;
+                tokio::time::sleep(DRAIN).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = sleep_until(latest) => {}
+    }
+}
+
+/// The command with references to the container's static variables replaced (upstream
+/// `ExpandContainerCommandOnlyStatic`).
+fn expanded(command: &[String], container: &Container) -> Vec<String> {
+    let values: BTreeMap<&str, &str> = container
+        .env
+        .iter()
+        .flatten()
+        .map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or_default()))
+        .collect();
+    command
+        .iter()
+        .map(|word| expand(word, |name| values.get(name).map(|value| (*value).to_owned())))
+        .collect()
+}
+
+/// What an answer of the runtime says about the container; `None` when the command ran out of its time.
+fn outcome(answer: Result<v1::ExecSyncResponse, CriError>) -> Option<ProbeOutcome> {
+    match answer {
+        Ok(v1::ExecSyncResponse { exit_code: 0, .. }) => Some(ProbeOutcome::Success),
+        Ok(answer) => {
+            let mut output = answer.stdout;
+            output.extend_from_slice(&answer.stderr);
+            output.truncate(OUTPUT_LIMIT);
+            Some(ProbeOutcome::Failure(String::from_utf8_lossy(&output).into_owned()))
+        }
+        Err(error) if error.kind == CriErrorKind::DeadlineExceeded => None,
+        Err(error) => Some(ProbeOutcome::Error(rpc_error(Code::from_i32(error.code), &error.message))),
+    }
+}
+
+/// Upstream's text (`ErrCommandTimedOut`).
+fn timed_out(command: &[String], timeout: Duration) -> ProbeOutcome {
+    let mut text = "command timed out: ".to_owned();
+    push_go_quoted(&mut text, &command.join(" "));
+    text.push_str(&format!(" timed out after {}", go_duration(timeout)));
+    ProbeOutcome::Failure(text)
+}
+
+/// A timeout in the runtime's whole seconds.
+fn whole_seconds(timeout: Duration) -> i64 {
+    let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0)).max(1);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
