@@ -32,8 +32,22 @@ pub enum Way {
 pub struct Check {
     /// Its name below `/healthz/`.
     pub name: &'static str,
-    /// What is wrong with it, if anything.
+    /// What is wrong with it, if anything: the check fails, and whoever watches may restart the agent.
     pub problem: Option<String>,
+    /// What is worth knowing although the check passes: trouble that restarting the agent would not mend.
+    pub note: Option<String>,
+}
+
+impl Check {
+    /// A check that fails when there is a problem.
+    pub fn new(name: &'static str, problem: Option<String>) -> Self {
+        Self { name, problem, note: None }
+    }
+
+    /// A check that passes, whatever there is to say.
+    pub fn passed(name: &'static str, note: Option<String>) -> Self {
+        Self { name, problem: None, note }
+    }
 }
 
 /// How much of the node's use is wanted.

@@ -11,12 +11,16 @@ use http::{Request, Response};
 use rubelet_server::Body;
 use rubelet_server::api::Api;
 use rubelet_server::listen::{Front, ListenError, Listener, Peer};
+use rubelet_server::node::Check;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// What health is judged by.
+use crate::log_health;
+
+/// What health is judged by: the agent's own duties. Trouble of others, which a restart of the agent would not mend,
+/// is told elsewhere.
 #[derive(Clone)]
 pub struct Health {
     /// When the sync loop last went round.
@@ -26,8 +30,22 @@ pub struct Health {
 }
 
 impl Health {
-    /// What is wrong, if anything. Begins as upstream's text does.
-    pub fn problem(&self) -> Option<String> {
+    /// Upstream's three checks, in its order.
+    pub fn checks(&self) -> Vec<Check> {
+        vec![
+            Check::passed("ping", None),
+            log_health::check(),
+            Check::new("syncloop", self.sync_loop_problem()),
+        ]
+    }
+
+    /// The name of a check that fails and what is wrong, if anything is.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        self.checks().into_iter().find_map(|check| Some((check.name, check.problem?)))
+    }
+
+    /// Begins as upstream's text does.
+    fn sync_loop_problem(&self) -> Option<String> {
         let rested = self.heartbeat.borrow().elapsed();
         (rested > self.limit).then(|| {
             let (rested, limit) = (rested.as_secs(), self.limit.as_secs());
@@ -71,8 +89,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(300)).await;
         assert_eq!(health.problem(), None);
         tokio::time::advance(Duration::from_secs(1)).await;
-        let problem = health.problem();
-        assert_eq!(problem.as_deref(), Some("sync Loop took longer than expected: 301 s, at most 300 s"));
+        let text = "sync Loop took longer than expected: 301 s, at most 300 s";
+        assert_eq!(health.problem(), Some(("syncloop", text.to_owned())));
+        let names: Vec<&str> = health.checks().iter().map(|check| check.name).collect();
+        assert_eq!(names, ["ping", "log", "syncloop"]);
         beat.send_replace(Instant::now());
         assert_eq!(health.problem(), None);
     }

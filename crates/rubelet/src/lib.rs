@@ -34,7 +34,8 @@
 //! Tasks, each with what it reads and what it writes:
 //! - sources (`sources`): files and URLs → `PodConfig`
 //! - `pleg`: the runtime → hints, the last full list
-//! - `runtime_monitor`: the runtime's `Status` → a watch of its state
+//! - `runtime_monitor`: the runtime's `Status`, how `pleg` goes → a watch of the runtime's state
+//! - `node_health`: calls that are not answered, the runtime's state → events, a figure
 //! - `sync_loop`: desired pods, hints, the list, worker exits → workers and their mailboxes
 //! - `prober`: what runs of pods with probes → containers asked → verdicts to their workers, events
 //! - `log_rotation`: what runs of pods, writes to its logs → logs rotated and compressed
@@ -60,6 +61,7 @@ pub mod images;
 pub mod journal;
 mod kubelet;
 pub mod local;
+mod log_health;
 pub mod log_rotation;
 pub mod logging;
 mod metered_runtime;
@@ -67,8 +69,10 @@ pub mod metrics;
 pub mod mirror;
 pub mod node_agent;
 pub mod node_api;
+pub mod node_health;
 pub mod node_view;
 pub mod notify;
+pub mod oom;
 pub mod pleg;
 mod pod_dirs;
 pub mod pod_streams;

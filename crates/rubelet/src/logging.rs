@@ -14,6 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use crate::log_health;
 use crate::tracing_export::{ExportLayer, spans};
 
 /// Format of log lines (`logging.format`).
@@ -93,7 +94,7 @@ pub(crate) fn layers(
 ) -> (Vec<ExportLayer>, FilterHandle) {
     let (filter, handle) = reload::Layer::new(filter(verbosity));
     let printed = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| log_health::watched(std::io::stderr()))
         // A log that nobody takes (a full disk, a reader that died) must not end the agent: that error would be told
         // on standard error, by a macro that panics.
         .log_internal_errors(false);

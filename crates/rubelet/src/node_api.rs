@@ -30,6 +30,7 @@ use tracing::info;
 use crate::clock::Clock;
 use crate::http::Health;
 use crate::logging;
+use crate::node_health::runtime_check;
 use crate::pod_streams::PodStreams;
 use crate::services::Services;
 use crate::stats::Collector;
@@ -231,12 +232,11 @@ impl Node for NodeApi {
     }
 
     fn checks(&self) -> Vec<Check> {
-        vec![
-            Check { name: "ping", problem: None },
-            // A log that blocks holds whoever writes to it, the sync loop first.
-            Check { name: "log", problem: None },
-            Check { name: "syncloop", problem: self.health.problem() },
-        ]
+        let mut checks = self.health.checks();
+        let stuck = self.services.metrics.runtime.stuck_pods.get().unwrap_or_default();
+        let state = self.services.runtime_state.borrow();
+        checks.push(runtime_check(&state, &self.services.pleg, stuck as usize));
+        checks
     }
 
     fn config(&self) -> Value {

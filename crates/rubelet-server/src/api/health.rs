@@ -18,14 +18,17 @@ impl Api {
     pub(super) fn health(&self, check: Option<&str>, query: Option<&str>) -> Response<Body> {
         // On its own port only the process itself is asked.
         let checks = match self.site {
-            Site::Healthz => vec![Check { name: "ping", problem: None }],
+            Site::Healthz => vec![Check::passed("ping", None)],
             _ => self.node.checks(),
         };
         match check {
             None => self.all(&checks, &Query::parse(query.unwrap_or_default())),
             Some(name) => match checks.into_iter().find(|check| check.name == name) {
                 None => super::nothing_here(),
-                Some(Check { problem: None, .. }) => answers::text(StatusCode::OK, "ok"),
+                Some(Check { problem: None, note: None, .. }) => answers::text(StatusCode::OK, "ok"),
+                Some(Check { problem: None, note: Some(note), .. }) => {
+                    answers::text(StatusCode::OK, format!("ok: {note}"))
+                }
                 Some(Check { problem: Some(problem), .. }) => answers::error(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     &format!("internal server error: {problem}"),
@@ -40,7 +43,7 @@ impl Api {
         let mut report = String::new();
         let mut failed = false;
         for check in checks {
-            let Check { name, problem } = check;
+            let Check { name, problem, note } = check;
             if excluded.contains(name) {
                 unknown.remove(name);
                 let _ = writeln!(report, "[+]{name} excluded: ok");
@@ -51,10 +54,16 @@ impl Api {
             }
             match problem {
                 None => {
-                    let _ = writeln!(report, "[+]{name} ok");
+                    let _ = match note {
+                        None => writeln!(report, "[+]{name} ok"),
+                        Some(note) => writeln!(report, "[+]{name} ok: {note}"),
+                    };
                 }
                 Some(problem) => {
-                    tracing::info!("healthz check failed: {name}: {problem}");
+                    // Who says that the log is blocked must not wait for it.
+                    if *name != "log" {
+                        tracing::info!("healthz check failed: {name}: {problem}");
+                    }
                     failed = true;
                     let _ = writeln!(report, "[-]{name} failed: reason withheld");
                 }

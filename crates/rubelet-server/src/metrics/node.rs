@@ -30,6 +30,8 @@ families! {
         event_streams: Counter "kubelet_evented_pleg_connection_success_count" Alpha;
         /// Seconds from a container event in the runtime until it was heard here.
         event_latency: Histogram "kubelet_evented_pleg_connection_latency_seconds" Alpha (SECONDS);
+        /// Pods of which a call has not been answered by the container runtime for too long, while it answers others.
+        stuck_pods: Gauge "rubelet_runtime_stuck_pods" Alpha;
     }
 }
 

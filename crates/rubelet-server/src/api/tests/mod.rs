@@ -93,8 +93,10 @@ impl Node for FakeNode {
     }
     fn checks(&self) -> Vec<Check> {
         let problem = self.sick.then(|| "sync Loop took longer than expected".to_owned());
-        let healthy = |name| Check { name, problem: None };
-        vec![healthy("ping"), healthy("log"), Check { name: "syncloop", problem }]
+        let note = self.sick.then(|| "its lists are slow".to_owned());
+        let healthy = |name| Check::passed(name, None);
+        let runtime = Check::passed("containerruntime", note);
+        vec![healthy("ping"), healthy("log"), Check::new("syncloop", problem), runtime]
     }
     fn config(&self) -> Value {
         json!({"kind": "KubeletConfiguration"})

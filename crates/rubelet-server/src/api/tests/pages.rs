@@ -5,19 +5,21 @@ use super::*;
 #[tokio::test]
 async fn health_names_what_fails_and_keeps_why() {
     let healthy = full();
-    let all = "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n";
+    let all = "[+]ping ok\n[+]log ok\n[+]syncloop ok\n[+]containerruntime ok\nhealthz check passed\n";
     healthy.check("GET /healthz?verbose", 200, all).await;
     healthy.check("GET /healthz?verbose=false", 200, all).await;
-    let some = "[+]ping excluded: ok\n[+]log ok\n[+]syncloop ok\n\
+    let some = "[+]ping excluded: ok\n[+]log ok\n[+]syncloop ok\n[+]containerruntime ok\n\
         warn: some health checks cannot be excluded: no matches for \"a\\\"b\",\"none\"\nhealthz check passed\n";
     healthy.check("GET /healthz?verbose&exclude=ping&exclude=none&exclude=a%22b", 200, some).await;
     let sick = bench_of(Site::Full, FakeNode { sick: true, ..Default::default() }, |_| {});
-    let failed = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\nhealthz check failed\n";
+    let failed = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\n\
+        [+]containerruntime ok: its lists are slow\nhealthz check failed\n";
     let answer = sick.check("GET /healthz", 500, failed).await;
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     sick.check("GET /healthz?exclude=syncloop", 200, "ok").await;
     let why = "internal server error: sync Loop took longer than expected\n";
     sick.check("GET /healthz/syncloop", 500, why).await;
+    sick.check("GET /healthz/containerruntime", 200, "ok: its lists are slow").await;
     let page = sick.get("/metrics/slis").await.text;
     assert!(page.contains("kubernetes_healthcheck{name=\"syncloop\",type=\"healthz\"} 0\n"), "{page}");
     assert!(page.contains("kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n"), "{page}");
