@@ -56,6 +56,8 @@ mod local_volumes;
 mod messages;
 mod network;
 mod node;
+mod oom;
+mod node_health;
 mod pods;
 mod recovery;
 mod restart;

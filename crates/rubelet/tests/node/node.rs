@@ -243,7 +243,8 @@ impl Node {
         })
     }
 
-    fn get(&self, path: &str) -> Result<String, String> {
+    /// What the read-only port answers.
+    pub fn get(&self, path: &str) -> Result<String, String> {
         http_get(&format!("127.0.0.1:{}", self.ports.0), path)
     }
 

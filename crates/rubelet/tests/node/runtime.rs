@@ -77,6 +77,12 @@ impl Containerd {
         output(Command::new("kill").args([if frozen { "-STOP" } else { "-CONT" }, &pid]));
     }
 
+    /// Stops the daemon (it does not answer any more), or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = self.handle["pid"].as_u64().unwrap().to_string();
+        output(Command::new("kill").args([if frozen { "-STOP" } else { "-CONT" }, &pid]));
+    }
+
     /// Kills the daemon; its containers go on.
     pub fn kill(&self) {
         let pid = self.handle["pid"].as_u64().unwrap().to_string();
@@ -143,6 +149,11 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        if let Some(pid) = self.handle["pid"].as_u64() {
+            // One that a test has left stopped could not end.
+            let _it_may_be_gone =
+                Command::new("kill").args(["-CONT", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
         let stopped = xtask().args(["containerd", "stop", "--dir"]).arg(&self.dir).output();
         if let Ok(answer) = stopped
             && !answer.status.success()
