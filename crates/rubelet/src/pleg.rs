@@ -6,12 +6,13 @@
 //! cannot change any more is read once.
 
 mod alive;
+mod lookup;
 mod lists;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -25,12 +26,14 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 pub use self::alive::{AliveContainer, AlivePod, AliveSandbox};
+pub use self::lookup::KnownContainer;
 use self::lists::ListRecord;
 pub use self::lists::Owner;
 use crate::clock::Clock;
 use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;
 use crate::metrics::Metrics;
+use crate::oom::OomWatch;
 use crate::termination_log;
 
 /// Relist period while changes come in that no event announced, and whenever the runtime has no events.
@@ -116,6 +119,8 @@ struct Shared {
     hinted: Notify,
     relist_now: Notify,
     exits: ExitWatches,
+    /// Knows of ends that the runtime cannot explain.
+    oom: OnceLock<OomWatch>,
     listing: watch::Sender<Option<Arc<Listing>>>,
     lists: Mutex<ListRecord>,
 }
@@ -150,6 +155,7 @@ impl Pleg {
                 hinted: Notify::new(),
                 relist_now: Notify::new(),
                 exits: ExitWatches::default(),
+                oom: OnceLock::new(),
                 listing: watch::Sender::new(None),
                 lists: Mutex::default(),
             }),
@@ -274,6 +280,9 @@ impl Pleg {
             observe::observe_pod(&listed, &sandboxes, &containers).map_err(ObserveError::Garbage)?;
         for detail in details {
             warn!(pod = fresh.name, "the runtime tells something odd: {detail}");
+        }
+        if let Some(oom) = self.oom_watch() {
+            oom.correct(uid, &mut fresh.containers).await;
         }
         let ended = fresh.containers.iter_mut().filter(|container| container.state == ObservedState::Exited);
         join_all(ended.map(|container| async {

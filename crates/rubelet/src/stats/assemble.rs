@@ -70,6 +70,11 @@ impl Shared {
                 let taken = storage.runtime.layers.get(id.as_str())?;
                 Some(on_place(taken, &storage.disk))
             });
+            let mut group = groups.next().flatten();
+            let memory = group.as_mut().and_then(|group| group.memory.as_mut());
+            if let Some((memory, oom)) = memory.zip(self.sources.pleg.oom_watch()) {
+                memory.oom_kills = Some(oom.total(&uid, &name, &id, memory.oom_kills));
+            }
             let logs = space.and_then(|space| space.logs.get(&name));
             ContainerUsage {
                 logs: logs.zip(logs_fs).map(|(space, fs)| part_of(fs, *space)),
@@ -78,7 +83,7 @@ impl Shared {
                 image,
                 attempt,
                 started_at,
-                group: groups.next().flatten(),
+                group,
                 rootfs: layer,
             }
         });

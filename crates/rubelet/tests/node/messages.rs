@@ -89,3 +89,50 @@ containers:
     assert_eq!(last.message.as_deref(), Some("x"));
     assert_eq!(node.container_log(&pod, "main", 1), "");
 }
+
+#[test]
+fn logs_of_any_kind_have_a_last_word() {
+    let node = Node::start();
+    node.apply(
+        "odd",
+        "
+restartPolicy: Never
+containers:
+- {name: wide, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'head -c 300000 /dev/zero | tr \"\\\\0\" x; echo y; exit 1']}
+- {name: bytes, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'printf \"a\\\\377b\\\\nc\"; exit 1']}
+- {name: mute, image: $IMAGE, terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, 'exit 1']}
+- {name: own-path, image: $IMAGE, terminationMessagePath: tmp/last, command: [sh, -c, 'echo -n relative > /tmp/last; exit 1']}
+",
+    );
+    let pod = node.wait_phase("odd", "Failed");
+    let message = |container: &str| pods::ended(&pod, container).message;
+    assert_eq!(message("wide").unwrap(), format!("{}y\n", "x".repeat(2046)));
+    assert_eq!(message("bytes").unwrap().trim_end(), "a\u{fffd}b\nc");
+    assert_eq!(message("mute"), None);
+    assert_eq!(message("own-path").as_deref(), Some("relative"));
+}
+
+#[test]
+fn a_log_that_was_rotated_just_before_the_end_has_a_last_word() {
+    let node = Node::start();
+    node.apply(
+        "rotated",
+        "
+restartPolicy: Never
+containers:
+- name: main
+  image: $IMAGE
+  terminationMessagePolicy: FallbackToLogsOnError
+  command: [sh, -c, 'echo one; echo two; until test -e /share/go; do usleep 20000; done; exit 1']
+  volumeMounts: [{name: share, mountPath: /share}]
+volumes: [{name: share, hostPath: {path: $SHARE}}]
+",
+    );
+    let pod = node.wait_ready("rotated");
+    node.wait_log(&pod, "main", "two");
+    let log = node.log_dir(&pod).join("main/0.log");
+    std::fs::rename(&log, log.with_extension("log.20260102-030405")).unwrap();
+    std::fs::write(node.share("go"), "").unwrap();
+    let pod = node.wait_phase("rotated", "Failed");
+    assert_eq!(pods::ended(&pod, "main").message.as_deref(), Some("one\ntwo\n"));
+}
