@@ -55,6 +55,7 @@ struct Teller {
     pods: BTreeMap<PodUid, Telling>,
     several: Telling,
     lists: Telling,
+    was_silent: bool,
 }
 
 /// Tells of trouble for ever.
@@ -66,6 +67,7 @@ pub async fn run(watch: CallWatch, parts: Parts) {
         pods: BTreeMap::new(),
         several: Telling::default(),
         lists: Telling::default(),
+        was_silent: false,
     };
     loop {
         let known = state.borrow_and_update().clone();
@@ -82,9 +84,13 @@ pub async fn run(watch: CallWatch, parts: Parts) {
 impl Teller {
     /// One look; returns when to look again if there is no news.
     fn look(&mut self, state: &RuntimeState) -> Option<Duration> {
-        if state.silent_since.is_some() {
-            // The node's condition tells of that. Whether anything else is wrong will show when it answers.
+        let silent = state.silent_since.is_some();
+        if silent || self.was_silent {
             self.watch.forgive();
+        }
+        self.was_silent = silent;
+        if silent {
+            // The node's condition tells of that. Whether anything else is wrong will show when it answers.
             return None;
         }
         let now = self.watch.age();
