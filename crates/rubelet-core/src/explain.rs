@@ -297,6 +297,11 @@ pub fn volumes_pending(volumes: &[String], waited: Duration) -> String {
     }
 }
 
+/// The event about a volume that is being made ready for long.
+pub fn volume_pending(volume: &str, waited: Duration) -> String {
+    format!("MountVolume.SetUp for volume {volume:?} has not finished after {}", span(waited))
+}
+
 /// What is known of a container that outlives its grace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck<'a> {

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 /// Why an image name is invalid. The container waits with the reason `InvalidImageName`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("couldn't parse image name {name:?}: {problem}")]
@@ -261,14 +263,34 @@ pub fn pull_failure(image: &str, error: &str) -> (ImageReason, String) {
     }
 }
 
-/// Event and waiting message while a pull waits; the waiting message carries what went wrong before.
-pub fn back_off_messages(image: &str, previous: Option<(ImageReason, &str)>) -> (String, String) {
+/// Stands between what went wrong and the time of the next pull.
+const NEXT_ATTEMPT: &str = "; next attempt at ";
+
+/// Event and waiting message while a pull waits; the waiting message carries what went wrong before, by the reason and
+/// message told last, and says when the next pull is.
+pub fn back_off_messages(image: &str, previous: Option<(&str, &str)>, until: Timestamp) -> (String, String) {
     let event = format!("Back-off pulling image {image:?}");
-    let waiting = match previous {
-        Some((reason, message)) => format!("{event}: {reason}: {message}"),
-        None => event.clone(),
+    let is = |reason: &str, known: ImageReason| reason == known.to_string();
+    let before = match previous {
+        // What is kept of a back-off is the error, not its time.
+        Some((reason, message)) if is(reason, ImageReason::ImagePullBackOff) => {
+            message.rsplit_once(NEXT_ATTEMPT).map_or(message, |(before, _)| before).to_owned()
+        }
+        Some((reason, message))
+            if [
+                ImageReason::ErrImagePull,
+                ImageReason::RegistryUnavailable,
+                ImageReason::SignatureValidationFailed,
+            ]
+            .iter()
+            .any(|known| is(reason, *known)) =>
+        {
+            format!("{event}: {reason}: {message}")
+        }
+        _ => event.clone(),
     };
-    (event, waiting)
+    let until = Timestamp::from_second(until.as_second()).unwrap_or(until);
+    (event, format!("{before}{NEXT_ATTEMPT}{until}"))
 }
 
 #[cfg(test)]
@@ -385,11 +407,28 @@ mod tests {
             )
         );
         assert_eq!(pull_failure("a", "not found"), (ImageReason::ErrImagePull, "not found".into()));
-        assert_eq!(
-            back_off_messages("a", Some((ImageReason::ErrImagePull, "not found"))).1,
-            "Back-off pulling image \"a\": ErrImagePull: not found"
-        );
-        assert_eq!(back_off_messages("a", None).1, "Back-off pulling image \"a\"");
+    }
+
+    #[test]
+    fn a_back_off_keeps_the_error_and_tells_the_next_attempt() {
+        let check = |previous: Option<(&str, &str)>, millis: i64, expected: &str| {
+            let until = Timestamp::from_millisecond(millis).unwrap();
+            let (event, waiting) = back_off_messages("a", previous, until);
+            assert_eq!((event.as_str(), waiting.as_str()), ("Back-off pulling image \"a\"", expected));
+            waiting
+        };
+        let at = "; next attempt at 1970-01-01T00:00:10Z";
+        let none = format!("Back-off pulling image \"a\"{at}");
+        check(None, 10_999, &none);
+        check(Some(("CreateContainerError", "no")), 10_000, &none);
+        let error = "Back-off pulling image \"a\": ErrImagePull: not found";
+        let told = check(Some(("ErrImagePull", "not found")), 10_000, &format!("{error}{at}"));
+        // The same until the next pull, then with its time.
+        let same = check(Some(("ImagePullBackOff", &told)), 10_000, &told);
+        let later = format!("{error}; next attempt at 1970-01-01T00:00:30Z");
+        check(Some(("ImagePullBackOff", &same)), 30_000, &later);
+        let unsigned = "Back-off pulling image \"a\": SignatureValidationFailed: no";
+        check(Some(("SignatureValidationFailed", "no")), 10_000, &format!("{unsigned}{at}"));
     }
 
     proptest! {

@@ -292,7 +292,7 @@ impl ImageManager {
             ..Default::default()
         };
         let (with, sandbox) = (credentials.clone(), request.sandbox.clone());
-        let follow = self.inner.watching.follow();
+        let follow = self.inner.watching.follow(&request.image);
         let followed = follow.clone();
         let pull = async move {
             let place = places.acquire_owned().await;

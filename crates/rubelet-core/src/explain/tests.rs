@@ -253,6 +253,10 @@ fn steps_of_a_start_in_words() {
          volume \"c\" is not ready: secret \"z\" not found; and 2 more"
     );
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        volume_pending("a", secs(15)),
+        "MountVolume.SetUp for volume \"a\" has not finished after 15 s"
+    );
     assert_eq!(volumes_pending(&[], secs(6)), "setting up the pod's volumes since 6 s");
     assert_eq!(volumes_pending(&names(&["a"]), secs(6)), "setting up volume \"a\" since 6 s");
     assert_eq!(

@@ -43,8 +43,8 @@ impl Watching {
     }
 
     /// Follows a pull that is asked for now.
-    pub(super) fn follow(&self) -> Arc<Follow> {
-        let looked = Looked { meter: PullMeter::default(), at: None, stage: PullStage::Pulling };
+    pub(super) fn follow(&self, image: &str) -> Arc<Follow> {
+        let looked = Looked { meter: PullMeter::new(image), at: None, stage: PullStage::Pulling };
         Arc::new(Follow {
             place: self.next.fetch_add(1, Ordering::Relaxed),
             began: OnceLock::new(),

@@ -12,8 +12,12 @@ use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
 use tracing::warn;
 
+use super::explain::Leaving;
 use super::{Pause, PodWorker, kill};
 use crate::pod_dirs;
+
+/// The clean-up as a step of an end, for the pace of its errors.
+const CLEAN_UP: &str = "clean up";
 
 impl PodWorker {
     pub(super) async fn clean_up(&mut self) -> Pause {
@@ -23,7 +27,7 @@ impl PodWorker {
             Some(observed) => observed,
             None => {
                 self.proof = None;
-                let observed = match self.observe().await {
+                let observed = match self.observe_leaving().await {
                     Ok(observed) => observed,
                     Err(pause) => return pause,
                 };
@@ -39,28 +43,20 @@ impl PodWorker {
                 kill::execute_kill_plan(&self.services, &self.subject, &observed, &plan, &self.kill_memory)
                     .await;
             if let Err(errors) = killed {
-                let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                self.services.events.warning(
-                    &self.subject,
-                    "FailedKillPod",
-                    format!("error killing pod: {told}"),
-                );
+                self.tell_failed_kill(&errors);
             }
             return self.pause_after_failure();
         };
         self.publish(&observed, Ending::Stopped).await;
         // Names that are no path never got a directory of ours.
         let paths = self.paths().ok();
-        if let Some(paths) = &paths
-            && let Err(error) = self.services.volumes.tear_down(&proof, &paths.dir).await
-        {
-            let chain = crate::logging::chain(&error);
-            self.services.events.warning(
-                &self.subject,
-                "FailedUnmount",
-                format!("Pod waits for its volumes: {chain}"),
-            );
-            return self.pause_after_failure();
+        if let Some(paths) = &paths {
+            let tear_down = self.services.volumes.tear_down(&proof, &paths.dir);
+            if let Err(error) = self.leaving(Leaving::Volumes(&paths.dir), tear_down).await {
+                let chain = crate::logging::chain(&error);
+                self.tell_failure("FailedUnmount", format!("Pod waits for its volumes: {chain}"));
+                return self.pause_after_failure();
+            }
         }
         if let Some(api) = &self.services.api {
             api.release(&self.uid);
@@ -89,6 +85,7 @@ impl PodWorker {
     /// The last act of a worker.
     pub(super) async fn leave(&mut self, cause: &TerminationCause) {
         self.services.prober.forget(&self.uid);
+        self.services.logs.forget(&self.uid);
         if cause.forgets_pod() {
             self.services.table.remove(&self.uid);
             self.services.pleg.forget(&self.uid);
@@ -118,44 +115,47 @@ impl PodWorker {
             self.remove_logs_of(container).await;
             removed
         });
-        let mut results = join_all(removals).await;
-        results.extend(
-            join_all(observed.sandboxes.iter().map(|sandbox| {
-                services.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest {
-                    pod_sandbox_id: sandbox.id.to_string(),
-                })
-            }))
-            .await
-            .into_iter()
-            .map(|result| result.map(|_| ())),
-        );
-        let errors: Vec<String> = results
-            .into_iter()
-            .filter_map(Result::err)
-            .filter(|error| !error.is_not_found())
-            .map(|error| error.to_string())
-            .collect();
-        if !errors.is_empty() {
-            let told = errors.join("; ");
-            self.services.events.warning(
-                &self.subject,
-                "FailedKillPod",
-                format!("cannot remove what is left of the pod: {told}"),
+        let removing = async {
+            let mut results = join_all(removals).await;
+            results.extend(
+                join_all(observed.sandboxes.iter().map(|sandbox| {
+                    services.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest {
+                        pod_sandbox_id: sandbox.id.to_string(),
+                    })
+                }))
+                .await
+                .into_iter()
+                .map(|result| result.map(|_| ())),
             );
+            let errors: Vec<String> = results
+                .into_iter()
+                .filter_map(Result::err)
+                .filter(|error| !error.is_not_found())
+                .map(|error| error.to_string())
+                .collect();
+            if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+        };
+        if let Err(told) = self.leaving(Leaving::Removal, removing).await {
+            let text = format!("cannot remove what is left of the pod: {told}");
+            self.tell_failure("FailedKillPod", text);
             return Err(());
         }
         for dir in paths.iter().flat_map(|paths| [&paths.logs, &paths.dir]) {
-            if let Err(error) = pod_dirs::remove(&self.services.fs, dir).await {
+            let removing = pod_dirs::remove(&self.services.fs, dir);
+            if let Err(error) = self.leaving(Leaving::Directories, removing).await {
                 let chain = crate::logging::chain(&error);
-                self.services.events.warning(
-                    &self.subject,
-                    "FailedKillPod",
-                    format!("Pod waits for its directories: {chain}"),
-                );
+                self.tell_failure("FailedKillPod", format!("Pod waits for its directories: {chain}"));
                 return Err(());
             }
         }
         Ok(())
+    }
+
+    /// Tells what the pod's clean-up fails at: at once, and when it goes on ever more rarely.
+    fn tell_failure(&self, reason: &str, text: String) {
+        if self.kill_memory.ends.may_tell_error(CLEAN_UP) {
+            self.services.events.warning(&self.subject, reason, text);
+        }
     }
 
     /// Removes the log and the legacy symlink of one container instance; what cannot be removed is told and
@@ -228,15 +228,12 @@ impl PodWorker {
         if cgroup.is_empty() {
             return;
         }
-        let removed = self
-            .services
-            .fs
-            .run(format!("remove cgroup {cgroup}"), move || {
-                let mounted = rubelet_linux::cgroup::hierarchies(std::path::Path::new("/sys/fs/cgroup"));
-                rubelet_linux::cgroup::remove(&mounted, &cgroup)
-            })
-            .await;
-        if let Err(error) = removed {
+        let removed = cgroup.clone();
+        let removing = self.services.fs.run(format!("remove cgroup {cgroup}"), move || {
+            let mounted = rubelet_linux::cgroup::hierarchies(std::path::Path::new("/sys/fs/cgroup"));
+            rubelet_linux::cgroup::remove(&mounted, &removed)
+        });
+        if let Err(error) = self.leaving(Leaving::Cgroup(&cgroup), removing).await {
             warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
         }
     }

@@ -2,11 +2,13 @@
 //! idempotent; what could not be stopped is reported and tried again by the worker.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ContainerPort;
+use rubelet_core::explain::{Pace, Process, Stuck, process_state, stuck_text};
 use rubelet_core::ids::ContainerId;
 use rubelet_core::kill::{ContainerKill, KillPlan, stop_timeout};
 use rubelet_core::observed::ObservedPod;
@@ -14,14 +16,22 @@ use rubelet_cri::{CriError, CriErrorKind, v1};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::explain::{Ends, Leaving, wait_out};
 use super::hooks::{self, HookTarget};
 use crate::events::EventSubject;
 use crate::services::Services;
+
+/// How long the runtime may take to tell of a process that should have ended.
+const PROCESS_LIMIT: Duration = Duration::from_secs(2);
+/// Killing as a step of an end, for the pace of its errors.
+pub(super) const KILL: &str = "kill";
 
 /// What a worker remembers between attempts to kill: a hook runs once, and the grace of a container counts
 /// from the first attempt that the runtime heard of, or from a later one that shortened it.
 #[derive(Debug, Default)]
 pub(super) struct KillMemory {
+    /// What is told of the end.
+    pub(super) ends: Ends,
     attempts: Mutex<BTreeMap<ContainerId, Attempt>>,
 }
 
@@ -32,6 +42,13 @@ struct Attempt {
     hooked: bool,
     /// The runtime was told to stop it, or its hook was begun.
     heard: bool,
+    /// When it is told that it does not stop, counted from `began`.
+    pace: Pace,
+}
+
+/// The pace at which it is told that a container outlives its grace.
+fn pace_after(grace_seconds: i64) -> Pace {
+    Pace::ending(Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0)))
 }
 
 impl KillMemory {
@@ -45,9 +62,11 @@ impl KillMemory {
             grace_seconds,
             hooked: false,
             heard: false,
+            pace: pace_after(grace_seconds),
         });
         if !attempt.heard || grace_seconds < attempt.grace_seconds {
             (attempt.began, attempt.grace_seconds) = (now, grace_seconds);
+            attempt.pace = pace_after(grace_seconds);
         }
         (attempt.began, first)
     }
@@ -61,6 +80,11 @@ impl KillMemory {
         if let Some(attempt) = self.lock().get_mut(id) {
             change(attempt);
         }
+    }
+
+    /// When its end began and when it is to be told next that it does not come.
+    fn next_telling(&self, id: &ContainerId) -> Option<(Instant, Instant)> {
+        self.lock().get(id).map(|attempt| (attempt.began, attempt.began + attempt.pace.next()))
     }
 
     /// Forgets containers that are not there any more.
@@ -110,12 +134,19 @@ pub(super) async fn execute_kill_plan(
     let mut errors: Vec<CriError> = join_all(kills).await.into_iter().filter_map(Result::err).collect();
     if errors.is_empty() {
         let stops = plan.sandboxes.iter().map(|id| {
-            services.runtime.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.to_string() })
+            let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
+            let stop = services.runtime.stop_pod_sandbox(request);
+            wait_out(services, subject, &memory.ends, Leaving::Sandbox(id.as_str()), stop)
         });
         errors =
             join_all(stops).await.into_iter().filter_map(Result::err).filter(|e| !e.is_not_found()).collect();
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    if errors.is_empty() {
+        memory.ends.done(KILL);
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 /// Stops one container: event, hook, waiting for others, StopContainer.
@@ -190,7 +221,14 @@ pub(super) async fn kill_container(
     };
     // Dropped in the middle, the call has been heard: the runtime goes on with it.
     memory.change(&kill.id, |attempt| attempt.heard = true);
-    match services.runtime.stop_container(request).await {
+    let stop = services.runtime.stop_container(request);
+    // Dropping the words loses nothing.
+    let stopped = tokio::select! {
+        biased;
+        stopped = stop => stopped,
+        never = tell_stuck(services, &subject, kill, memory) => match never {},
+    };
+    match stopped {
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => {
             if error.kind == CriErrorKind::Unreachable {
@@ -200,4 +238,44 @@ pub(super) async fn kill_container(
         }
         Ok(_) => Ok(()),
     }
+}
+
+/// Tells, ever more rarely, that a container outlives its grace.
+async fn tell_stuck(
+    services: &Services,
+    subject: &EventSubject,
+    kill: &ContainerKill,
+    memory: &KillMemory,
+) -> Infallible {
+    loop {
+        let Some((began, next)) = memory.next_telling(&kill.id) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(next).await;
+        memory.change(&kill.id, |attempt| {
+            attempt.pace.take(began.elapsed());
+        });
+        let stuck = Stuck {
+            name: &kill.name,
+            asked: began.elapsed(),
+            grace: Duration::from_secs(u64::try_from(kill.grace_seconds).unwrap_or(0)),
+            process: first_process(services, &kill.id).await,
+        };
+        services.events.warning(subject, "ExceededGracePeriod", stuck_text(&stuck));
+    }
+}
+
+/// The first process of a container and what it does, where runtime and kernel tell.
+async fn first_process(services: &Services, id: &ContainerId) -> Option<Process> {
+    let request = v1::ContainerStatusRequest { container_id: id.to_string(), verbose: true };
+    let answer = tokio::time::timeout(PROCESS_LIMIT, services.runtime.container_status(request)).await;
+    let info: serde_json::Value = serde_json::from_str(answer.ok()?.ok()?.info.get("info")?).ok()?;
+    let pid = i32::try_from(info.get("pid")?.as_i64()?).ok().filter(|pid| *pid > 0)?;
+    let read = move || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // Not everybody may read it.
+        let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        Ok(process_state(&stat).map(|state| Process { pid, state, place: place.trim().to_owned() }))
+    };
+    services.fs.run(format!("look at process {pid}"), read).await.ok()?
 }

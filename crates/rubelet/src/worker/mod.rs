@@ -6,6 +6,7 @@ mod cleanup;
 mod config;
 mod count;
 mod desk;
+mod explain;
 mod hooks;
 mod kill;
 pub mod mailbox;
@@ -35,6 +36,7 @@ use crate::journal::PodRecord;
 use crate::services::Services;
 use crate::tracing_export::spans;
 use desk::{Desk, Turn};
+use explain::Explaining;
 use kill::KillMemory;
 use mailbox::Mailbox;
 
@@ -107,6 +109,8 @@ pub struct PodWorker {
     /// The plan that was carried out last, while there is something to do.
     last_plan: Option<PodPlan>,
     kill_memory: KillMemory,
+    /// What the pod waits for.
+    explaining: Explaining,
     rounds: count::Rounds,
     retry: Duration,
     /// The observation that the last sync ended with, if nothing was done since.
@@ -142,6 +146,7 @@ impl PodWorker {
             volumes_at: None,
             last_plan: None,
             kill_memory: KillMemory::default(),
+            explaining: Explaining::default(),
             rounds: count::Rounds::default(),
             retry: RETRY_FIRST,
             fresh: None,
@@ -294,8 +299,20 @@ impl PodWorker {
 
     /// Reads the pod from the runtime; on failure tells so and names the pause before the next attempt.
     async fn observe(&mut self) -> Result<ObservedPod, Pause> {
-        match self.services.pleg.observe(&self.uid).await {
-            Ok(observed) => Ok(observed),
+        let answer = self.services.pleg.observe(&self.uid).await;
+        self.heard(answer)
+    }
+
+    /// What came of reading the pod from the runtime.
+    fn heard<E>(&mut self, answer: Result<ObservedPod, E>) -> Result<ObservedPod, Pause>
+    where
+        E: std::error::Error,
+    {
+        match answer {
+            Ok(observed) => {
+                self.services.logs.track_observed(&observed);
+                Ok(observed)
+            }
             Err(error) => {
                 let chain = crate::logging::chain(&error);
                 spans::failed(&Span::current(), &chain);
@@ -346,7 +363,7 @@ impl PodWorker {
             let told = desk.told();
             (told.record.status.clone(), told.verdicts.clone())
         };
-        let generated = status::generate(&StatusInputs {
+        let mut generated = status::generate(&StatusInputs {
             pod: &pod,
             observed,
             previous: previous.as_deref(),
@@ -357,6 +374,9 @@ impl PodWorker {
             node: &node,
             now,
         });
+        if ending == Ending::No {
+            self.explaining.explanation().apply(&mut generated);
+        }
         let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
         self.publish_status(&turn, &pod, &generated, may_run).await;
         generated

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::backoff::BackoffKey;
+use rubelet_core::explain::PodStep;
 use rubelet_core::ids::ContainerId;
 use rubelet_core::image::{self, ImageReason, PullDecision, PullPolicy};
 use rubelet_core::kill::{ContainerKill, compute_container_kill};
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, warn};
 
 use super::config::Instance;
+use super::explain::{Doing, unless_ending};
 use super::hooks::{self, HookTarget};
 use super::sync::{Stop, container_of};
 use super::{PodWorker, kill};
@@ -144,11 +146,9 @@ impl PodWorker {
         self.count_sandbox(pod, false);
         let tell = |worker: &Self, problem: String| {
             worker.count_sandbox(pod, true);
-            worker.services.events.warning(
-                &worker.subject,
-                "FailedCreatePodSandBox",
-                format!("Failed to create pod sandbox: {problem}"),
-            );
+            let text = format!("Failed to create pod sandbox: {problem}");
+            worker.explaining.failed(PodStep::Sandbox, &text);
+            worker.services.events.warning(&worker.subject, "FailedCreatePodSandBox", text);
             Stop::Failed
         };
         let (config, handler) = match self.sandbox_config(pod, attempt).await {
@@ -161,15 +161,13 @@ impl PodWorker {
             return Err(tell(self, crate::logging::chain(&error)));
         }
         let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler };
-        // A network that does not come up must not keep the pod from ending; what the runtime made of the call
-        // is found by the next observation. Both arms are cancel-safe in that sense.
-        let made = tokio::select! {
-            biased;
-            made = self.services.runtime.run_pod_sandbox(request) => made,
-            () = self.mailbox.ending() => return Err(Stop::Ending),
-        };
+        // A network that does not come up must not keep the pod from ending.
+        let making = unless_ending(&self.mailbox, self.services.runtime.run_pod_sandbox(request));
+        let Some(made) = self.through(Doing::Sandbox, making).await else { return Err(Stop::Ending) };
         match made {
             Ok(answer) => {
+                self.explaining.done(PodStep::Network);
+                self.explaining.done(PodStep::Sandbox);
                 self.sandbox_config = Some((answer.pod_sandbox_id.into(), config));
                 Ok(())
             }
@@ -203,15 +201,10 @@ impl PodWorker {
         volumes: &VolumePaths,
     ) -> Started {
         // The pull may take long and is given up when the pod is to end; the pull itself goes on.
-        let mailbox = self.mailbox.clone();
         let span = spans::ensure_image(container);
-        let image = tokio::select! {
-            biased;
-            image = self.ensure_image(container).instrument(span.clone()) => image,
-            () = mailbox.ending() => return Started::Ending,
-        };
-        let image = match image {
-            Ok(image) => image,
+        let image = match self.ensure_image(container).instrument(span.clone()).await {
+            Ok(Some(image)) => image,
+            Ok(None) => return Started::Ending,
             Err(error) => {
                 spans::failed(&span, &error.message);
                 return Started::No(error);
@@ -256,7 +249,8 @@ impl PodWorker {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let id = match self.services.runtime.create_container(request).await {
+        let creating = self.services.runtime.create_container(request);
+        let id = match self.through(Doing::Create(&container.name), creating).await {
             Ok(answer) => answer.container_id,
             Err(error) => {
                 self.services.events.warning(&subject, "Failed", format!("Error: {error}"));
@@ -269,7 +263,8 @@ impl PodWorker {
             return Started::Ending;
         }
         let request = v1::StartContainerRequest { container_id: id.clone() };
-        if let Err(error) = self.services.runtime.start_container(request).await {
+        let starting = self.services.runtime.start_container(request);
+        if let Err(error) = self.through(Doing::Start(&container.name), starting).await {
             self.services.events.warning(&subject, "Failed", format!("Error: {error}"));
             return Started::No(failed("RunContainerError", error.message));
         }
@@ -295,10 +290,10 @@ impl PodWorker {
         let ports = container.ports.as_deref().unwrap_or_default();
         let target = HookTarget { id, ports, pod_ip };
         // A hook without an end must not keep the pod from ending.
-        let result = tokio::select! {
-            biased;
-            result = hooks::run(&*self.services.runtime, handler, target, None).instrument(spans::post_start()) => result,
-            () = self.mailbox.ending() => return Started::Ending,
+        let hook = hooks::run(&*self.services.runtime, handler, target, None).instrument(spans::post_start());
+        let hook = unless_ending(&self.mailbox, hook);
+        let Some(result) = self.through(Doing::PostStart(&container.name), hook).await else {
+            return Started::Ending;
         };
         let Err(error) = result else { return Started::Yes };
         let message = format!("PostStartHook failed: {}", crate::logging::chain(&error));
@@ -340,8 +335,21 @@ impl PodWorker {
         Started::No(failed("PostStartHookError", message))
     }
 
-    /// The image of a container, pulled if its policy asks for it.
-    async fn ensure_image(&mut self, container: &Container) -> Result<PresentImage, StartError> {
+    /// Waits for something about a container's image, and tells of it when it takes long; `None` when the pod is to
+    /// end.
+    async fn for_image<T>(
+        &self,
+        container: &Container,
+        image: &str,
+        since: Instant,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let doing = Doing::Image { container: &container.name, image, since };
+        self.through(doing, unless_ending(&self.mailbox, work)).await
+    }
+
+    /// The image of a container, pulled if its policy asks for it; `None` when the pod is to end.
+    async fn ensure_image(&mut self, container: &Container) -> Result<Option<PresentImage>, StartError> {
         let subject = self.container_subject(&container.name);
         let events = self.services.events.clone();
         let written = container.image.as_deref().unwrap_or_default();
@@ -359,10 +367,14 @@ impl PodWorker {
         let early = match prefetched.filter(|prefetched| prefetched.image == name) {
             Some(prefetched) => {
                 let age = prefetched.begun.elapsed();
-                let found = match prefetched.answer {
-                    Early::Pull(pull) => Some(Found::Pulled(pull.get().await)),
-                    Early::Look(look) => look.get().await,
+                let answer = async {
+                    match prefetched.answer {
+                        Early::Pull(pull) => Some(Found::Pulled(pull.get().await)),
+                        Early::Look(look) => look.get().await,
+                    }
                 };
+                let answer = self.for_image(container, &name, prefetched.begun, answer);
+                let Some(found) = answer.await else { return Ok(None) };
                 // What was found long ago, because another container came first, is looked for again.
                 found.filter(|found| match found {
                     Found::Pulled(Err(_)) => age < PREFETCH_FAILED_FRESH,
@@ -381,18 +393,23 @@ impl PodWorker {
                 let present = match (early, policy) {
                     (Some(Found::Present(image)), _) => Some(image),
                     (_, PullPolicy::Always) => None,
-                    _ => self.services.images.find(&name).await.map_err(|error| {
-                        self.count_image(policy, None, None);
-                        let message = format!("Failed to inspect image {name:?}: {error}");
-                        events.warning(&subject, "InspectFailed", message.clone());
-                        failed(ImageReason::ImageInspectError, message)
-                    })?,
+                    _ => {
+                        let look = self.services.images.find(&name);
+                        let look = self.for_image(container, &name, Instant::now(), look);
+                        let Some(found) = look.await else { return Ok(None) };
+                        found.map_err(|error| {
+                            self.count_image(policy, None, None);
+                            let message = format!("Failed to inspect image {name:?}: {error}");
+                            events.warning(&subject, "InspectFailed", message.clone());
+                            failed(ImageReason::ImageInspectError, message)
+                        })?
+                    }
                 };
                 match image::decide_pull(policy, &name, present.is_some()) {
                     PullDecision::UsePresent(message) => {
                         self.count_image(policy, Some(true), Some(false));
                         events.normal(&subject, "Pulled", message);
-                        return Ok(present.unwrap_or_default());
+                        return Ok(Some(present.unwrap_or_default()));
                     }
                     PullDecision::Missing(message) => {
                         self.count_image(policy, Some(false), None);
@@ -401,27 +418,21 @@ impl PodWorker {
                     }
                     PullDecision::Pull => self.count_image(policy, looked, Some(true)),
                 }
-                if self.pulls.wait_since_update(&key, self.services.clock.now()).is_some() {
+                if let Some(wait) = self.pulls.wait_since_update(&key, self.services.clock.now()) {
                     let previous = self.start_errors.get(&container.name);
-                    let (event, waiting) = image::back_off_messages(
-                        &name,
-                        previous
-                            .filter(|e| e.reason == ImageReason::ErrImagePull.to_string())
-                            .map(|e| (ImageReason::ErrImagePull, e.message.as_str())),
-                    );
+                    let previous = previous.map(|error| (error.reason.as_str(), error.message.as_str()));
+                    let (event, waiting) = image::back_off_messages(&name, previous, wait.until);
                     events.normal(&subject, "BackOff", event);
-                    // The first error is kept in front of the message while the back-off goes on.
-                    let waiting = match previous {
-                        Some(p) if p.reason == ImageReason::ImagePullBackOff.to_string() => p.message.clone(),
-                        _ => waiting,
-                    };
                     return Err(failed(ImageReason::ImagePullBackOff, waiting));
                 }
                 if !self.services.images.may_pull_now() {
                     return Err(failed(ImageReason::ErrImagePull, "pull QPS exceeded"));
                 }
                 events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
-                self.services.images.pull(self.pull_request(&subject, &name)).get().await
+                let pull = self.services.images.pull(self.pull_request(&subject, &name)).get();
+                let pull = self.for_image(container, &name, Instant::now(), pull);
+                let Some(pulled) = pull.await else { return Ok(None) };
+                pulled
             }
         };
         match result {
@@ -438,7 +449,7 @@ impl PodWorker {
                         pulled.image.size
                     ),
                 );
-                Ok(pulled.image)
+                Ok(Some(pulled.image))
             }
             Err(error) => {
                 let now = self.services.clock.now();

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
+use rubelet_core::explain::{PodStep, volumes_text};
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
 use rubelet_core::lifecycle::Input;
 use rubelet_core::observed::ObservedPod;
@@ -19,6 +20,8 @@ use rubelet_volumes::{VolumeError, VolumeFacts, VolumePaths};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
+use super::explain::{Doing, unless_ending};
+use super::kill::KILL;
 use super::start::Started;
 use super::{NETWORK_PAUSE, Pause, PodWorker, RETRY_FIRST, kill};
 use crate::api_objects::ApiObjects;
@@ -191,11 +194,9 @@ impl PodWorker {
         if plan.create_sandbox.is_some() && !host_network(pod) {
             let problem = self.services.runtime_state.borrow().network_problem.clone();
             if let Some(problem) = problem {
-                self.services.events.warning(
-                    &self.subject,
-                    "NetworkNotReady",
-                    format!("network is not ready: container runtime network not ready: {problem}"),
-                );
+                let text = format!("network is not ready: container runtime network not ready: {problem}");
+                self.explaining.failed(PodStep::Network, &text);
+                self.services.events.warning(&self.subject, "NetworkNotReady", text);
                 return Err(Stop::NoNetwork);
             }
         }
@@ -215,13 +216,7 @@ impl PodWorker {
         }
         // Images are fetched while directories, volumes and the sandbox are made.
         self.prefetch(pod, plan);
-        // Reading a Secret, or a volume that hangs, must not keep the pod from ending; what was begun is found again.
-        let mailbox = self.mailbox.clone();
-        let volumes = tokio::select! {
-            biased;
-            made = traced(spans::volumes(), self.prepare_volumes(pod)) => made?,
-            () = mailbox.ending() => return Err(Stop::Ending),
-        };
+        let volumes = traced(spans::volumes(), self.prepare_volumes(pod)).await?;
         let observed = match plan.create_sandbox {
             Some(attempt) => {
                 traced(spans::create_sandbox(), self.create_sandbox(pod, attempt)).await?;
@@ -287,9 +282,11 @@ impl PodWorker {
     }
 
     fn killed(&self, result: Result<(), Vec<rubelet_cri::CriError>>) -> Result<(), Stop> {
-        let Err(errors) = result else { return Ok(()) };
-        let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        self.services.events.warning(&self.subject, "FailedKillPod", format!("error killing pod: {told}"));
+        let Err(errors) = result else {
+            self.kill_memory.ends.done(KILL);
+            return Ok(());
+        };
+        self.tell_failed_kill(&errors);
         Err(Stop::Failed)
     }
 
@@ -331,7 +328,10 @@ impl PodWorker {
                 return Err(Stop::Failed);
             }
         };
-        if let Err(error) = pod_dirs::make_pod_dirs(&self.services.fs, &dir).await {
+        // Reading a Secret, or a volume that hangs, must not keep the pod from ending.
+        let dirs = unless_ending(&self.mailbox, pod_dirs::make_pod_dirs(&self.services.fs, &dir));
+        let Some(dirs) = self.through(Doing::Volumes, dirs).await else { return Err(Stop::Ending) };
+        if let Err(error) = dirs {
             self.services.events.warning(
                 &self.subject,
                 "Failed",
@@ -344,8 +344,12 @@ impl PodWorker {
         let node = self.services.own_node.get();
         // What changes from here on is news again.
         self.volumes_due = false;
-        match self.services.volumes.set_up(pod, &dir, &VolumeFacts { downward, node, now }).await {
+        let facts = VolumeFacts { downward, node, now };
+        let set_up = unless_ending(&self.mailbox, self.services.volumes.set_up(pod, &dir, &facts));
+        let Some(set_up) = self.through(Doing::Volumes, set_up).await else { return Err(Stop::Ending) };
+        match set_up {
             Ok(mounted) => {
+                self.explaining.done(PodStep::Volumes);
                 self.volumes_at = mounted.refresh_at.into_iter().chain(self.next_look(pod)).min();
                 self.tell_volumes(&mounted.behind);
                 for warning in mounted.warnings {
@@ -355,6 +359,9 @@ impl PodWorker {
             }
             Err(errors) => {
                 self.tell_volumes(&errors.0);
+                let problems = errors.0.iter();
+                let problems = problems.map(|e| (e.volume.as_str(), crate::logging::chain(&e.problem)));
+                self.explaining.failed(PodStep::Volumes, &volumes_text(problems));
                 Err(Stop::Failed)
             }
         }
@@ -386,12 +393,9 @@ impl PodWorker {
         if !observed.may_run() {
             return;
         }
-        let mailbox = self.mailbox.clone();
-        let made = tokio::select! {
-            biased;
-            made = traced(spans::volumes(), self.prepare_volumes(pod)) => made,
-            () = mailbox.ending() => return,
-        };
+        let made = traced(spans::volumes(), self.prepare_volumes(pod)).await;
+        // Containers run: they wait for nothing.
+        self.explaining.done(PodStep::Volumes);
         if made.is_err() {
             let again = self.services.clock.now().checked_add(VOLUMES_RETRY);
             self.volumes_at = again.ok();
@@ -419,7 +423,9 @@ impl PodWorker {
             self.count_start(start.kind, None);
             let span = spans::start_container(&container);
             let starting = self.start_container(pod, &container, start, &sandbox, &observed, volumes);
-            match starting.instrument(span.clone()).await {
+            let started = starting.instrument(span.clone()).await;
+            self.explaining.container_done();
+            match started {
                 Started::Yes => {
                     self.start_errors.remove(&start.name);
                 }

@@ -3,16 +3,21 @@
 
 use rubelet_core::kill::compute_kill_plan;
 use rubelet_core::lifecycle::{Input, PodState};
+use rubelet_core::observed::ObservedPod;
 use rubelet_core::plan::KillReason;
 use rubelet_core::status::Ending;
+use rubelet_cri::CriError;
 
+use super::explain::Leaving;
+use super::kill::KILL;
 use super::{Pause, PodWorker, kill};
 
 impl PodWorker {
     pub(super) async fn terminate(&mut self) -> Pause {
         let PodState::Terminating { grace, .. } = self.state else { return Pause::No };
         self.fresh = None;
-        let observed = match self.observe().await {
+        self.explaining.clear();
+        let observed = match self.observe_leaving().await {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
@@ -34,15 +39,10 @@ impl PodWorker {
             () = shortened(&self.mailbox, grace) => return Pause::No,
         };
         if let Err(errors) = result {
-            let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            self.services.events.warning(
-                &self.subject,
-                "FailedKillPod",
-                format!("error killing pod: {told}"),
-            );
+            self.tell_failed_kill(&errors);
             return self.pause_after_failure();
         }
-        let observed = match self.observe().await {
+        let observed = match self.observe_leaving().await {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
@@ -60,15 +60,33 @@ impl PodWorker {
             })
             .map(|c| c.name.as_str())
             .collect();
-        self.services.events.warning(
-            &self.subject,
-            "ExceededGracePeriod",
-            match left.is_empty() {
-                true => "Pod does not end: its sandbox is still ready after it was stopped".to_owned(),
-                false => format!("Pod does not end: still running: {}", left.join(", ")),
-            },
-        );
+        if self.kill_memory.ends.may_tell_error("outlived") {
+            self.services.events.warning(
+                &self.subject,
+                "ExceededGracePeriod",
+                match left.is_empty() {
+                    true => "Pod does not end: its sandbox is still ready after it was stopped".to_owned(),
+                    false => format!("Pod does not end: still running: {}", left.join(", ")),
+                },
+            );
+        }
         self.pause_after_failure()
+    }
+
+    /// Reads a pod that ends from the runtime, and tells when the runtime takes long to answer.
+    pub(super) async fn observe_leaving(&mut self) -> Result<ObservedPod, Pause> {
+        let answer = self.leaving(Leaving::Observing, self.services.pleg.observe(&self.uid)).await;
+        self.heard(answer)
+    }
+
+    /// Tells what could not be killed: at once, and when it goes on ever more rarely.
+    pub(super) fn tell_failed_kill(&self, errors: &[CriError]) {
+        if !self.kill_memory.ends.may_tell_error(KILL) {
+            return;
+        }
+        let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let text = format!("error killing pod: {told}");
+        self.services.events.warning(&self.subject, "FailedKillPod", text);
     }
 }
 

@@ -1,0 +1,439 @@
+//! What a pod says of its waiting, and how often. Real agent, fake API, scripted runtime, paused clock: every version of
+//! a pod that the API ever had is looked at, so that what is written too early, too often or left behind is seen.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Pod, PodCondition};
+use rubelet::clock::Clock;
+use rubelet::control_plane::ApiServer;
+use rubelet::node_agent::{FixedProbe, NodeFlags};
+use rubelet::{Kubelet, KubeletConfiguration};
+use rubelet_apiclient::Connections;
+use rubelet_cri::CriErrorKind;
+use rubelet_linux::facts::MachineFacts;
+use rubelet_linux::node_facts::NodeMachine;
+use rubelet_testkit::FakeApi;
+use rubelet_testkit::scripted::{
+    BASE_SECOND, Behaviour, ExecScript, Fault, Op, PullScript, RuntimeKind, ScriptedCri,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+const NODE: &str = "n1";
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+struct World {
+    api: FakeApi,
+    cri: ScriptedCri,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let cri = ScriptedCri::new(RuntimeKind::Containerd2);
+        let dir = tempfile::tempdir().expect("a world of the test's own");
+        let root = dir.path().join("root");
+        let api = FakeApi::new();
+        let config = KubeletConfiguration {
+            enable_server: false,
+            healthz_port: 0,
+            read_only_port: 0,
+            cgroups_per_qos: false,
+            fail_swap_on: false,
+            resolv_conf: String::new(),
+            pod_logs_dir: root.join("logs").display().to_string(),
+            ..KubeletConfiguration::default()
+        };
+        let client = || api.client(&format!("system:node:{NODE}"));
+        let connections = Connections { requests: client(), urgent: client(), heartbeats: client() };
+        let runtime = Arc::new(cri.clone());
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let base = Timestamp::from_second(BASE_SECOND).expect("a world of the test's own");
+        let machine = MachineFacts {
+            memory: 64 << 30,
+            cpus: 16,
+            hostname: NODE.to_owned(),
+            kernel_release: "6.1.0".to_owned(),
+            kernel: (6, 1),
+            boot_id: "boot".to_owned(),
+            swap_in_use: false,
+            cgroup_v2: true,
+            apparmor: false,
+            selinux: false,
+            thermal_throttle_paths: vec![],
+        };
+        let kubelet = Kubelet::builder(config)
+            .runtime(runtime.clone(), runtime)
+            .clock(Clock::simulated(base))
+            .machine(machine)
+            .root_dir(&root)
+            .container_logs_dir(root.join("links"))
+            .node_name(NODE)
+            .node_ips([address])
+            .node_flags(NodeFlags::default())
+            .api_server(ApiServer::Connected(connections))
+            .node_machine(
+                NodeMachine { cpus: 16, memory_bytes: 64 << 30, ..NodeMachine::default() },
+                Arc::new(FixedProbe { ips: vec![address], ..Default::default() }),
+            )
+            .build()
+            .await
+            .expect("a world of the test's own");
+        tokio::spawn(kubelet.run(std::future::pending()));
+        // The agent is at rest before anything is asked of it.
+        tokio::time::sleep(secs(5)).await;
+        Self { api, cri, _dir: dir }
+    }
+
+    fn create(&self, name: &str, mut spec: Value) {
+        spec["nodeName"] = json!(NODE);
+        self.api.create_json(&json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec}));
+    }
+
+    fn pod(&self, name: &str) -> Option<Pod> {
+        self.api.get("default", name)
+    }
+
+    /// Every version of a pod.
+    fn versions(&self, name: &str) -> Vec<Pod> {
+        let uid = self.pod(name).and_then(|pod| pod.metadata.uid).unwrap_or_default();
+        self.api.history(&uid)
+    }
+
+    /// What a container was ever told to wait for, each text once, in order; an empty one for none.
+    fn messages(&self, name: &str, container: &str) -> Vec<String> {
+        let mut messages: Vec<String> =
+            self.versions(name).iter().map(|pod| waiting(pod, container).1).collect();
+        messages.dedup();
+        messages
+    }
+
+    /// Messages of the events of a pod with this reason, each with its count.
+    fn events(&self, name: &str, reason: &str) -> Vec<(String, i32)> {
+        let mut events: Vec<Event> = self.api.list("default");
+        events.retain(|event| {
+            event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
+        });
+        events.sort_by_key(|event| event.first_timestamp.as_ref().map(|time| time.0));
+        events
+            .into_iter()
+            .map(|event| (event.message.unwrap_or_default(), event.count.unwrap_or(0)))
+            .collect()
+    }
+
+    /// Waits until a pod is as wanted; how long that took.
+    async fn until(&self, name: &str, what: &str, so: impl Fn(&Pod) -> bool) -> Duration {
+        let began = Instant::now();
+        while !self.pod(name).is_some_and(|pod| so(&pod)) {
+            assert!(began.elapsed() < secs(1200), "{name} is never {what}: {:?}", self.pod(name));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed()
+    }
+
+    async fn until_ready(&self, name: &str) -> Duration {
+        self.until(name, "ready", |pod| condition(pod, "Ready").status == "True").await
+    }
+
+    async fn until_gone(&self, name: &str) -> Duration {
+        let began = Instant::now();
+        while self.pod(name).is_some() {
+            assert!(began.elapsed() < secs(1200), "{name} is never gone");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed()
+    }
+}
+
+/// Reason and message of a container that waits; empty when it does not.
+fn waiting(pod: &Pod, container: &str) -> (String, String) {
+    let status = pod.status.as_ref();
+    let statuses = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let waiting = statuses
+        .filter(|status| status.name == container)
+        .find_map(|status| status.state.as_ref()?.waiting.clone())
+        .unwrap_or_default();
+    (waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default())
+}
+
+fn condition(pod: &Pod, wanted: &str) -> PodCondition {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.filter(|condition| condition.type_ == wanted).cloned().next().unwrap_or_default()
+}
+
+/// Reason and message of a condition.
+fn words(condition: &PodCondition) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{} {}: {}", condition.status, text(&condition.reason), text(&condition.message))
+}
+
+fn two_containers() -> Value {
+    json!({"containers": [{"name": "a", "image": "slow:1"}, {"name": "b", "image": "here:1"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_pull_is_explained_ever_more_rarely() {
+    let world = World::start().await;
+    world.cri.script_pull("slow:1", [PullScript::takes(secs(200))]);
+    world.create("web", two_containers());
+    world.until_ready("web").await;
+    let pulling = |seconds: &str| format!("pulling image \"slow:1\" ({seconds} so far)");
+    assert_eq!(
+        world.messages("web", "a"),
+        [
+            "",
+            &pulling("5 s"),
+            &pulling("15 s"),
+            &pulling("35 s"),
+            &pulling("75 s"),
+            &pulling("2 min 15 s"),
+            &pulling("3 min 15 s"),
+            ""
+        ]
+    );
+    assert_eq!(world.messages("web", "b"), ["", "image pull of container \"a\" comes first", ""]);
+    for pod in world.versions("web") {
+        let (reason, _) = waiting(&pod, "a");
+        assert!(matches!(reason.as_str(), "" | "ContainerCreating"), "{reason}");
+        let start = condition(&pod, "PodReadyToStartContainers");
+        assert!(start.reason.is_none() && start.message.is_none(), "{}", words(&start));
+    }
+    let told: Vec<String> = world.events("web", "Pulling").into_iter().map(|(message, _)| message).collect();
+    let still = |seconds: &str| format!("Still pulling image \"slow:1\": {seconds} so far");
+    let expected = ["Pulling image \"slow:1\"", &still("75 s"), &still("2 min 15 s")];
+    for text in expected {
+        assert!(told.iter().any(|message| message == text), "{text:?} is not among {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_start_costs_no_write_more() {
+    let world = World::start().await;
+    let mut versions = vec![];
+    for (name, takes) in [("first", 0), ("second", 4)] {
+        let image = format!("{name}:1");
+        world.cri.script_pull(&image, [PullScript::takes(secs(takes))]);
+        world.create(name, json!({"containers": [{"name": "a", "image": image}]}));
+        world.until_ready(name).await;
+        assert_eq!(world.messages(name, "a"), [""]);
+        versions.push(world.versions(name).len());
+    }
+    assert_eq!(versions[0], versions[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pulls_that_wait_for_their_turn_say_so() {
+    let world = World::start().await;
+    // Five at a time, by default.
+    for number in 0..6 {
+        let image = format!("slow{number}:1");
+        world.cri.script_pull(&image, [PullScript::takes(secs(60))]);
+        world.create(&format!("p{number}"), json!({"containers": [{"name": "a", "image": image}]}));
+        tokio::time::sleep(secs(1)).await;
+    }
+    world.until_ready("p5").await;
+    let messages = world.messages("p5", "a");
+    assert_eq!(messages[1], "image \"slow5:1\" waits for a pull slot behind 5 others");
+    assert!(messages.iter().any(|text| text.starts_with("pulling image \"slow5:1\"")), "{messages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_named_once_and_forgotten() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "here:1", "volumeMounts": [{"name": "y", "mountPath": "/y"}]}],
+            "volumes": [{"name": "y", "secret": {"secretName": "z"}}]}),
+    );
+    let told = |pod: &Pod| !waiting(pod, "a").1.is_empty();
+    let after = world.until("web", "told what it waits for", told).await;
+    assert!((secs(5)..secs(16)).contains(&after), "{after:?}");
+    tokio::time::sleep(secs(600)).await;
+    let pod = world.pod("web").expect("a pod");
+    let text = "volume \"y\" is not ready: secret \"z\" not found";
+    assert_eq!(waiting(&pod, "a"), ("ContainerCreating".to_owned(), text.to_owned()));
+    let start = condition(&pod, "PodReadyToStartContainers");
+    assert_eq!(words(&start), format!("False VolumesNotReady: {text}"));
+    assert_eq!(world.messages("web", "a"), ["", text]);
+    // Creation, the first status and the explanation.
+    assert!(world.versions("web").len() <= 4, "{} versions", world.versions("web").len());
+
+    world.api.create_json(&json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "z", "namespace": "default"}, "data": {"k": "aHVzaA=="}}));
+    world.until_ready("web").await;
+    let pod = world.pod("web").expect("a pod");
+    assert_eq!(words(&condition(&pod, "PodReadyToStartContainers")), "True : ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_sandbox_and_a_slow_hook_are_explained() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.cri.inject_for(Op::RunPodSandbox, "web", Fault::Delay(secs(20)), 1);
+    world.cri.script_exec("web", "a", "", [ExecScript { takes: secs(20), ..ExecScript::default() }]);
+    world.create(
+        "web",
+        json!({"containers": [
+            {"name": "a", "image": "here:1", "lifecycle": {"postStart": {"exec": {"command": ["hook"]}}}},
+            {"name": "b", "image": "here:1"},
+        ]}),
+    );
+    world.until_ready("web").await;
+    let sandbox = |seconds| format!("creating the pod sandbox (network) since {seconds} s");
+    let hook = |seconds| format!("postStart hook of container \"a\" running since {seconds} s");
+    let texts = [String::new(), sandbox(5), sandbox(15), String::new(), hook(5), hook(15), String::new()];
+    assert_eq!(world.messages("web", "a"), texts);
+    let behind = "start of container \"a\" comes first".to_owned();
+    let texts = [String::new(), sandbox(5), sandbox(15), String::new(), behind, String::new()];
+    assert_eq!(world.messages("web", "b"), texts);
+    let mut starts: Vec<String> = world
+        .versions("web")
+        .iter()
+        .map(|pod| words(&condition(pod, "PodReadyToStartContainers")))
+        .filter(|words| words != " : ")
+        .collect();
+    starts.dedup();
+    let not_yet = |seconds| format!("False SandboxNotReady: {}", sandbox(seconds));
+    assert_eq!(starts, ["False : ".to_owned(), not_yet(5), not_yet(15), "True : ".to_owned()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_cannot_be_made_says_why_without_a_storm() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.cri.inject_for(Op::RunPodSandbox, "web", Fault::ErrorBefore(CriErrorKind::Unknown), 1000);
+    world.create("web", json!({"containers": [{"name": "a", "image": "here:1"}]}));
+    tokio::time::sleep(secs(300)).await;
+    let pod = world.pod("web").expect("a pod");
+    let (reason, message) = waiting(&pod, "a");
+    assert_eq!(reason, "ContainerCreating");
+    assert!(message.starts_with("Failed to create pod sandbox: "), "{message}");
+    assert!(
+        words(&condition(&pod, "PodReadyToStartContainers")).starts_with("False SandboxNotReady: Failed")
+    );
+    assert!(world.versions("web").len() <= 4, "{} versions", world.versions("web").len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_offs_name_the_next_attempt_and_do_not_flicker() {
+    let world = World::start().await;
+    world.cri.script_pull("gone:1", [PullScript::fails(CriErrorKind::NotFound, "no such image")]);
+    world.cri.add_image("here:1", 1000);
+    world.cri.script_container("crash", "a", [Behaviour::exits(secs(1), 3)]);
+    world.create("pull", json!({"containers": [{"name": "a", "image": "gone:1"}]}));
+    world.create("crash", json!({"containers": [{"name": "a", "image": "here:1"}]}));
+    // Pull back-offs of 10, 20, 40, 80 and 160 s, and one that goes on.
+    tokio::time::sleep(secs(400)).await;
+    for (name, reason, start) in [
+        ("pull", "ImagePullBackOff", "Back-off pulling image \"gone:1\": ErrImagePull: "),
+        ("crash", "CrashLoopBackOff", "back-off "),
+    ] {
+        let pod = world.pod(name).expect("a pod");
+        let (told, message) = waiting(&pod, "a");
+        assert_eq!(told, reason);
+        assert!(message.starts_with(start), "{message}");
+        let (_, at) = message.rsplit_once("; next attempt at ").expect("a time");
+        assert!(at.parse::<Timestamp>().expect("a time") > world.cri.now(), "{message}");
+        let mut told: Vec<(String, String)> =
+            world.versions(name).iter().map(|pod| waiting(pod, "a")).collect();
+        told.retain(|(told, _)| told == reason);
+        let written = told.len();
+        told.dedup();
+        assert_eq!(told.len(), written, "each is written once");
+        assert!(written <= 6, "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_does_not_stop_is_named() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.create(
+        "web",
+        json!({"containers": [{"name": "deaf", "image": "here:1"}], "terminationGracePeriodSeconds": 30}),
+    );
+    world.until_ready("web").await;
+    world.cri.inject_for(Op::StopContainer, "web", Fault::Hang, 1);
+    world.api.delete_with_grace::<Pod>("default", "web", 30);
+    let took = world.until_gone("web").await;
+    assert!(took >= secs(120), "{took:?}");
+    let told: Vec<String> =
+        world.events("web", "ExceededGracePeriod").into_iter().map(|(message, _)| message).collect();
+    let stuck = |ago: &str| {
+        format!("Container deaf does not stop: it was told to {ago} ago, with a grace period of 30 s")
+    };
+    assert_eq!(told, [stuck("40 s"), stuck("60 s"), stuck("100 s")]);
+    // The runtime's silence itself is told when the call is given up.
+    assert_eq!(world.events("web", "FailedKillPod").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_stops_in_time_is_nobodys_business() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.cri.script_container("web", "slow", [Behaviour::forever().stopping_for(secs(25))]);
+    world.create(
+        "web",
+        json!({"containers": [{"name": "slow", "image": "here:1"}], "terminationGracePeriodSeconds": 30}),
+    );
+    world.until_ready("web").await;
+    world.api.delete_with_grace::<Pod>("default", "web", 30);
+    world.until_gone("web").await;
+    for reason in ["ExceededGracePeriod", "FailedKillPod", "FailedUnmount"] {
+        assert!(world.events("web", reason).is_empty(), "{:?}", world.events("web", reason));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_else_an_end_waits_for_is_named() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    for (name, op, text) in [
+        ("sandbox", Op::StopPodSandbox, "Pod waits for the runtime to stop its sandbox"),
+        ("removal", Op::RemoveContainer, "Pod waits for the runtime to remove its containers"),
+    ] {
+        world.create(
+            name,
+            json!({"containers": [{"name": "a", "image": "here:1"}], "terminationGracePeriodSeconds": 1}),
+        );
+        world.until_ready(name).await;
+        world.cri.inject_for(op, name, Fault::Delay(secs(45)), 1);
+        world.api.delete_with_grace::<Pod>("default", name, 1);
+        // The name is in the API until the pod has ended; containers go after it.
+        world.until_gone(name).await;
+        tokio::time::sleep(secs(60)).await;
+        let told = world.events(name, "FailedKillPod");
+        assert_eq!(told.len(), 2, "{told:?}");
+        for ((message, count), seconds) in told.iter().zip(["10 s", "30 s"]) {
+            assert!(message.starts_with(text) && message.contains(seconds), "{message}");
+            assert_eq!(*count, 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_an_end_are_told_ever_more_rarely() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "here:1"}], "terminationGracePeriodSeconds": 1}),
+    );
+    world.until_ready("web").await;
+    world.cri.inject_for(Op::StopContainer, "web", Fault::ErrorBefore(CriErrorKind::Unknown), 1000);
+    world.api.delete_with_grace::<Pod>("default", "web", 1);
+    tokio::time::sleep(secs(400)).await;
+    let told: i32 = world.events("web", "FailedKillPod").iter().map(|(_, count)| count).sum();
+    assert!((3..=7).contains(&told), "told {told} times");
+    world.cri.stop_faults();
+    world.until_gone("web").await;
+}
