@@ -39,11 +39,14 @@ use crate::fs_pool::FsPool;
 use crate::http::{self, Health};
 use crate::images::{ImageManager, PullLimits};
 use crate::journal::Journal;
+use crate::log_rotation::{LogRotation, LogRotationSettings};
 use crate::metered_runtime::metered;
 use crate::metrics::{self, Metrics, StartupLatency};
 use crate::node_agent::{MachineProbe, NodeAgent, NodeAgentParams, NodeAgentSettings, NodeFlags, NodeProbe};
 use crate::node_api::{NodeApi, api_settings};
+use crate::node_health;
 use crate::node_view::NodeView;
+use crate::oom::{self, OomParts, OomWatch};
 use crate::pleg::Pleg;
 use crate::pod_streams::PodStreams;
 use crate::prober::Prober;
@@ -66,6 +69,8 @@ use crate::user_namespaces::UserNamespaces;
 
 /// Blocking file system operations at a time, hung ones included.
 const FS_THREADS: usize = 24;
+/// Where control groups are mounted.
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 /// Pulls at a time when the configuration does not say: upstream would pull one image after another.
 const PARALLEL_PULLS: usize = 5;
 /// How long an agent that stops waits for its tasks to be gone.
@@ -255,6 +260,7 @@ impl KubeletBuilder {
             None => connect(&config)?,
         };
         let (runtime, images) = metered(runtime, images, &metrics);
+        let (runtime, calls) = node_health::watched(runtime);
         let journal = Journal::new(&node.root_dir, fs.clone());
         let loaded = journal.load().await.map_err(StartError::RootDir)?;
         for problem in loaded.problems {
@@ -334,6 +340,22 @@ impl KubeletBuilder {
         };
         let startups = StartupLatency::new(metrics.clone());
         let (prober, probing) = Prober::new(runtime.clone(), events.clone(), metrics.clone(), clock.clone());
+        let (logs, rotating) = match LogRotationSettings::of(&config) {
+            Some(settings) => {
+                let (logs, task) = LogRotation::new(runtime.clone(), fs.clone(), settings, clock.clone());
+                (logs, Some(task))
+            }
+            None => (LogRotation::disabled(), None),
+        };
+        let oom = OomWatch::new(OomParts {
+            clock: clock.clone(),
+            events: events.clone(),
+            node_name: name.clone(),
+            fs: fs.clone(),
+            group_of: oom::group_of(table.clone(), runtime_state.follow(), node.cgroups.clone()),
+            cgroup_mount: PathBuf::from(CGROUP_MOUNT),
+        });
+        pleg.set_oom_watch(oom.clone());
         let services = Arc::new(Services {
             metrics: metrics.clone(),
             startups: startups.clone(),
@@ -343,6 +365,7 @@ impl KubeletBuilder {
             pull_credentials,
             pleg: pleg.clone(),
             prober,
+            logs,
             events: events.clone(),
             journal,
             user_namespaces: UserNamespaces::new(
@@ -465,6 +488,18 @@ impl KubeletBuilder {
         }
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(probing.run());
+        if let Some(rotating) = rotating {
+            kubelet.tasks.spawn(rotating);
+        }
+        kubelet.tasks.spawn(oom.run(pleg.clone()));
+        let health = node_health::Parts {
+            pleg: pleg.clone(),
+            runtime_state: services.runtime_state.clone(),
+            events: services.events.clone(),
+            metrics: services.metrics.clone(),
+            node_name: services.node.name.clone(),
+        };
+        kubelet.tasks.spawn(node_health::run(calls, health));
         kubelet.tasks.spawn(async move { pleg.run().await });
         kubelet.tasks.spawn(sync_loop.run());
         Ok(kubelet)

@@ -22,6 +22,7 @@ use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
 use crate::journal::Journal;
+use crate::log_rotation::LogRotation;
 use crate::metrics::{Metrics, StartupLatency};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
@@ -86,6 +87,8 @@ pub struct Services {
     pub pleg: Pleg,
     /// Asks containers how they are.
     pub prober: Prober,
+    /// Keeps container logs within their limits.
+    pub logs: LogRotation,
     /// Events.
     pub events: EventRecorder,
     /// Durable records.
