@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -12,7 +13,6 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// `NotFound` when there is no such process (any more), or when it is in another PID namespace.
-#[allow(unsafe_code, reason = "registering a descriptor promises that it stays open")]
 pub async fn process_exit(pid: i32) -> io::Result<()> {
     let pid = Pid::from_raw(pid)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no process has that ID"))?;
@@ -22,6 +22,15 @@ pub async fn process_exit(pid: i32) -> io::Result<()> {
         }
         descriptor => descriptor?,
     };
+    pidfd_exit(descriptor).await
+}
+
+/// The same for a process that is known by its pidfd.
+///
+/// # Errors
+/// When the descriptor cannot be waited for.
+#[allow(unsafe_code, reason = "registering a descriptor promises that it stays open")]
+pub async fn pidfd_exit(descriptor: OwnedFd) -> io::Result<()> {
     // SAFETY: an OwnedFd always answers with the same descriptor, and the AsyncFd owns it, so that it stays open
     // until it is deregistered.
     let descriptor = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE)? };

@@ -3,6 +3,7 @@
 
 pub mod beneath;
 pub mod cgroup;
+pub mod exec_leftovers;
 pub mod exit;
 pub mod facts;
 pub mod fs_pool;

@@ -23,13 +23,13 @@ use crate::words::{go_duration, rpc_error};
 /// How much of a command's output is kept, in bytes (upstream `maxReadLength`).
 const OUTPUT_LIMIT: usize = 10 << 10;
 /// How long before its timeout a command that still runs is looked for.
-const LOOK_BEFORE: Duration = Duration::from_millis(250);
+const LOOK_BEFORE: Duration = Duration::from_millis(500);
 /// How long the runtime may take longer than the command: it counts from when the command runs, which on a busy node
 /// is some time after it was asked, and no healthy container is to fail for that.
 const OVERTIME: Duration = Duration::from_secs(10);
 /// How long the answer may take once the command's first process has ended: the runtime may be waiting for output.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How long the first process of a command that is given up may take to die.
+/// How long the first process of a command that is given up may take to die, and the rest to be killed.
 const DYING: Duration = Duration::from_secs(1);
 
 /// Finds the processes of commands that are about to time out.
@@ -48,7 +48,7 @@ pub trait ExecWatch: Send + Sync {
 pub trait SpottedExec: Send + Sync {
     /// Waits until the first process has ended. Cancel-safe.
     fn ended(&self) -> BoxFuture<'_, ()>;
-    /// Kills what the command left behind, and its first process should that still run.
+    /// Kills what the command left behind, provided that its first process has ended.
     fn clean_up(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
@@ -97,11 +97,11 @@ async fn wait(
         Ok(answer) => return outcome(answer),
         Err(_elapsed) => match watch {
             Some(watch) => {
-                let mut spotting = watch.spot(id, command, begun.elapsed());
+                let spotting = timeout_at(begun + timeout, watch.spot(id, command, begun.elapsed()));
                 tokio::select! {
                     biased;
                     answer = &mut call => return outcome(answer),
-                    spotted = &mut spotting => spotted,
+                    spotted = spotting => spotted.ok().flatten(),
                 }
             }
             None => None,
@@ -120,7 +120,7 @@ async fn wait(
         && outcome.is_none()
     {
         let _ended = tokio::time::timeout(DYING, spotted.ended()).await;
-        spotted.clean_up().await;
+        let _cleaned = tokio::time::timeout(DYING, spotted.clean_up()).await;
     }
     outcome
 }

@@ -153,7 +153,7 @@ impl SpottedExec for Watch {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_timed_out_command_left_is_cleaned_up() {
-    let spot = "spot c [\"check\"] 1.75s";
+    let spot = "spot c [\"check\"] 1.5s";
     let timeout = || CriError::from_answer("ExecSync", 4, "timeout 2s exceeded");
 
     // The runtime says so.
@@ -177,7 +177,7 @@ async fn what_a_timed_out_command_left_is_cleaned_up() {
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_command_that_ends_in_time_is_touched() {
     let watch = Watch::new(0);
-    assert_eq!(run_call(Some((1_700, ended(0, "", ""))), Some(&watch)).await, Some(ProbeOutcome::Success));
+    assert_eq!(run_call(Some((1_400, ended(0, "", ""))), Some(&watch)).await, Some(ProbeOutcome::Success));
     assert_eq!(watch.asked(), Vec::<String>::new(), "nobody looks for what ends early");
     let watch = Watch::new(1_900);
     let failed = Some(ProbeOutcome::Failure("no".into()));
