@@ -140,7 +140,9 @@ impl Changes for InotifyChanges {
                 let guard = Guard(self.clone(), path.to_owned());
                 return Ok(Watch::new(directory.hints.subscribe(), Box::new(guard)));
             }
+            // That a file's last writer has left it is what a follower waits for at the end of a rotated one.
             let mask = WatchMask::MODIFY
+                | WatchMask::CLOSE_WRITE
                 | WatchMask::CREATE
                 | WatchMask::MOVED_TO
                 | WatchMask::DELETE

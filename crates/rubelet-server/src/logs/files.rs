@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -63,6 +64,15 @@ impl LogFiles {
 
     /// The rotated files by name, the oldest first, each once.
     pub(super) fn rotated(&self) -> io::Result<Vec<String>> {
+        // A file that gets another name while the directory is read can be missing under both; not twice.
+        let mut found = self.list()?;
+        found.append(&mut self.list()?);
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(self.open_directory()?)? {
             let entry = entry?;
@@ -76,8 +86,6 @@ impl LogFiles {
                 found.push(format!("{}.{time}", self.name));
             }
         }
-        found.sort_unstable();
-        found.dedup();
         Ok(found)
     }
 
@@ -92,6 +100,17 @@ impl LogFiles {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a rotated file is this one.
+    pub(super) fn is(&self, name: &str, which: Identity) -> bool {
+        let opened = self.open_rotated(name).ok().flatten();
+        opened.is_some_and(|opened| Identity::of(&opened.file).is_ok_and(|this| this == which))
+    }
+
+    /// When a rotated file was written last; `None` when it is gone.
+    pub(super) fn changed(&self, name: &str) -> Option<SystemTime> {
+        self.open_rotated(name).ok().flatten()?.file.metadata().ok()?.modified().ok()
     }
 
     fn open_directory(&self) -> io::Result<std::os::fd::OwnedFd> {

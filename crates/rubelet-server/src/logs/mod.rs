@@ -10,6 +10,7 @@
 mod changes;
 mod compose;
 mod files;
+mod finding;
 mod line;
 mod options;
 mod reader;
@@ -17,6 +18,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,10 +53,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The least time between two looks: what is written in between comes at once.
 const PACE: Duration = Duration::from_millis(20);
 
+/// Whether anybody has a file open for writing; `None` when that cannot be known. The file is open for reading.
+pub type Writers = Arc<dyn Fn(&File) -> Option<bool> + Send + Sync>;
+
 /// Serves logs.
 #[derive(Clone)]
 pub struct Logs {
     changes: Arc<dyn Changes>,
+    writers: Option<Writers>,
     reads: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
@@ -62,7 +68,19 @@ pub struct Logs {
 impl Logs {
     /// Serves logs, told of changes by `changes`.
     pub fn new(changes: Arc<dyn Changes>) -> Self {
-        Self { changes, reads: Arc::new(Semaphore::new(READS)), places: Arc::new(Semaphore::new(OPEN)) }
+        Self {
+            changes,
+            writers: None,
+            reads: Arc::new(Semaphore::new(READS)),
+            places: Arc::new(Semaphore::new(OPEN)),
+        }
+    }
+
+    /// The same, with somebody who knows who writes a file: a runtime goes on writing to a rotated file for a moment
+    /// after it began the next one, and with this a follower stays until it has left.
+    #[must_use]
+    pub fn with_writers(self, writers: Writers) -> Self {
+        Self { writers: Some(writers), ..self }
     }
 
     /// The log that is written to `path`, as `options` want it; `now` is what seconds are counted back from. A
@@ -90,8 +108,10 @@ impl Logs {
         };
         let files = LogFiles::at(&path).map_err(&failed)?;
         let directory = files.directory().to_owned();
-        let reader =
-            run(&self.reads, move || LogReader::open(files, &options, now)).await.map_err(&failed)?;
+        let writers = self.writers.clone();
+        let reader = run(&self.reads, move || LogReader::open(files, writers, &options, now))
+            .await
+            .map_err(&failed)?;
         let follower = Follower {
             reader: Some(Box::new(reader)),
             directory,
@@ -157,6 +177,10 @@ impl Follower {
                     return Ok(Some(bytes));
                 }
                 Step::Done => return Ok(None),
+                Step::Working => {
+                    self.reader = Some(reader);
+                    continue;
+                }
                 Step::CaughtUp => self.reader = Some(reader),
             }
             self.wait().await;

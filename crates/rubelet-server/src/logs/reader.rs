@@ -7,28 +7,36 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 
+use super::Writers;
 use super::compose::Composer;
 use super::files::{Identity, LogFiles, Opened};
+use super::finding::{Files, Finding, Start};
 use super::line;
 use super::options::LogOptions;
-use super::tail;
 
 /// How much is read at once, and about how much a step gives.
 const BLOCK: usize = 16 << 10;
 /// The longest entry that is read as one; what is longer is passed on in parts.
 const ENTRY: usize = 64 << 10;
+/// About how much a step reads at most, whether or not any of it is wanted.
+const WORK: usize = 1 << 20;
+/// A file that was not written for so long while the next one was has been left, whoever has it open.
+const LEFT: Duration = Duration::from_secs(5);
 
 /// What a step came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Bytes for the client.
     Bytes(Bytes),
+    /// Nothing yet; there is more to read.
+    Working,
     /// All there is was read.
     CaughtUp,
     /// Nothing more will come.
@@ -55,10 +63,14 @@ enum Long {
 /// Reads one container's log for one client.
 pub(super) struct LogReader {
     files: LogFiles,
+    /// Tells who writes a file.
+    writers: Option<Writers>,
     follow: bool,
     composer: Composer,
+    /// Where to begin is still being looked for.
+    finding: Option<Box<Finding>>,
     /// Rotated files that come before the next current one.
-    queue: VecDeque<String>,
+    queue: VecDeque<(String, Start)>,
     /// The rotated files that were there when the current one was opened.
     known: Vec<String>,
     source: Option<Source>,
@@ -68,20 +80,29 @@ pub(super) struct LogReader {
     end: Option<u64>,
     /// Lines still to be left out.
     skip: u64,
+    /// Bytes still to be left out.
+    skip_bytes: u64,
     input: BytesMut,
     long: Option<Long>,
-    /// The current file is no longer the one of that name and was read to its end once since.
-    rotated_away: bool,
+    /// The file at hand is not written any more and was read to its end once since.
+    read_since: bool,
+    /// The name that the current file has since it was rotated away.
+    away: Option<String>,
     closing: bool,
     done: bool,
 }
 
 impl LogReader {
-    /// Opens the log and finds where to begin.
+    /// Opens the log; where to begin is found by the first steps.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub(super) fn open(files: LogFiles, options: &LogOptions, now: Timestamp) -> io::Result<Self> {
+    pub(super) fn open(
+        files: LogFiles,
+        writers: Option<Writers>,
+        options: &LogOptions,
+        now: Timestamp,
+    ) -> io::Result<Self> {
         let current = match files.current() {
             Ok(file) => Some(file),
             // Between the two steps of a rotation there is none.
@@ -101,72 +122,35 @@ impl LogReader {
                 _ => None,
             },
         };
+        let size = current.as_ref().map(File::metadata).transpose()?.map(|metadata| metadata.len());
         let since = options.since(now);
-        let mut reader = Self {
+        let known = rotated.clone();
+        let finding = Finding::new(files.clone(), rotated, current, since, options.tail_lines)?;
+        Ok(Self {
             follow: options.follow,
+            writers,
             composer: Composer::new(options, since),
+            finding: Some(Box::new(finding)),
             queue: VecDeque::new(),
-            known: rotated.clone(),
+            known,
             source: None,
             next: None,
-            end: None,
+            end: size.filter(|_| !options.follow),
             skip: 0,
+            skip_bytes: 0,
             input: BytesMut::new(),
             long: None,
-            rotated_away: false,
+            read_since: false,
+            away: None,
             closing: false,
             done: false,
             files,
-        };
-        let mut wanted = options.tail_lines;
-        let mut identity = None;
-        if let Some(file) = current {
-            identity = Some(Identity::of(&file)?);
-            let size = file.metadata()?.len();
-            let mut start = 0;
-            if let Some(lines) = &mut wanted {
-                let found = tail::find(&file, size, *lines)?;
-                start = found.start;
-                *lines -= found.lines;
-            }
-            reader.end = (!options.follow).then_some(size);
-            reader.next = Some((file, start));
-        }
-        reader.find_rotated(rotated, identity, since, wanted)?;
-        Ok(reader)
+        })
     }
 
-    /// Chooses the rotated files to read before the current one, and how many of their lines to leave out.
-    fn find_rotated(
-        &mut self,
-        rotated: Vec<String>,
-        current: Option<Identity>,
-        since: Option<Timestamp>,
-        mut wanted: Option<u64>,
-    ) -> io::Result<()> {
-        for name in rotated.into_iter().rev() {
-            if wanted == Some(0) {
-                break;
-            }
-            let Some(Opened { file, compressed }) = self.files.open_rotated(&name)? else { continue };
-            if current.is_some_and(|current| Identity::of(&file).is_ok_and(|this| this == current)) {
-                continue;
-            }
-            // Nothing was written after the file's last change, and everything in older files is older still.
-            if since
-                .is_some_and(|since| file.metadata().is_ok_and(|data| data.mtime() < since.as_second() - 2))
-            {
-                break;
-            }
-            if let Some(lines) = &mut wanted {
-                let all =
-                    if compressed { tail::count(MultiGzDecoder::new(file))? } else { tail::count(file)? };
-                self.skip = all.saturating_sub(*lines);
-                *lines = lines.saturating_sub(all);
-            }
-            self.queue.push_front(name);
-        }
-        Ok(())
+    #[cfg(test)]
+    pub(super) fn is_finding(&self) -> bool {
+        self.finding.is_some()
     }
 
     /// There will be nothing more than what is there: the container has ended.
@@ -179,7 +163,17 @@ impl LogReader {
     /// # Errors
     /// When the log cannot be read.
     pub(super) fn step(&mut self) -> io::Result<Step> {
+        if let Some(mut finding) = self.finding.take() {
+            if finding.step(WORK)? {
+                Files { queue: self.queue, current: self.next } = finding.found();
+            } else {
+                self.finding = Some(finding);
+            }
+            return Ok(Step::Working);
+        }
         let mut out = BytesMut::new();
+        let mut work = 0;
+        let mut working = false;
         while !self.done {
             self.compose(&mut out);
             if self.composer.is_full() {
@@ -188,7 +182,13 @@ impl LogReader {
             if out.len() >= BLOCK || self.done {
                 break;
             }
-            if self.read()? == 0 && !self.turn(&mut out)? {
+            if work >= WORK {
+                working = true;
+                break;
+            }
+            let read = self.read()?;
+            work += read;
+            if read == 0 && !self.turn(&mut out)? {
                 break;
             }
         }
@@ -203,7 +203,11 @@ impl LogReader {
             // Whoever waits keeps no buffer.
             self.input = BytesMut::new();
         }
-        Ok(if self.done { Step::Done } else { Step::CaughtUp })
+        Ok(match self.done {
+            true => Step::Done,
+            false if working => Step::Working,
+            false => Step::CaughtUp,
+        })
     }
 
     /// Reads a block of the file at hand; 0 at its end, or when there is none.
@@ -217,7 +221,14 @@ impl LogReader {
                 Some(Source::Current { file, position } | Source::Plain { file, position }) => {
                     file.read_at(target, *position).inspect(|read| *position += *read as u64)
                 }
-                Some(Source::Compressed(decoder)) => decoder.read(target),
+                Some(Source::Compressed(decoder)) => match decoder.read(target) {
+                    Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                        // What comes before the damage was shown, and so is what comes after this file.
+                        tracing::debug!("a compressed log is damaged: {error}");
+                        Ok(0)
+                    }
+                    read => read,
+                },
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -225,15 +236,39 @@ impl LogReader {
             }
         };
         self.input.truncate(before + read.as_ref().copied().unwrap_or_default());
+        if self.skip_bytes > 0 {
+            // None of them was read before: they come first.
+            let skipped = self.skip_bytes.min(self.input.len() as u64);
+            self.skip_bytes -= skipped;
+            self.input.advance(usize::try_from(skipped).unwrap_or_default());
+        }
         read
     }
 
     /// At the end of a file: goes on to the next. False when there is nothing to go on with, now or for ever.
     fn turn(&mut self, out: &mut BytesMut) -> io::Result<bool> {
-        let Some(Source::Current { file, position }) = &mut self.source else {
-            self.finish_entry(out);
-            return self.open_next(out);
-        };
+        match &self.source {
+            Some(Source::Current { .. }) => return self.turn_current(out),
+            Some(Source::Plain { file, .. }) if self.follow && self.queue.is_empty() => {
+                // The runtime may still write to it what it had not written when it began the next file.
+                if let Some((next, _)) = &self.next
+                    && self.is_written(file, next)
+                {
+                    return Ok(self.rest(out));
+                }
+                if !std::mem::replace(&mut self.read_since, true) {
+                    return Ok(true);
+                }
+            }
+            _ => {}
+        }
+        self.finish_entry(out);
+        self.open_next(out)
+    }
+
+    /// The same for the file that is written, or was.
+    fn turn_current(&mut self, out: &mut BytesMut) -> io::Result<bool> {
+        let Some(Source::Current { file, position }) = &mut self.source else { return Ok(false) };
         if !self.follow {
             return Ok(self.finish(out));
         }
@@ -255,52 +290,73 @@ impl LogReader {
         if Identity::of(&new)? == this {
             return Ok(self.rest(out));
         }
-        if !self.rotated_away {
-            // It may have been written after the end was seen and before the new one was begun.
-            self.rotated_away = true;
+        if self.away.is_none() {
+            self.away = self.files.rotated()?.into_iter().rev().find(|name| self.files.is(name, this));
+        }
+        let Some(Source::Current { file, .. }) = &self.source else { return Ok(false) };
+        if self.is_written(file, &new) {
+            return Ok(self.rest(out));
+        }
+        if !std::mem::replace(&mut self.read_since, true) {
+            // It may have been written after its end was read, and before its writer left it.
             return Ok(true);
         }
+        let changed = file.metadata()?.modified()?;
         self.finish_entry(out);
-        self.switch(new, this)?;
+        self.switch(new, changed)?;
         Ok(true)
     }
 
-    /// From a file that was rotated away to the one that is written now, and those between them.
-    fn switch(&mut self, new: File, old: Identity) -> io::Result<()> {
+    /// Whether somebody still writes a file that was rotated away, `next` being the one after it.
+    fn is_written(&self, file: &File, next: &File) -> bool {
+        let Some(writers) = &self.writers else { return false };
+        if self.closing || writers(file) != Some(true) {
+            return false;
+        }
+        let changed = |file: &File| file.metadata().and_then(|metadata| metadata.modified());
+        let (Ok(this), Ok(next)) = (changed(file), changed(next)) else { return false };
+        next.duration_since(this).is_ok_and(|since| since < LEFT) || next < this
+    }
+
+    /// From a file that was rotated away and written last at `changed` to the one that is written now, and those between
+    /// them.
+    fn switch(&mut self, new: File, changed: SystemTime) -> io::Result<()> {
         let rotated = self.files.rotated()?;
-        let new_identity = Identity::of(&new)?;
-        let mut later: VecDeque<String> =
-            rotated.iter().filter(|name| !self.known.contains(name)).cloned().collect();
-        let is = |name: &str, which: Identity| {
-            let opened = self.files.open_rotated(name).ok().flatten();
-            opened.is_some_and(|opened| Identity::of(&opened.file).is_ok_and(|this| this == which))
+        let this = Identity::of(&new)?;
+        let known = std::mem::replace(&mut self.known, rotated.clone());
+        // A file that was compressed before its name was seen is known by its time, which it keeps.
+        let later = |name: &String| match &self.away {
+            Some(away) => name > away,
+            None => !known.contains(name) && self.files.changed(name).is_some_and(|time| time > changed),
         };
-        // The oldest of those that are new is the one just read, whether or not it was compressed meanwhile.
-        later.pop_front();
-        later.retain(|name| !is(name, old) && !is(name, new_identity));
-        self.known = rotated;
-        self.queue = later;
+        let later = rotated.into_iter().filter(later);
+        // The new one may have been rotated away itself by now, and others after it.
+        let later = later.take_while(|name| !self.files.is(name, this));
+        self.queue = later.map(|name| (name, Start::Byte(0))).collect();
         self.next = Some((new, 0));
         self.source = None;
-        self.rotated_away = false;
+        self.away = None;
         Ok(())
     }
 
     fn open_next(&mut self, out: &mut BytesMut) -> io::Result<bool> {
-        if self.source.is_some() {
-            // Lines are left out of the oldest file only.
-            self.skip = 0;
-        }
-        while let Some(name) = self.queue.pop_front() {
+        // Nothing is left out but the start of the oldest file.
+        (self.skip, self.skip_bytes, self.read_since) = (0, 0, false);
+        while let Some((name, start)) = self.queue.pop_front() {
             if let Some(Opened { file, compressed }) = self.files.open_rotated(&name)? {
+                let mut position = 0;
+                match start {
+                    Start::Line(lines) => self.skip = lines,
+                    Start::Byte(bytes) if compressed => self.skip_bytes = bytes,
+                    Start::Byte(bytes) => position = bytes,
+                }
                 self.source = Some(match compressed {
                     true => Source::Compressed(Box::new(MultiGzDecoder::new(file))),
-                    false => Source::Plain { file, position: 0 },
+                    false => Source::Plain { file, position },
                 });
                 return Ok(true);
             }
         }
-        self.skip = 0;
         if let Some((file, position)) = self.next.take() {
             if self.end.is_some_and(|end| position >= end) {
                 return Ok(self.finish(out));

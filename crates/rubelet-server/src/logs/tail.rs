@@ -4,7 +4,7 @@
 //! Blocking. A line is what a container wrote up to a line end: the entries of a line that came in parts count once.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::line::{self, HEAD};
@@ -20,83 +20,133 @@ pub(super) struct Found {
     pub(super) lines: u64,
 }
 
-/// Looks for the start of the last `wanted` lines before `end`.
-pub(super) fn find(file: &File, end: u64, wanted: u64) -> io::Result<Found> {
-    let mut found = Found { start: end, lines: 0 };
-    let mut last = true;
-    let mut right = end;
-    let mut block = Vec::new();
-    while right > 0 {
-        let left = right.saturating_sub(BLOCK);
-        let until = end.min(right + HEAD as u64);
-        block.resize(usize::try_from(until - left).unwrap_or_default(), 0);
-        file.read_exact_at(&mut block, left)?;
-        let newlines = &block[..usize::try_from(right - left).unwrap_or_default()];
+/// The search for the start of the last lines of a file, a part at a time.
+#[derive(Debug)]
+pub(super) struct Search {
+    end: u64,
+    wanted: u64,
+    right: u64,
+    found: Found,
+    /// Nothing but what goes on behind the end was found yet.
+    last: bool,
+}
+
+impl Search {
+    /// A search for the last `wanted` lines before `end`. A line that is not whole there counts if the log ends there
+    /// (`ends_log`), not if it goes on in the next file.
+    pub(super) fn new(end: u64, wanted: u64, ends_log: bool) -> Self {
+        Self { end, wanted, right: end, found: Found { start: end, lines: 0 }, last: ends_log }
+    }
+
+    /// Searches on in about `budget` bytes more; `None` when there is more to search.
+    pub(super) fn step(&mut self, file: &File, budget: u64) -> io::Result<Option<Found>> {
+        let stop = self.right.saturating_sub(budget);
+        let mut block = Vec::new();
+        while self.right > 0 {
+            if self.right <= stop {
+                return Ok(None);
+            }
+            let left = self.right.saturating_sub(BLOCK);
+            let until = self.end.min(self.right + HEAD as u64);
+            block.resize(usize::try_from(until - left).unwrap_or_default(), 0);
+            file.read_exact_at(&mut block, left)?;
+            if self.take(&block, left) {
+                break;
+            }
+            self.right = left;
+        }
+        Ok(Some(self.found))
+    }
+
+    /// Takes the line starts of a block at `left`, from the right; true when the search is over.
+    fn take(&mut self, block: &[u8], left: u64) -> bool {
+        let newlines = &block[..usize::try_from(self.right - left).unwrap_or_default()];
         let starts =
             newlines.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         for at in starts.chain((left == 0).then_some(0)) {
             let start = left + at as u64;
-            if wanted == 0 {
+            if self.wanted == 0 {
                 // Of an entry that is being written, the start has to be kept.
-                return Ok(Found { start, lines: 0 });
+                self.found = Found { start, lines: 0 };
+                return true;
             }
-            if start == end {
+            if start == self.end {
                 continue;
             }
             // What is no entry is not shown either.
             if let Some(ends) = line::ends_line(&block[at..]) {
-                if ends || last {
-                    if found.lines == wanted {
-                        return Ok(found);
+                if ends || self.last {
+                    if self.found.lines == self.wanted {
+                        return true;
                     }
-                    found.lines += 1;
+                    self.found.lines += 1;
                 }
-                last = false;
+                self.last = false;
             }
-            found.start = start;
+            self.found.start = start;
         }
-        right = left;
+        false
     }
-    Ok(found)
 }
 
-/// How many lines there are in what can only be read forwards.
-pub(super) fn count(mut from: impl Read) -> io::Result<u64> {
-    let mut lines = 0;
-    let mut last_partial = false;
-    let mut head = Vec::with_capacity(HEAD);
-    let mut block = vec![0; 16 << 10];
-    let mut end_entry = |head: &mut Vec<u8>| {
-        match line::ends_line(head) {
-            Some(true) => (lines, last_partial) = (lines + 1, false),
-            Some(false) => last_partial = true,
-            None => {}
-        }
-        head.clear();
-    };
-    loop {
-        let read = match from.read(&mut block) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        for part in block[..read].split_inclusive(|byte| *byte == b'\n') {
-            let room = HEAD - head.len().min(HEAD);
-            head.extend_from_slice(&part[..part.len().min(room)]);
+/// Counts the lines of what can only be read forwards, a part at a time.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    lines: u64,
+    last_partial: bool,
+    head: Vec<u8>,
+}
+
+impl Count {
+    /// Goes on with these bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = HEAD - self.head.len().min(HEAD);
+            self.head.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
-                end_entry(&mut head);
+                self.end_entry();
             }
         }
     }
-    end_entry(&mut head);
-    Ok(lines + u64::from(last_partial))
+
+    /// How many lines there were; see [`Search::new`] for `ends_log`.
+    pub(super) fn finish(mut self, ends_log: bool) -> u64 {
+        self.end_entry();
+        self.lines + u64::from(self.last_partial && ends_log)
+    }
+
+    fn end_entry(&mut self) {
+        match line::ends_line(&self.head) {
+            Some(true) => (self.lines, self.last_partial) = (self.lines + 1, false),
+            Some(false) => self.last_partial = true,
+            None => {}
+        }
+        self.head.clear();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn find(file: &File, end: u64, wanted: u64) -> io::Result<Found> {
+        let whole = Search::new(end, wanted, true).step(file, u64::MAX)?.unwrap();
+        let mut search = Search::new(end, wanted, true);
+        loop {
+            // In parts as in one go.
+            if let Some(found) = search.step(file, 1)? {
+                assert_eq!(found, whole);
+                return Ok(found);
+            }
+        }
+    }
+
+    fn count(bytes: &[u8]) -> u64 {
+        let mut count = Count::default();
+        bytes.chunks(7).for_each(|part| count.push(part));
+        count.finish(true)
+    }
 
     fn file(text: &[u8]) -> File {
         let path = tempfile::NamedTempFile::new().unwrap();
@@ -134,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_goes_on_in_the_next_file_is_counted_there() {
+        let (a, p, q) = (entry("F", "a"), entry("P", "p"), entry("P", "q"));
+        let text = format!("{a}{a}{p}{q}");
+        let mut search = Search::new(text.len() as u64, 1, false);
+        let found = search.step(&file(text.as_bytes()), u64::MAX).unwrap().unwrap();
+        assert_eq!((&text[found.start as usize..], found.lines), (format!("{a}{p}{q}").as_str(), 1));
+        let mut count = Count::default();
+        count.push(text.as_bytes());
+        assert_eq!(count.finish(false), 2);
+    }
+
+    #[test]
     fn a_file_that_shrinks_is_an_error_and_no_loop() {
         assert!(find(&file(b"x"), 100_000, 3).is_err());
     }
@@ -147,17 +209,17 @@ mod tests {
                 .iter()
                 .map(|(size, partial)| entry(if *partial { "P" } else { "F" }, &"x".repeat(*size)))
                 .collect();
-            let all = count(text.as_bytes()).unwrap();
+            let all = count(text.as_bytes());
             let found = find(&file(text.as_bytes()), text.len() as u64, wanted).unwrap();
             prop_assert_eq!(found.lines, all.min(wanted));
-            prop_assert_eq!(count(&text.as_bytes()[found.start as usize..]).unwrap(), found.lines);
+            prop_assert_eq!(count(&text.as_bytes()[found.start as usize..]), found.lines);
         }
 
         #[test]
         fn any_bytes_have_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..300), wanted in 0u64..5) {
             let found = find(&file(&bytes), bytes.len() as u64, wanted).unwrap();
             prop_assert!(found.start <= bytes.len() as u64);
-            count(&bytes[..]).unwrap();
+            count(&bytes);
         }
     }
 }

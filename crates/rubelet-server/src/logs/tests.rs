@@ -1,8 +1,11 @@
 //! Logs read from files, step by step and through a response.
 
+mod followers;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -27,6 +30,10 @@ fn compress(path: &Path, text: &str) {
     encoder.finish().unwrap();
 }
 
+fn set_changed(path: &Path, time: SystemTime) {
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
 struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -38,7 +45,7 @@ impl Dir {
     }
     fn open(&self, query: &str) -> LogReader {
         let files = LogFiles::at(&self.path("0.log")).unwrap();
-        LogReader::open(files, &LogOptions::from_query(query).unwrap(), NOW.parse().unwrap()).unwrap()
+        LogReader::open(files, None, &LogOptions::from_query(query).unwrap(), NOW.parse().unwrap()).unwrap()
     }
     fn check(&self, query: &str, expected: &str) {
         let (text, last) = drain(&mut self.open(query));
@@ -52,6 +59,7 @@ fn drain(reader: &mut LogReader) -> (String, Step) {
     loop {
         match reader.step().unwrap() {
             Step::Bytes(bytes) => all.extend_from_slice(&bytes),
+            Step::Working => {}
             step => return (String::from_utf8_lossy(&all).into_owned(), step),
         }
     }
@@ -143,8 +151,10 @@ fn follows_over_rotation_and_truncation() {
     append(&path, &entry(12, "F", "12"));
     more(&mut reader, "1112\n");
     // Rotated twice while nobody looked; the one that was read last has been compressed.
+    let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
     std::fs::remove_file(&path).unwrap();
     compress(&dir.path("0.log.20240101-000012.gz"), &entry(12, "F", "12"));
+    set_changed(&dir.path("0.log.20240101-000012.gz"), changed);
     append(&dir.path("0.log.20240101-000013"), &entry(13, "F", "13"));
     append(&path, &entry(14, "F", "14"));
     more(&mut reader, "13\n14\n");
@@ -170,6 +180,56 @@ fn a_log_that_appears_late_is_followed() {
 }
 
 #[test]
+fn a_step_reads_a_bounded_part() {
+    let dir = Dir::new();
+    let lines: String = (0..40_000).map(|number| entry(1, "F", &format!("{number:06}"))).collect();
+    compress(&dir.path("0.log.20240101-000001.gz"), &lines);
+    append(&dir.path("0.log.20240101-000002"), &lines);
+    append(&dir.path("0.log"), &lines);
+    let check = |query: &str, expected: &str, least: usize| {
+        let mut reader = dir.open(query);
+        let mut working = 0;
+        let mut text = Vec::new();
+        loop {
+            match reader.step().unwrap() {
+                Step::Bytes(bytes) => text.extend_from_slice(&bytes),
+                Step::Working => working += 1,
+                step => {
+                    assert_eq!(step, Step::Done);
+                    break;
+                }
+            }
+        }
+        assert!(String::from_utf8(text).unwrap() == expected, "{query}");
+        assert!(working >= least, "{query}: {working}");
+    };
+    // Almost two megabytes each.
+    check("stream=Stderr", "", 4);
+    check("sinceTime=2024-01-01T00:02:00Z", "", 4);
+    let all: String = (0..40_000).map(|number| format!("{number:06}\n")).collect();
+    check("tailLines=100000", &[&all[all.len() / 2..], &all, &all].concat(), 4);
+    check("tailLines=40001", &format!("039999\n{all}"), 2);
+}
+
+#[test]
+fn what_is_compressed_meanwhile_or_damaged_is_read_as_far_as_it_goes() {
+    let dir = rotated();
+    let mut reader = dir.open("tailLines=3");
+    assert_eq!(reader.step().unwrap(), Step::Working);
+    while reader.is_finding() {
+        reader.step().unwrap();
+    }
+    let plain = std::fs::read_to_string(dir.path("0.log.20240101-000005")).unwrap();
+    compress(&dir.path("0.log.20240101-000005.gz"), &plain);
+    std::fs::remove_file(dir.path("0.log.20240101-000005")).unwrap();
+    assert_eq!(drain(&mut reader), ("6\n7\n8\n".to_owned(), Step::Done));
+    let damaged = std::fs::read(dir.path("0.log.20240101-000003.gz")).unwrap();
+    std::fs::write(dir.path("0.log.20240101-000003.gz"), &damaged[..15]).unwrap();
+    dir.check("", "1\n2\n5\n6\n7\n8\n");
+    dir.check("tailLines=5", "2\n5\n6\n7\n8\n");
+}
+
+#[test]
 fn long_lines_pass_through_whole() {
     let dir = Dir::new();
     let long = "x".repeat(300_000);
@@ -188,8 +248,12 @@ fn long_lines_pass_through_whole() {
     dir.check("tailLines=1", &format!("{long}end\n"));
     dir.check("limitBytes=7", "first\nx");
     let mut reader = dir.open("");
-    while let Step::Bytes(bytes) = reader.step().unwrap() {
-        assert!(bytes.len() < 200_000, "{}", bytes.len());
+    loop {
+        match reader.step().unwrap() {
+            Step::Bytes(bytes) => assert!(bytes.len() < 200_000, "{}", bytes.len()),
+            Step::Working => {}
+            _ => break,
+        }
     }
 }
 
