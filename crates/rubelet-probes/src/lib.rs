@@ -4,8 +4,12 @@
 //! due nor what follows from it: `rubelet_core::probes` decides that, the prober of the shell calls both. Lifecycle
 //! hooks over HTTP use the same client.
 
+mod dial;
 pub mod exec;
 pub mod grpc;
+pub mod http;
+pub mod target;
+pub mod tcp;
 mod words;
 
 pub use rubelet_core::probes::ProbeOutcome;
