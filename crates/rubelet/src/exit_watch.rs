@@ -101,7 +101,7 @@ impl ExitWatches {
 
 /// The process of a container or sandbox, from the runtime's verbose status: containerd tells it as `pid` in the
 /// JSON text under `info`.
-async fn process_of(runtime: &dyn RuntimeService, kind: Watched, id: &str) -> Option<i32> {
+pub(crate) async fn process_of(runtime: &dyn RuntimeService, kind: Watched, id: &str) -> Option<i32> {
     let info = match kind {
         Watched::Container => {
             let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };

@@ -53,6 +53,7 @@ pub mod desired;
 mod embedded;
 pub mod event_sink;
 pub mod events;
+pub mod exec_watch;
 mod exit_watch;
 pub mod fs_pool;
 pub mod http;
