@@ -168,13 +168,9 @@ impl Rate {
 }
 
 impl ImageManager {
-    /// A manager over an image service. Must be called inside a runtime.
-    pub fn new(service: Arc<dyn ImageService>, limits: PullLimits) -> Self {
-        Self::watched(service, limits, None)
-    }
-
-    /// The same; `watch` tells how far pulls are, where the runtime can.
-    pub fn watched(
+    /// A manager over an image service; `watch` tells how far pulls are, where the runtime can. Must be called inside a
+    /// runtime.
+    pub fn new(
         service: Arc<dyn ImageService>,
         limits: PullLimits,
         watch: Option<Arc<dyn PullWatch>>,

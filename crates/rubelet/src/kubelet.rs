@@ -17,7 +17,9 @@ use rubelet_core::node::info::go_arch;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_core::static_pod::NodeIdentity;
-use rubelet_cri::{CriClient, Deadlines, EndpointError, ImageService, RuntimeService};
+use rubelet_cri::{
+    ContainerdContent, CriClient, Deadlines, EndpointError, ImageService, PullWatch, RuntimeService,
+};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
 use rubelet_server::api::{Api, Site};
@@ -35,6 +37,7 @@ use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
 use crate::desired::{PodConfig, SourceKind};
 use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
 use crate::events::{Event, EventRecorder};
+use crate::exec_watch::ProcExecWatch;
 use crate::fs_pool::FsPool;
 use crate::http::{self, Health};
 use crate::images::{ImageManager, PullLimits};
@@ -110,6 +113,7 @@ pub enum StartError {
 
 /// The two services of a runtime, which may be one object.
 type RuntimeServices = (Arc<dyn RuntimeService>, Arc<dyn ImageService>);
+type Downloads = Arc<dyn PullWatch>;
 
 /// Makes a [`Kubelet`].
 pub struct KubeletBuilder {
@@ -255,8 +259,8 @@ impl KubeletBuilder {
             allocatable,
         );
         node.expects_cluster_dns = self.expects_cluster_dns;
-        let (runtime, images): RuntimeServices = match self.runtime {
-            Some(given) => given,
+        let ((runtime, images), downloads) = match self.runtime {
+            Some(given) => (given, None),
             None => connect(&config)?,
         };
         let (runtime, images) = metered(runtime, images, &metrics);
@@ -339,7 +343,14 @@ impl KubeletBuilder {
             None => (None, NodeView::default()),
         };
         let startups = StartupLatency::new(metrics.clone());
-        let (prober, probing) = Prober::new(runtime.clone(), events.clone(), metrics.clone(), clock.clone());
+        let commands = ProcExecWatch::new(runtime.clone(), fs.clone(), PathBuf::from(CGROUP_MOUNT));
+        let (prober, probing) = Prober::with_exec_watch(
+            runtime.clone(),
+            Arc::new(commands),
+            events.clone(),
+            metrics.clone(),
+            clock.clone(),
+        );
         let (logs, rotating) = match LogRotationSettings::of(&config) {
             Some(settings) => {
                 let (logs, task) = LogRotation::new(runtime.clone(), fs.clone(), settings, clock.clone());
@@ -361,7 +372,7 @@ impl KubeletBuilder {
             startups: startups.clone(),
             clock: clock.clone(),
             runtime: runtime.clone(),
-            images: ImageManager::new(images, pull_limits(&config)),
+            images: ImageManager::new(images, pull_limits(&config), downloads),
             pull_credentials,
             pleg: pleg.clone(),
             prober,
@@ -759,7 +770,8 @@ fn port(number: i32) -> Result<u16, StartError> {
     u16::try_from(number).map_err(|_| StartError::Setting(format!("{number} is not a port")))
 }
 
-fn connect(config: &KubeletConfiguration) -> Result<RuntimeServices, StartError> {
+/// The runtime's services and, where it can tell, what it is downloading.
+fn connect(config: &KubeletConfiguration) -> Result<(RuntimeServices, Option<Downloads>), StartError> {
     let deadlines = Deadlines::with_request(config.runtime_request_timeout.to_std());
     let client = |endpoint| {
         let client = CriClient::new(endpoint, deadlines)?;
@@ -772,9 +784,12 @@ fn connect(config: &KubeletConfiguration) -> Result<RuntimeServices, StartError>
     if config.image_service_endpoint.is_empty()
         || config.image_service_endpoint == config.container_runtime_endpoint
     {
-        return Ok((runtime.clone(), runtime));
+        let downloads = Arc::new(ContainerdContent::new(&runtime));
+        return Ok(((runtime.clone(), runtime), Some(downloads)));
     }
-    Ok((runtime, client(&config.image_service_endpoint)?))
+    let images = client(&config.image_service_endpoint)?;
+    let downloads = Arc::new(ContainerdContent::new(&images));
+    Ok(((runtime, images), Some(downloads)))
 }
 
 fn pull_limits(config: &KubeletConfiguration) -> PullLimits {

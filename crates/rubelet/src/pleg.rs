@@ -6,8 +6,8 @@
 //! cannot change any more is read once.
 
 mod alive;
-mod lookup;
 mod lists;
+mod lookup;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +26,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 pub use self::alive::{AliveContainer, AlivePod, AliveSandbox};
-pub use self::lookup::KnownContainer;
 use self::lists::ListRecord;
 pub use self::lists::Owner;
+pub use self::lookup::KnownContainer;
 use crate::clock::Clock;
 use crate::exit_watch::{ExitWatches, Watched};
 use crate::fs_pool::FsPool;

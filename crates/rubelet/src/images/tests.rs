@@ -76,7 +76,7 @@ impl Bench {
         let registry = Registry::default();
         let pulls = registry.pulls.clone();
         let limits = PullLimits { parallel: 10, qps: 0.0, burst: 0 };
-        Self { images: ImageManager::new(Arc::new(registry), limits), pulls }
+        Self { images: ImageManager::new(Arc::new(registry), limits, None), pulls }
     }
 
     /// Passwords of the pulls so far.
@@ -185,7 +185,7 @@ fn watched(parallel: usize, look: Option<PullLook>) -> (ImageManager, Arc<Downlo
     let downloads = Arc::new(Downloads { look: Mutex::new(look), ..Downloads::default() });
     let registry = Registry { takes: Duration::from_secs(100), ..Registry::default() };
     let limits = PullLimits { parallel, qps: 0.0, burst: 0 };
-    (ImageManager::watched(Arc::new(registry), limits, Some(downloads.clone())), downloads)
+    (ImageManager::new(Arc::new(registry), limits, Some(downloads.clone())), downloads)
 }
 
 #[tokio::test(start_paused = true)]

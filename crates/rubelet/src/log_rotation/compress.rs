@@ -170,7 +170,7 @@ fn encode(plain: &mut File, file: File, stop: &dyn Fn() -> bool) -> io::Result<b
     let mut block = vec![0; BLOCK];
     let mut blocks = 0usize;
     loop {
-        if blocks % CHECK == 0 && (stop() || !has_name(plain)?) {
+        if blocks.is_multiple_of(CHECK) && (stop() || !has_name(plain)?) {
             return Ok(false);
         }
         blocks += 1;

@@ -24,6 +24,7 @@ use futures::{FutureExt as _, TryFutureExt as _};
 use rubelet_config::KubeletConfiguration;
 use rubelet_core::ids::{ContainerId, PodUid};
 use rubelet_core::log_rotation::RotationSettings;
+use rubelet_core::observed::{ObservedPod, ObservedState};
 use rubelet_core::quantity::Amount;
 use rubelet_cri::{RuntimeService, v1};
 use tokio::sync::Notify;
@@ -121,6 +122,19 @@ impl LogRotation {
             pods.insert(uid.clone(), running);
         }
         shared.changed.notify_one();
+    }
+
+    /// The same, of what the runtime was seen to hold of a pod: the containers that run, and have a log.
+    pub fn track_observed(&self, observed: &ObservedPod) {
+        if self.shared.is_none() {
+            return;
+        }
+        let running = observed
+            .containers
+            .iter()
+            .filter(|container| container.state == ObservedState::Running && !container.log_path.is_empty())
+            .map(|container| (container.id.clone(), PathBuf::from(&container.log_path)));
+        self.track(&observed.uid, running.collect());
     }
 
     /// Nothing of the pod is left.

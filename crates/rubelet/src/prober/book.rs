@@ -22,6 +22,9 @@ use super::{ProbedPod, RunningContainer, VerdictSink};
 /// A run gives up waiting for its slot this part of a period before the next tick, so that it does not cost that too.
 const GIVE_UP_EARLIER: u32 = 20;
 
+/// No container is older, whatever the runtime and the clock say.
+const OLDEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What is asked in one run.
 #[derive(Clone)]
 pub(super) struct Ask {
@@ -97,6 +100,8 @@ pub(super) struct Book {
     /// The last number given to an instance.
     number: u64,
     pub(super) outbox: Outbox,
+    /// The task has ended: nothing is tracked any more.
+    is_closed: bool,
 }
 
 /// A pod of which something is or was probed.
@@ -163,13 +168,17 @@ impl Instance {
 }
 
 impl Book {
+    /// One in which nothing can be written any more.
+    pub(super) fn closed() -> Self {
+        Self { is_closed: true, ..Self::default() }
+    }
+
     /// Takes over what a pod runs now. Says whether something is due earlier than anything was before.
     pub(super) fn track(&mut self, told: ProbedPod, now: Instant, wall: Timestamp) -> bool {
         let first = self.due.first().map(|(at, _)| *at);
         let ProbedPod { uid, pod, ip, running, ending, sink } = told;
-        if !self.pods.contains_key(&uid)
-            && !running.iter().any(|running| probed(&pod, &running.name).is_some())
-        {
+        let has_probes = || running.iter().any(|running| probed(&pod, &running.name).is_some());
+        if self.is_closed || (!self.pods.contains_key(&uid) && !has_probes()) {
             return false;
         }
         let tracked = self.pods.entry(uid.clone()).or_insert_with(|| Tracked {
@@ -331,7 +340,7 @@ impl Book {
         wall: Timestamp,
     ) -> Option<u64> {
         let RunningContainer { name, id, started_at, known } = running;
-        let age = wall.duration_since(started_at).try_into().unwrap_or_default();
+        let age = wall.duration_since(started_at).try_into().unwrap_or(Duration::ZERO).min(OLDEST);
         let probes = ContainerProbes::new(probed(pod, &name)?, known, spread(uid, &name), age)?;
         self.number += 1;
         let number = self.number;

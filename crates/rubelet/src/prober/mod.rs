@@ -35,6 +35,7 @@ use rubelet_core::Pod;
 use rubelet_core::ids::{ContainerId, PodUid};
 use rubelet_core::verdicts::Verdict;
 use rubelet_cri::RuntimeService;
+use rubelet_probes::exec::ExecWatch;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -124,7 +125,20 @@ impl Prober {
         metrics: Metrics,
         clock: Clock,
     ) -> (Self, ProberTask) {
-        Self::with_handlers(Arc::new(ContainerHandlers::new(runtime)), events, metrics, clock)
+        let handlers = ContainerHandlers { runtime, exec_watch: None };
+        Self::with_handlers(Arc::new(handlers), events, metrics, clock)
+    }
+
+    /// The same; what commands leave behind that time out is cleaned up.
+    pub fn with_exec_watch(
+        runtime: Arc<dyn RuntimeService>,
+        exec_watch: Arc<dyn ExecWatch>,
+        events: EventRecorder,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> (Self, ProberTask) {
+        let handlers = ContainerHandlers { runtime, exec_watch: Some(exec_watch) };
+        Self::with_handlers(Arc::new(handlers), events, metrics, clock)
     }
 
     fn with_handlers(

@@ -15,7 +15,7 @@ use super::slots::{Lane, Slots};
 /// How often a probe is made at most in one run, because it could not be made before (upstream `maxProbeRetries`).
 const TRIES: u32 = 3;
 /// A handler ends a probe at its timeout, and needs a moment for it. One that needs longer than this is given up.
-const MERCY: Duration = Duration::from_secs(15);
+const MERCY: Duration = Duration::from_secs(20);
 
 /// Asks containers. Behind a trait so that the prober can be tested without containers.
 pub(super) trait Handlers: Send + Sync {
@@ -43,12 +43,14 @@ async fn tries(begun: &Begun, handlers: &dyn Handlers) -> ProbeOutcome {
     let mut left = TRIES;
     loop {
         left -= 1;
+        let began = Instant::now();
         let limit = begun.ask.timeout.saturating_add(MERCY);
         let outcome = timeout(limit, handlers.ask(&begun.ask)).await.unwrap_or_else(|_| {
             ProbeOutcome::Error(format!("no end within {} s of its timeout", MERCY.as_secs()))
         });
         match outcome {
-            ProbeOutcome::Error(_) if left > 0 && Instant::now() < begun.give_up => {}
+            // If it takes as long as it just did.
+            ProbeOutcome::Error(_) if left > 0 && Instant::now() + began.elapsed() < begun.give_up => {}
             outcome => return outcome,
         }
     }

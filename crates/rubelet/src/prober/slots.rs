@@ -90,7 +90,7 @@ impl Slots {
         // Cancel-safe: the run is only polled, and who stops waiting for a permit has none.
         tokio::select! {
             biased;
-            answer = &mut run => return answer,
+            answer = &mut run => answer,
             _slow = self.slow.acquire() => {
                 drop(slot);
                 run.await

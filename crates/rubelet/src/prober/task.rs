@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::book::{Begun, Ran, RunKey};
+use super::book::{Begun, Book, Ran, RunKey};
 use super::deliver::deliver;
 use super::run::{Handlers, run};
 use super::slots::Slots;
@@ -21,6 +21,14 @@ pub struct ProberTask {
     /// Runs, and deliveries of verdicts.
     under_way: JoinSet<Done>,
     skips: tell::Skips,
+}
+
+impl Drop for ProberTask {
+    /// What is tracked holds on to those who hear of it, and they to the handle: nothing is to outlive the task.
+    fn drop(&mut self) {
+        let left = std::mem::replace(&mut *self.shared.book(), Book::closed());
+        drop(left);
+    }
 }
 
 /// What a task of the prober's has done.

@@ -104,7 +104,7 @@ async fn what_is_known_from_before_is_told_only_when_it_changes() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_takes_long_makes_its_next_ones_late_never_piled_up() {
     let world = World::new(|_, before| match before {
-        1 => Answer::At(Duration::from_millis(4500), ProbeOutcome::Success),
+        1 => Answer::At(Duration::from_millis(4200), ProbeOutcome::Success),
         _ => well(),
     });
     let probe = json!({"livenessProbe": {"periodSeconds": 1, "timeoutSeconds": 5}});
