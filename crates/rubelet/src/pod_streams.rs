@@ -39,7 +39,9 @@ pub struct PodStreams {
 impl PodStreams {
     pub(crate) fn new(services: Arc<Services>) -> Self {
         let streams = Streams::new(services.node.stream_idle_timeout, STREAMS);
-        Self { services, logs: Logs::new(Arc::new(InotifyChanges::default())), streams }
+        let logs = Logs::new(Arc::new(InotifyChanges::default()))
+            .with_writers(Arc::new(|file| rubelet_linux::log_files::has_writer(file).ok()));
+        Self { services, logs, streams }
     }
 
     /// Ends all streams when it is dropped, and lets no more begin.

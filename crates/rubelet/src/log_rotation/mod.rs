@@ -76,7 +76,8 @@ impl LogRotationSettings {
 }
 
 impl LogRotation {
-    /// The handle and the task, which ends when it is dropped.
+    /// The handle and the task, which ends when it is dropped. In a simulation, where nobody writes logs, it does
+    /// nothing.
     pub fn new(
         runtime: Arc<dyn RuntimeService>,
         fs: FsPool,
@@ -87,7 +88,9 @@ impl LogRotation {
             let request = v1::ReopenContainerLogRequest { container_id: id.to_string() };
             runtime.reopen_container_log(request).map_ok(drop).map_err(|error| error.to_string()).boxed()
         });
-        Self::with(reopen, fs, settings, clock)
+        let simulated = clock.is_simulated();
+        let (handle, task) = Self::with(reopen, fs, settings, clock);
+        (if simulated { Self::disabled() } else { handle }, task)
     }
 
     /// A handle that takes note of nothing: `containerLogMaxSize` below zero turns rotation off.
