@@ -16,6 +16,8 @@ struct World {
     log: Option<fs::File>,
     events: EventRecorder,
     watch: OomWatch,
+    /// The age that the agent is taken to have.
+    age: std::cell::Cell<Duration>,
 }
 
 impl World {
@@ -39,7 +41,7 @@ impl World {
             group_of: Box::new(|uid| Some(format!("/kubepods/pod{uid}"))),
             cgroup_mount: root.path().join("cgroup"),
         };
-        Self { watch: OomWatch::open(parts, &path), root, log, events }
+        Self { watch: OomWatch::open(parts, &path), root, log, events, age: Default::default() }
     }
 
     /// One that has read what the log held before.
@@ -91,10 +93,11 @@ impl World {
         self.events.snapshot().iter().map(line).collect()
     }
 
-    /// Tells what is due, as if the container were in that state.
+    /// Tells what is due after a long time, as if the container were in that state.
     fn tell(&self, state: ObservedState, reason: &str) {
         let shared = &self.watch.shared;
-        let due = shared.state().ledger.take_due(Duration::from_secs(1_000_000));
+        self.age.set(self.age.get() + Duration::from_secs(3600));
+        let due = shared.state().ledger.take_due(self.age.get());
         for due in due {
             let known = KnownContainer {
                 uid: "u".into(),
@@ -164,6 +167,8 @@ async fn only_an_end_that_nobody_explains_is_explained_by_a_kill() {
 async fn what_the_log_held_before_explains_and_is_not_told() {
     let mut world = World::new(true);
     world.kill("", 7);
+    // The last record is still to be read, and was there before the watch.
+    world.watch.shared.state().caught_up = false;
     assert_eq!(world.corrected("Error", 137).await, "OOMKilled");
     world.tell(ObservedState::Running, "");
     assert_eq!(world.told(), Vec::<String>::new());
