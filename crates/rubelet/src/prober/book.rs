@@ -233,7 +233,6 @@ impl Book {
         for number in tracked.instances {
             self.drop_instance(number);
         }
-        self.outbox.forget(uid);
         Some(tracked.pod)
     }
 

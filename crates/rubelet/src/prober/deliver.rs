@@ -48,14 +48,7 @@ impl Outbox {
         letter
     }
 
-    /// Drops what waits for a pod. What is under way is still ahead of what comes after.
-    pub(super) fn forget(&mut self, uid: &PodUid) {
-        if let Some(letters) = self.waiting.get_mut(uid) {
-            letters.clear();
-        }
-    }
-
-    /// Drops what waits about a container that is gone.
+    /// Drops what waits about a container that is gone. What is under way is still ahead of what comes after.
     pub(super) fn forget_container(&mut self, uid: &PodUid, id: &ContainerId) {
         if let Some(letters) = self.waiting.get_mut(uid) {
             letters.retain(|letter| letter.id != *id);

@@ -386,6 +386,32 @@ async fn a_slow_pod_hears_in_order_and_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_to_be_told_is_dropped_with_its_pod_or_container() {
+    let world = World::new(|_, before| if before % 2 == 0 { well() } else { unwell() });
+    let probe = json!({"readinessProbe": {"periodSeconds": 1, "failureThreshold": 1}});
+    let slow = Sink::taking(seconds(10));
+    let told = |name: &str| ProbedPod { sink: slow.clone(), ..world.pod(name, http(probe.clone())) };
+    let (gone, mut replaced) = (told("gone"), told("replaced"));
+    world.prober.track(gone.clone());
+    world.prober.track(replaced.clone());
+    sleep(seconds(5)).await;
+    world.prober.forget(&gone.uid);
+    replaced.running[0].id = "replaced-next".into();
+    world.prober.track(replaced.clone());
+    // Tracked once more, it is told nothing before what is being told of it: that would be overtaken.
+    world.prober.track(gone.clone());
+    sleep(Duration::from_millis(14_500)).await;
+    let first: Vec<_> = slow.told().into_iter().map(|(at, id, _)| (at.as_secs(), id)).collect();
+    assert_eq!(first, [(10, "gone-c".to_owned()), (10, "replaced-c".to_owned())]);
+    world.prober.forget(&gone.uid);
+    world.prober.forget(&replaced.uid);
+    sleep(seconds(60)).await;
+    let last: Vec<_> = slow.told().into_iter().skip(2).map(|(at, id, _)| (at.as_secs(), id)).collect();
+    assert_eq!(last, [(20, "gone-c".to_owned()), (20, "replaced-next".to_owned())], "those under way");
+    assert!(world.prober.shared.book().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_under_way_ends_with_the_pod_and_is_not_told() {
     let answer = |_: &Ask, _| Answer::At(seconds(2), ProbeOutcome::Failure("too late".to_owned()));
     let world = World::new(answer);
@@ -431,6 +457,8 @@ async fn a_pod_that_ends_is_probed_for_readiness_only() {
         sleep(Duration::from_millis(10)).await;
     }
     world.prober.track(ProbedPod { ending: true, ..pod.clone() });
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(world.script.open.load(Ordering::Relaxed), 0, "it is not waited for");
     let (liveness, readiness) =
         (world.times("u-c", ProbeKind::Liveness).len(), world.times("u-c", ProbeKind::Readiness).len());
     sleep(seconds(20)).await;

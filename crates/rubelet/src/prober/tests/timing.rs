@@ -185,7 +185,8 @@ async fn a_run_without_a_slot_is_left_out_and_not_counted() {
     sleep(seconds(300)).await;
     let begun = world.asked();
     assert!((256..=300).contains(&begun), "{begun}");
-    assert!(world.prober.take_lateness().skipped() > 400);
+    let skipped = world.prober.take_lateness().skipped();
+    assert!(skipped > 30_000, "each tick of each of them is tried: {skipped}");
     assert!(world.sink.told().is_empty() && world.messages().is_empty(), "nothing is known of them");
     assert!(world.prober.in_flight() <= 400, "one for each at most");
     // Somebody else is still asked in time.
