@@ -129,15 +129,13 @@ impl BackoffTable {
     /// `None` means that it may start now.
     pub fn wait_since(&self, key: &BackoffKey, since: Timestamp, now: Timestamp) -> Option<Wait> {
         let entry = self.entries.get(key).filter(|entry| !is_stable(since, entry))?;
-        let until = later(since, entry.delay);
-        (now < until).then_some(Wait { until, delay: entry.delay })
+        wait(since, entry.delay, now)
     }
 
     /// How long the key still has to wait, counted from its last failure: the form for image pulls.
     pub fn wait_since_update(&self, key: &BackoffKey, now: Timestamp) -> Option<Wait> {
         let entry = self.entries.get(key).filter(|entry| !is_stable(now, entry))?;
-        let until = later(entry.last_update, entry.delay);
-        (now < until).then_some(Wait { until, delay: entry.delay })
+        wait(entry.last_update, entry.delay, now)
     }
 
     /// Moves the key to its next delay and returns the entry for the journal. A container calls it right
@@ -167,6 +165,13 @@ impl BackoffTable {
     pub fn prune(&mut self, now: Timestamp) {
         self.entries.retain(|_, entry| !is_stable(now, entry));
     }
+}
+
+/// The wait of `delay` after `since`, if it goes on. A `since` that is further ahead than the delay is long says that the
+/// clock was set back: nobody waits for it to come there again.
+fn wait(since: Timestamp, delay: Duration, now: Timestamp) -> Option<Wait> {
+    let until = later(since, delay);
+    (now < until && since <= later(now, delay)).then_some(Wait { until, delay })
 }
 
 /// Whether an entry is so old, seen from `moment`, that it starts over.
@@ -243,6 +248,16 @@ mod tests {
         table.next(key("a"), at(0), at(0));
         let until = |now| table.wait_since_update(&key("a"), at(now)).map(|wait| wait.until.as_second());
         assert_eq!([until(0), until(9), until(10)], [Some(10), Some(10), None]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
+        let mut table = crash_loop();
+        table.next(key("a"), at(10_000), at(10_000));
+        for (now, waits) in [(10_003, true), (9_990, true), (9_989, false), (6_400, false)] {
+            assert_eq!(table.wait_since(&key("a"), at(10_000), at(now)).is_some(), waits, "{now}");
+            assert_eq!(table.wait_since_update(&key("a"), at(now)).is_some(), waits, "{now}");
+        }
     }
 
     #[test]
