@@ -37,7 +37,7 @@ pub fn check() -> Check {
 
 /// A writer of the process's log that leaves marks.
 pub fn watched<W: Write>(inner: W) -> impl Write {
-    Watched { log: &*LOG, inner }
+    Watched { log: &LOG, inner }
 }
 
 impl LogHealth {

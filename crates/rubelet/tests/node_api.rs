@@ -210,7 +210,7 @@ async fn the_agent_tells_what_it_was_started_with() {
     let (code, status) = node.ask("GET /statusz", &[]).await;
     assert!(code == 200 && status.contains("Binary version: 1.36."), "{status}");
     let (code, text) = node.ask("GET /healthz?verbose", &[]).await;
-    let all = "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n";
+    let all = "[+]ping ok\n[+]log ok\n[+]syncloop ok\n[+]containerruntime ok\nhealthz check passed\n";
     assert_eq!((code, text.as_str()), (200, all));
     // Nobody has set a logger of the agent in this process.
     let (code, why) = node.ask("PUT /debug/flags/v", &[]).await;
