@@ -110,8 +110,9 @@ impl<T: Clone> Calls<T> {
         }
     }
 
-    /// The runtime answers nobody: everything counts anew from `now`.
+    /// The runtime answers nobody: everything counts anew from `now`. Forgets what nobody asks any more.
     pub fn forgive(&mut self, now: Duration) {
+        self.forget(now);
         for entry in self.entries.values_mut() {
             entry.since = now;
         }
@@ -119,7 +120,7 @@ impl<T: Clone> Calls<T> {
 
     /// What is stuck at age `now`. Forgets what nobody asks any more.
     pub fn stuck(&mut self, now: Duration) -> Vec<StuckCall<T>> {
-        self.entries.retain(|_, entry| entry.under_way > 0 || now < entry.forgotten());
+        self.forget(now);
         let stuck = self.entries.iter().filter(|(_, entry)| now >= entry.due());
         stuck
             .map(|((call, _), entry)| StuckCall {
@@ -130,11 +131,15 @@ impl<T: Clone> Calls<T> {
             .collect()
     }
 
-    /// When [`Self::stuck`] will say something else if nothing happens.
+    /// When [`Self::stuck`] will say something else if nothing happens; always later than `now`.
     pub fn next(&self, now: Duration) -> Option<Duration> {
-        let due = self.entries.values().map(Entry::due).filter(|due| *due > now);
+        let due = self.entries.values().map(Entry::due);
         let forgotten = self.entries.values().filter(|entry| entry.under_way == 0).map(Entry::forgotten);
-        due.chain(forgotten).min()
+        due.chain(forgotten).filter(|at| *at > now).min()
+    }
+
+    fn forget(&mut self, now: Duration) {
+        self.entries.retain(|_, entry| entry.under_way > 0 || now < entry.forgotten());
     }
 
     /// Whether nothing is under way or remembered.
@@ -237,6 +242,16 @@ mod tests {
         assert!(calls.stuck(s(60)).is_empty());
         calls.begin(key(), || "pod", PATIENCE, s(61));
         assert_eq!(calls.stuck(s(90)).len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_asks_any_more_is_forgotten_in_a_silence_too() {
+        let mut calls = given_up(&[0], CUT);
+        for at in [20, 69, 70, 100] {
+            calls.forgive(s(at));
+            assert!(calls.next(s(at)).is_none_or(|next| next > s(at)), "{at}");
+        }
+        assert!(calls.is_empty());
     }
 
     #[test]

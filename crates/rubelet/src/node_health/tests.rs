@@ -227,6 +227,19 @@ async fn a_silent_runtime_is_no_pods_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_silence_costs_nothing() {
+    let rig = start();
+    rig.run_sandbox("web").await;
+    rig.cri.inject(Op::PodSandboxStatus, Fault::Hang, 1);
+    rig.pleg.observe(&"web-uid".into()).await.unwrap_err();
+    let silent = Some(tokio::time::Instant::now());
+    rig.state.send_replace(RuntimeState { silent_since: silent, ..Default::default() });
+    // A task that looked again and again would not let time pass.
+    seconds(3600).await;
+    assert_eq!(rig.told(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_that_are_slow_are_told_at_the_begin_now_and_then_and_at_the_end() {
     let rig = start();
     seconds(1).await;
