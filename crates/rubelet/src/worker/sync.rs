@@ -442,8 +442,10 @@ impl PodWorker {
                     }
                 }
             }
-            // What has become of it is published before the next one begins.
+            // What has become of it is published before the next one begins, and it is probed while that one has its
+            // image pulled.
             observed = self.observe().await.map_err(|_| Stop::Failed)?;
+            self.track_probes(&observed, false);
             self.publish(&observed, Ending::No).await;
         }
         let pruned = self.prune_dead(&observed).await;
