@@ -7,7 +7,7 @@ use rubelet_core::stats::exposition::parse;
 
 use crate::kubelet_api::Client;
 use crate::node::Node;
-use crate::pods::{self, uid};
+use crate::pods;
 use crate::wait::{self, PATIENCE};
 
 /// Writes all its memory and dies of it.
@@ -82,7 +82,8 @@ containers:
     lines.sort_unstable();
     assert_eq!(lines, ["about to", "take it all"]);
     assert_eq!(pods::state(&pod, "shell"), "terminated OOMKilled 137");
-    assert_eq!(told(&node), Vec::<String>::new(), "the status says it");
+    // The status says it. An event would come a few seconds after the kill.
+    wait::throughout(Duration::from_secs(5), || assert_eq!(told(&node), Vec::<String>::new()));
 }
 
 #[test]
@@ -139,7 +140,6 @@ volumes: [{{name: share, hostPath: {{path: $SHARE}}}}]
     let pod = node.wait_ready("again");
     assert_eq!(pods::last_state(&pod, "app"), "terminated OOMKilled 137");
     wait_counted(&node, &pod, "app", 1);
-    assert!(!uid(&pod).is_empty());
 }
 
 fn pod_name(pod: &Pod) -> String {
