@@ -29,10 +29,10 @@ fn probes_exec_commands_end_in_every_way() {
         shell("no words that are text", "printf \"\\\\377\\\\376 is no text\"; exit 1", Fails(" is no text")),
         shell(
             "talks a lot",
-            "head -c 3000000 /dev/zero | tr \"\\\\0\" x; exit 1",
+            "head -c 300000 /dev/zero | tr \"\\\\0\" x; exit 1",
             Fails("probe failed: xxxxxxxxxxxxxxx"),
         ),
-        shell("talks a lot and is well", "head -c 3000000 /dev/zero | tr \"\\\\0\" x", Passes),
+        shell("talks a lot and is well", "head -c 300000 /dev/zero | tr \"\\\\0\" x", Passes),
         shell("sees the variables", "[ \"$WORD\" = static ]", Passes),
         case(
             "its words are replaced",

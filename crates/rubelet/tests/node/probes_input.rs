@@ -28,10 +28,18 @@ fn probes_input_targets_and_headers_that_make_no_sense() {
         case(
             "a host that is a URL",
             format!("host: 'http://127.0.0.1/', port: {port}"),
-            Fails("http://127.0.0.1/"),
+            Errs("parse \"http://[http:%2F%2F127.0.0.1%2F]:"),
         ),
-        case("a host with a space", format!("host: 'not a host', port: {port}"), Fails("not a host")),
-        case("a host with a port", format!("host: '127.0.0.1:{port}', port: {port}"), Fails("127.0.0.1")),
+        case(
+            "a host with a space",
+            format!("host: 'not a host', port: {port}"),
+            Errs("parse \"http://not%20a%20host:"),
+        ),
+        case(
+            "a host with a port",
+            format!("host: '127.0.0.1:{port}', port: {port}"),
+            Errs("parse \"http://[127.0.0.1:"),
+        ),
         case("a name for a host", format!("host: localhost, port: {port}, path: /well"), Passes),
         header(
             "a newline in a header",
@@ -48,7 +56,7 @@ fn probes_input_targets_and_headers_that_make_no_sense() {
             "name: X-Word, value: \"\u{fc}ml\u{e4}ut\"",
             Passes,
         ),
-        header("a host header of nonsense", "name: Host, value: \"a b\"", Fails("")),
+        header("a host header of nonsense", "name: Host, value: \"a b\"", Passes),
         header("an empty header", "name: X-Word, value: ''", Passes),
         header("an empty host header", "name: Host, value: ''", Passes),
     ];

@@ -29,6 +29,9 @@ use crate::wait;
 /// What a client is told to do with what it got is up to the test; nobody waits longer than this for a byte.
 const READ_LIMIT: Duration = Duration::from_secs(120);
 
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,6 +156,10 @@ impl Site {
     fn answer(&self, mut stream: impl Read + Write) -> io::Result<()> {
         let mut head = String::new();
         let mut reader = BufReader::new(&mut stream);
+        if reader.fill_buf()?.first() == Some(&TLS_HANDSHAKE) {
+            // What servers say to clients that speak TLS to them.
+            return Answer::bytes("HTTP/1.0 400 Bad Request\r\n\r\nThis is not TLS.\n").give(&mut stream);
+        }
         while !head.ends_with("\r\n\r\n") {
             if reader.read_line(&mut head)? == 0 {
                 return Ok(());
@@ -332,7 +339,7 @@ pub enum Health {
 /// A gRPC server that tells the health of services.
 pub struct HealthServer {
     services: Arc<Mutex<BTreeMap<String, Health>>>,
-    asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+    asked: Arc<Mutex<Vec<(f64, String, HeaderMap)>>>,
     runtime: Runtime,
 }
 
@@ -387,15 +394,20 @@ impl HealthServer {
         lock(&self.services).insert(service.to_owned(), health);
     }
 
+    /// When a service was asked about, in seconds since boot.
+    pub fn asked_at(&self, service: &str) -> Vec<f64> {
+        lock(&self.asked).iter().filter(|(_, asked, _)| asked == service).map(|(at, ..)| *at).collect()
+    }
+
     /// The headers that came with the first question about a service.
     pub fn asked(&self, service: &str) -> Option<HeaderMap> {
-        lock(&self.asked).iter().find(|(asked, _)| asked == service).map(|(_, headers)| headers.clone())
+        lock(&self.asked).iter().find(|(_, asked, _)| asked == service).map(|(.., headers)| headers.clone())
     }
 }
 
 async fn check(
     services: Arc<Mutex<BTreeMap<String, Health>>>,
-    asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
+    asked: Arc<Mutex<Vec<(f64, String, HeaderMap)>>>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
@@ -406,7 +418,7 @@ async fn check(
         "/grpc.health.v1.Health/Check" => lock(&services).get(&service).cloned(),
         _ => Some(Health::Fails(12, "unknown method")),
     };
-    lock(&asked).push((service, head.headers));
+    lock(&asked).push((wait::uptime(), service, head.headers));
     Ok(match health.unwrap_or(Health::Fails(5, "unknown service")) {
         Health::Serving(status) => reply(Some(framed(&[8, status])), 0, ""),
         Health::Message(bytes) => reply(Some(framed(bytes)), 0, ""),

@@ -100,7 +100,7 @@ fn probes_grpc_servers_of_every_kind() {
         ),
         case("no health", Some(Health::Fails(12, "unknown method")), Fails(lacking)),
         case("a page that is not there", Some(Health::Page(404)), Fails(lacking)),
-        case("a page", Some(Health::Page(200)), Fails("received unexpected content-type \\\"text/html\\\"")),
+        case("a page", Some(Health::Page(200)), Fails("received unexpected content-type \"text/html\"")),
         case("a page of a proxy", Some(Health::Page(503)), Fails("code = Unavailable")),
         case(
             "nonsense",
