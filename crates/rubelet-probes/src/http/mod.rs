@@ -87,9 +87,12 @@ pub enum CallError {
     /// The hook itself is wrong: nothing was sent.
     #[error("{0}")]
     Invalid(String),
-    /// No answer came.
+    /// No answer came, and none will.
     #[error("{0}")]
     Failed(String),
+    /// No answer had come when the time was up.
+    #[error("{0}")]
+    Late(String),
 }
 
 /// Calls a lifecycle hook: any answer is a success. A server that speaks HTTP where the hook says HTTPS is asked over
@@ -123,7 +126,10 @@ pub async fn call(
             return Ok(Called::FellBack(asked));
         }
     }
-    Err(CallError::Failed(error.to_string()))
+    Err(match error.fault {
+        Fault::Timeout => CallError::Late(error.to_string()),
+        _ => CallError::Failed(error.to_string()),
+    })
 }
 
 /// What is offered to a server with TLS.

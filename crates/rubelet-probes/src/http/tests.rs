@@ -388,6 +388,25 @@ async fn a_hook_that_is_not_heard_has_failed() {
 }
 
 #[tokio::test]
+async fn a_hook_that_is_not_answered_in_time_is_late() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let limit = Some(Duration::from_millis(100));
+    let error = call(&action(port, "HTTP"), &[], "127.0.0.1", "me", limit).await.unwrap_err();
+    assert!(matches!(&error, CallError::Late(_)), "{error:?}");
+    assert!(error.to_string().contains("context deadline exceeded"), "{error}");
+}
+
+#[test]
+fn a_probe_takes_little_memory() {
+    let (container, action) = (Container::default(), action(1, "HTTPS"));
+    let target = Target { container: &container, pod_ip: "127.0.0.1" };
+    let probe = get(&action, &target, "me", Duration::from_secs(1));
+    let size = std::mem::size_of_val(&probe);
+    assert!(size <= 4096, "{size}");
+}
+
+#[tokio::test]
 async fn a_hook_over_https_falls_back_to_http_without_credentials() {
     let (port, asked) = plain_server(vec![BAD_REQUEST, "HTTP/1.1 200 OK\r\n\r\n"]).await;
     let mut hook = action(port, "HTTPS");

@@ -45,6 +45,8 @@ families! {
         orphaned_runtime: Counter "kubelet_orphaned_runtime_pods_total" Alpha;
         /// Pods that were not admitted to this node; rare reasons are counted together.
         admission_rejections: Counter["reason"] "kubelet_admission_rejections_total" Alpha;
+        /// Hooks over HTTPS that were run over HTTP, since their servers speak that.
+        http_hook_fallbacks: Counter "kubelet_lifecycle_handler_http_fallbacks_total" Alpha;
         /// Sleeps before a container's end that were cut short.
         sleep_terminated_early: Counter "kubelet_sleep_action_terminated_early_total" Alpha;
         /// Pods gone from this node whose volumes the last look at leftovers removed.

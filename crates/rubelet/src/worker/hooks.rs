@@ -1,17 +1,24 @@
-//! Runs lifecycle hooks: exec, HTTP and sleep. The caller bounds the time and decides what a failure means.
+//! Runs lifecycle hooks: exec, HTTP(S) and sleep. The caller bounds the time and decides what a failure means.
+//!
+//! Over HTTP, whatever the server answers is a success, as upstream has it: a hook fails when nobody answers. The
+//! client is that of the probes.
 
 use std::time::Duration;
 
-use crate::http_client::Get;
-use k8s_openapi::api::core::v1::{ContainerPort, HTTPGetAction, LifecycleHandler};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::core::v1::{ContainerPort, LifecycleHandler};
 use rubelet_core::ids::ContainerId;
 use rubelet_cri::{CriErrorKind, RuntimeService, v1};
+use rubelet_probes::http::{self, CallError, Called};
 
-/// How long an HTTP hook may take when nothing else bounds it.
-const HTTP_LIMIT: Duration = Duration::from_secs(60);
-/// How much of the answer of a hook is read.
-const BODY_LIMIT: usize = 10 * 1024;
+use crate::events::EventSubject;
+use crate::services::Services;
+
+/// How long an HTTP hook may take when nothing else bounds it: as long as a command in the runtime.
+const HTTP_LIMIT: Duration = Duration::from_secs(3600);
+/// How much of what a command says is kept for the message.
+const OUTPUT_LIMIT: usize = 10 * 1024;
+/// The user agent of hooks that name none: upstream's, of the version that this is like.
+const USER_AGENT: &str = "kube-lifecycle/1.36";
 
 /// What a hook needs to know of its container.
 pub(super) struct HookTarget<'a> {
@@ -30,12 +37,8 @@ pub(super) enum HookError {
     Exit { command: Vec<String>, code: i32, output: String },
     #[error("the runtime could not run the command")]
     Exec(#[source] rubelet_cri::CriError),
-    #[error("HTTP request to {url} failed: {problem}")]
-    Http { url: String, problem: String },
-    #[error("the hook has no address: {0}")]
-    NoAddress(String),
-    #[error("this version cannot run hooks over HTTPS")]
-    Https,
+    #[error(transparent)]
+    Http(#[from] CallError),
     #[error("invalid handler: it has neither exec, httpGet nor sleep")]
     Nothing,
 }
@@ -46,10 +49,35 @@ impl HookError {
         matches!(self, Self::Exec(error) if error.kind == CriErrorKind::Unreachable)
     }
 
-    /// Whether the hook itself failed, as opposed to the runtime in the middle of it.
+    /// Whether the hook itself failed, as opposed to the runtime in the middle of it, or our patience.
     pub(super) fn is_verdict(&self) -> bool {
         use CriErrorKind::{Canceled, DeadlineExceeded, Unreachable};
-        !matches!(self, Self::Exec(error) if matches!(error.kind, Unreachable | Canceled | DeadlineExceeded))
+        match self {
+            Self::Exec(error) => !matches!(error.kind, Unreachable | Canceled | DeadlineExceeded),
+            Self::Http(error) => !matches!(error, CallError::Late(_)),
+            _ => true,
+        }
+    }
+}
+
+/// How a hook ran that did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ran {
+    /// As it was meant.
+    AsMeant,
+    /// Over HTTP where HTTPS was asked for, since this is what the server at this host and port speaks.
+    OverHttp(String),
+}
+
+impl Ran {
+    /// Says what somebody should know of it, about the pod.
+    pub(super) fn tell(&self, services: &Services, pod: &EventSubject) {
+        let Self::OverHttp(host) = self else { return };
+        services.metrics.pods.http_hook_fallbacks.inc();
+        let text =
+            format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+        let subject = EventSubject { container: None, ..pod.clone() };
+        services.events.warning(&subject, "LifecycleHTTPFallback", text);
     }
 }
 
@@ -59,7 +87,7 @@ pub(super) async fn run(
     handler: &LifecycleHandler,
     target: HookTarget<'_>,
     limit: Option<Duration>,
-) -> Result<(), HookError> {
+) -> Result<Ran, HookError> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
         let request = v1::ExecSyncRequest {
@@ -69,22 +97,26 @@ pub(super) async fn run(
         };
         let answer = runtime.exec_sync(request).await.map_err(HookError::Exec)?;
         return match answer.exit_code {
-            0 => Ok(()),
+            0 => Ok(Ran::AsMeant),
             code => {
                 let mut output = answer.stdout;
                 output.extend_from_slice(&answer.stderr);
-                output.truncate(BODY_LIMIT);
+                output.truncate(OUTPUT_LIMIT);
                 let output = String::from_utf8_lossy(&output).trim_end().to_owned();
                 Err(HookError::Exit { command, code, output })
             }
         };
     }
     if let Some(get) = &handler.http_get {
-        return http_get(get, &target).await;
+        let pod_ip = target.pod_ip.unwrap_or_default();
+        return match http::call(get, target.ports, pod_ip, USER_AGENT, Some(HTTP_LIMIT)).await? {
+            Called::Answered => Ok(Ran::AsMeant),
+            Called::FellBack(host) => Ok(Ran::OverHttp(host)),
+        };
     }
     if let Some(sleep) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
-        return Ok(());
+        return Ok(Ran::AsMeant);
     }
     Err(HookError::Nothing)
 }
@@ -96,81 +128,11 @@ fn whole_seconds(limit: Duration) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-async fn http_get(get: &HTTPGetAction, target: &HookTarget<'_>) -> Result<(), HookError> {
-    if get.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
-        return Err(HookError::Https);
-    }
-    let host = get.host.as_deref().filter(|host| !host.is_empty()).or(target.pod_ip);
-    let host =
-        host.ok_or_else(|| HookError::NoAddress("the pod has no IP and the hook names no host".into()))?;
-    let port = port_number(&get.port, target.ports)?;
-    let path = match get.path.as_deref().unwrap_or_default() {
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
-    };
-    let url = match host.contains(':') {
-        true => format!("http://[{host}]:{port}{path}"),
-        false => format!("http://{host}:{port}{path}"),
-    };
-    let mut headers = vec![("user-agent", "kube-lifecycle/1.36"), ("accept", "*/*")];
-    headers.extend(
-        get.http_headers.iter().flatten().map(|header| (header.name.as_str(), header.value.as_str())),
-    );
-    let get = Get { host, port, path: &path, headers, body_limit: BODY_LIMIT };
-    let request = async {
-        match get.send().await {
-            Ok((status, _)) if status.is_success() || status.is_redirection() => Ok(()),
-            Ok((status, _)) => Err(format!("status {status}")),
-            Err(problem) => Err(problem),
-        }
-    };
-    let problem = match tokio::time::timeout(HTTP_LIMIT, request).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(problem)) => problem,
-        Err(_) => format!("no answer within {} s", HTTP_LIMIT.as_secs()),
-    };
-    Err(HookError::Http { url, problem })
-}
-
-fn port_number(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, HookError> {
-    let number = match port {
-        IntOrString::Int(number) => Some(*number),
-        IntOrString::String(name) => ports
-            .iter()
-            .find(|port| port.name.as_deref() == Some(name))
-            .map(|port| port.container_port)
-            .or_else(|| name.parse().ok()),
-    };
-    number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0).ok_or_else(|| {
-        HookError::NoAddress(match port {
-            IntOrString::Int(number) => format!("{number} is not a port"),
-            IntOrString::String(name) => format!("the container has no port named {name:?}"),
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_by_number_and_name() {
-        let ports = [ContainerPort { name: Some("web".into()), container_port: 8080, ..Default::default() }];
-        let check = |port: IntOrString, expected: Result<u16, &str>| {
-            assert_eq!(
-                port_number(&port, &ports).map_err(|e| e.to_string()),
-                expected.map_err(str::to_owned)
-            );
-        };
-        check(IntOrString::Int(80), Ok(80));
-        check(IntOrString::String("web".into()), Ok(8080));
-        check(IntOrString::String("81".into()), Ok(81));
-        check(IntOrString::Int(0), Err("the hook has no address: 0 is not a port"));
-        check(
-            IntOrString::String("x".into()),
-            Err("the hook has no address: the container has no port named \"x\""),
-        );
-    }
+    use k8s_openapi::api::core::v1::HTTPGetAction;
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     #[test]
     fn a_limit_is_rounded_up() {
@@ -179,34 +141,62 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn http_hooks_ask_and_judge_the_status() {
+    /// Runs a hook over `scheme` against a server that gives these answers, one a connection; says what it was asked.
+    async fn call(scheme: &str, answers: Vec<&'static str>) -> (Result<Ran, HookError>, Vec<String>, u16) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
-            let mut heads = vec![];
-            for status in ["204 No Content", "500 Oops"] {
+            let mut asked = vec![];
+            for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut buffer = [0; 1024];
+                let mut buffer = [0; 2048];
                 let n = stream.read(&mut buffer).await.unwrap();
-                heads.push(String::from_utf8_lossy(&buffer[..n]).to_lowercase());
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                asked.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
-            heads
+            asked
         });
         let get = HTTPGetAction {
             path: Some("bye".into()),
-            port: IntOrString::Int(port.into()),
+            port: IntOrString::String("web".into()),
+            scheme: Some(scheme.into()),
             ..Default::default()
         };
+        let handler = LifecycleHandler { http_get: Some(get), ..Default::default() };
+        let ports =
+            [ContainerPort { name: Some("web".into()), container_port: port.into(), ..Default::default() }];
         let id = ContainerId::from("c");
-        let target = || HookTarget { id: &id, ports: &[], pod_ip: Some("127.0.0.1") };
-        http_get(&get, &target()).await.unwrap();
-        let error = http_get(&get, &target()).await.unwrap_err().to_string();
-        assert!(error.ends_with("/bye failed: status 500 Internal Server Error"), "{error}");
-        let heads = server.await.unwrap();
-        assert!(heads[0].starts_with("get /bye http/1.1") && heads[0].contains("user-agent: kube-lifecycle"));
+        let target = HookTarget { id: &id, ports: &ports, pod_ip: Some("127.0.0.1") };
+        let runtime =
+            rubelet_testkit::scripted::ScriptedCri::new(rubelet_testkit::scripted::RuntimeKind::Containerd2);
+        let result = run(&runtime, &handler, target, None).await;
+        (result, server.await.unwrap(), port)
+    }
+
+    #[tokio::test]
+    async fn whatever_an_http_hook_is_answered_it_was_heard() {
+        for answer in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"] {
+            let (ran, asked, _) = call("HTTP", vec![answer]).await;
+            assert_eq!(ran.unwrap(), Ran::AsMeant, "{answer}");
+            assert!(asked[0].starts_with("GET /bye HTTP/1.1\r\n"), "{asked:?}");
+            assert!(asked[0].contains("\r\nUser-Agent: kube-lifecycle/1.36\r\n"), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_http_hook_that_nobody_answers_has_failed() {
+        let (ran, _, port) = call("HTTP", vec![""]).await;
+        let error = ran.unwrap_err();
+        assert_eq!(error.to_string(), format!("Get \"http://127.0.0.1:{port}/bye\": EOF"));
+        assert!(error.is_verdict() && !error.never_ran());
+    }
+
+    #[tokio::test]
+    async fn an_https_hook_falls_back_to_http() {
+        let answers = vec!["HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"];
+        let (ran, asked, port) = call("HTTPS", answers).await;
+        assert_eq!(ran.unwrap(), Ran::OverHttp(format!("127.0.0.1:{port}")));
+        assert!(asked[1].starts_with("GET /bye HTTP/1.1\r\n"), "{asked:?}");
     }
 }

@@ -183,7 +183,7 @@ pub(super) async fn kill_container(
         memory.change(&kill.id, |attempt| (attempt.hooked, attempt.heard) = (true, true));
         let hook = hooks::run(&*services.runtime, handler, target, Some(left()));
         match tokio::time::timeout(left(), hook).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(ran)) => ran.tell(services, &subject),
             Ok(Err(error)) => {
                 if error.never_ran() {
                     memory.change(&kill.id, |attempt| (attempt.hooked, attempt.heard) = (false, false));

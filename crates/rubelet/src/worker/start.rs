@@ -295,7 +295,13 @@ impl PodWorker {
         let Some(result) = self.through(Doing::PostStart(&container.name), hook).await else {
             return Started::Ending;
         };
-        let Err(error) = result else { return Started::Yes };
+        let error = match result {
+            Ok(ran) => {
+                ran.tell(&self.services, &self.subject);
+                return Started::Yes;
+            }
+            Err(error) => error,
+        };
         let message = format!("PostStartHook failed: {}", crate::logging::chain(&error));
         let subject = self.container_subject(&container.name);
         self.services.events.warning(&subject, "FailedPostStartHook", message.clone());
