@@ -21,7 +21,7 @@ const USER_AGENT: &str = "kube-probe/1.36";
 pub(super) struct ContainerHandlers {
     pub(super) runtime: Arc<dyn RuntimeService>,
     /// Knows what commands that time out leave behind.
-    pub(super) exec_watch: Option<Arc<dyn ExecWatch>>,
+    pub(super) exec_watch: Arc<dyn ExecWatch>,
 }
 
 impl Handlers for ContainerHandlers {
@@ -38,7 +38,7 @@ impl Handlers for ContainerHandlers {
         let target = Target { container, pod_ip };
         if let Some(action) = &probe.exec {
             let command = action.command.as_deref().unwrap_or_default();
-            let watch = self.exec_watch.as_deref();
+            let watch = Some(&*self.exec_watch);
             exec::run_watched(&*self.runtime, watch, &ask.id, container, command, ask.timeout).boxed()
         } else if let Some(action) = &probe.http_get {
             async move { http::get(action, &target, USER_AGENT, ask.timeout).await }.boxed()

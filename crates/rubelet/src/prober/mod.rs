@@ -117,19 +117,9 @@ impl Shared {
 }
 
 impl Prober {
-    /// A prober that asks containers through `runtime` and the network, and its task. Nothing is probed before the
-    /// task runs; what is tracked before that is not lost.
-    pub fn new(
-        runtime: Arc<dyn RuntimeService>,
-        events: EventRecorder,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> (Self, ProberTask) {
-        let handlers = ContainerHandlers { runtime, exec_watch: None };
-        Self::with_handlers(Arc::new(handlers), events, metrics, clock)
-    }
-
-    /// The same; what commands leave behind that time out is cleaned up.
+    /// A prober that asks containers through `runtime` and the network, and its task. What commands leave behind that
+    /// time out is found by `exec_watch`. Nothing is probed before the task runs; what is tracked before that is not
+    /// lost.
     pub fn with_exec_watch(
         runtime: Arc<dyn RuntimeService>,
         exec_watch: Arc<dyn ExecWatch>,
@@ -137,7 +127,7 @@ impl Prober {
         metrics: Metrics,
         clock: Clock,
     ) -> (Self, ProberTask) {
-        let handlers = ContainerHandlers { runtime, exec_watch: Some(exec_watch) };
+        let handlers = ContainerHandlers { runtime, exec_watch };
         Self::with_handlers(Arc::new(handlers), events, metrics, clock)
     }
 

@@ -1,6 +1,7 @@
 //! The prober on a paused clock, with containers that answer what a test says.
 
 mod book;
+mod handlers;
 mod simulation;
 mod timing;
 
