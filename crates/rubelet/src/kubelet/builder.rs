@@ -1,46 +1,34 @@
-//! The wiring: makes the parts, joins them, and runs them until told to stop. Stopping drops tasks and
-//! connections and touches no container.
+//! Makes the parts of an agent from a configuration and what the caller gives, and joins them. It starts tasks and
+//! decides nothing about pods; called once, by whoever embeds the agent, the program included.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiclient::level::Level;
 use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
-use rubelet_core::Pod;
-use rubelet_core::admission;
-use rubelet_core::backoff::BackoffPolicy;
 use rubelet_core::node::capacity::node_allocatable;
-use rubelet_core::node::info::go_arch;
-use rubelet_core::quantity::Amount;
-use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_core::static_pod::NodeIdentity;
-use rubelet_cri::{
-    ContainerdContent, CriClient, Deadlines, EndpointError, ImageService, PullWatch, RuntimeService,
-};
+use rubelet_cri::{ImageService, PullWatch, RuntimeService};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
 use rubelet_server::api::{Api, Site};
-use rubelet_server::listen::ListenError;
 use rubelet_volumes::{ObjectReader, Tmpfs, TokenManager, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::DropGuard;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::api_objects::ApiObjects;
 use crate::clock::Clock;
-use crate::control_plane::{self, AccessError, ApiServer, ControlPlane, Parts};
+use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::desired::{PodConfig, SourceKind};
-use crate::embedded::{EmbeddedPods, RunPodError, RunningPod};
-use crate::events::{Event, EventRecorder};
+use crate::embedded::EmbeddedPods;
+use crate::events::EventRecorder;
 use crate::exec_watch::ProcExecWatch;
 use crate::fs_pool::FsPool;
-use crate::http::{self, Health};
-use crate::images::{ImageManager, PullLimits};
+use crate::http::Health;
+use crate::images::ImageManager;
 use crate::journal::Journal;
 use crate::log_rotation::{LogRotation, LogRotationSettings};
 use crate::metered_runtime::metered;
@@ -53,67 +41,24 @@ use crate::oom::{self, OomParts, OomWatch};
 use crate::pleg::Pleg;
 use crate::pod_streams::PodStreams;
 use crate::prober::Prober;
-use crate::pull_credentials::{
-    ProviderConfigError, ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts,
-};
-use crate::reviews::ApiReviews;
+use crate::pull_credentials::{ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts};
 use crate::runtime_monitor::{self, RuntimeState};
-use crate::secure_port::{self, SecurePort, SecurePortError};
 use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
-use crate::services::{NodeSettings, Services};
-use crate::serving_cert::{self, ServingError, ServingParams};
+use crate::services::Services;
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
 use crate::stats::{Collector, Sources, StatsSettings};
 use crate::sync_loop::SyncLoop;
-use crate::table::{PodRow, PodTable};
-use crate::tracing_export;
+use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
+
+use super::settings::{RuntimeServices, admission_facts, connect, node_settings, pull_limits, suits};
+use super::{Kubelet, KubeletHandle, SecureParts, StartError};
 
 /// Blocking file system operations at a time, hung ones included.
 const FS_THREADS: usize = 24;
 /// Where control groups are mounted.
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
-/// Pulls at a time when the configuration does not say: upstream would pull one image after another.
-const PARALLEL_PULLS: usize = 5;
-/// How long an agent that stops waits for its tasks to be gone.
-const LAST_MOMENT: Duration = Duration::from_secs(2);
-
-/// Why the agent cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The runtime endpoint is no usable address.
-    #[error("containerRuntimeEndpoint")]
-    Endpoint(#[from] EndpointError),
-    /// A configured value cannot be used on this machine.
-    #[error("{0}")]
-    Setting(String),
-    /// Something of the machine cannot be read.
-    #[error("cannot read facts about this machine")]
-    Machine(#[source] std::io::Error),
-    /// The root directory cannot be used.
-    #[error("the root directory cannot be used")]
-    RootDir(#[source] crate::fs_pool::FsError),
-    /// The configuration of credential provider plugins.
-    #[error("--image-credential-provider-config cannot be used")]
-    CredentialProviders(#[from] ProviderConfigError),
-    /// The way to the API server.
-    #[error(transparent)]
-    ApiServer(#[from] AccessError),
-    /// A port cannot be served.
-    #[error(transparent)]
-    Port(#[from] ListenError),
-    /// Certificates and TLS of the kubelet API.
-    #[error("the kubelet API cannot be served")]
-    Serving(#[from] ServingError),
-    /// Who may use the kubelet API, and where it is.
-    #[error("the kubelet API cannot be served (address and port say where, authentication for whom)")]
-    SecurePort(#[from] SecurePortError),
-}
-
-/// The two services of a runtime, which may be one object.
-type RuntimeServices = (Arc<dyn RuntimeService>, Arc<dyn ImageService>);
-type Downloads = Arc<dyn PullWatch>;
 
 /// Makes a [`Kubelet`].
 pub struct KubeletBuilder {
@@ -517,30 +462,6 @@ impl KubeletBuilder {
     }
 }
 
-/// A running agent. Dropping it stops every task and leaves containers as they are.
-pub struct Kubelet {
-    handle: KubeletHandle,
-    tasks: JoinSet<()>,
-    health: Health,
-    /// What goes on by itself while anybody has it.
-    objects: Option<ApiObjects>,
-    /// Ways into containers end with the agent, whoever still has a handle.
-    _streams: DropGuard,
-}
-
-/// Looks into a running agent and gives it pods; cheap to clone.
-#[derive(Clone)]
-pub struct KubeletHandle {
-    table: PodTable,
-    events: EventRecorder,
-    embedded: EmbeddedPods,
-    streams: PodStreams,
-    api: Api,
-    usage: Collector,
-    node_name: String,
-    metrics: Metrics,
-}
-
 impl Kubelet {
     /// Starts a description of an agent.
     pub fn builder(config: KubeletConfiguration) -> KubeletBuilder {
@@ -564,325 +485,5 @@ impl Kubelet {
             home_dir: None,
             expects_cluster_dns: true,
         }
-    }
-
-    /// A handle to look and to give pods with.
-    pub fn handle(&self) -> KubeletHandle {
-        self.handle.clone()
-    }
-
-    /// What `/healthz` answers from.
-    pub fn health(&self) -> Health {
-        self.health.clone()
-    }
-
-    /// Runs until `stop` is done, or a part of the agent ends, which is a bug.
-    ///
-    /// # Errors
-    /// Which part ended and how.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), String> {
-        // Both arms are cancel-safe: the caller's future is dropped with us, join_next loses nothing.
-        let ended = tokio::select! {
-            () = stop => {
-                info!("stopping; containers go on running");
-                Ok(())
-            }
-            ended = self.tasks.join_next() => Err(match ended {
-                Some(Err(problem)) => format!("a part of the agent failed: {problem}"),
-                _ => "a part of the agent ended".to_owned(),
-            }),
-        };
-        // Whoever stops the API server next is not to be told that the agent misses it.
-        if let Some(objects) = &self.objects {
-            objects.end();
-        }
-        let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
-        ended
-    }
-
-    /// Opens the ports.
-    async fn serve(
-        &mut self,
-        config: &KubeletConfiguration,
-        api: &Api,
-        secure: SecureParts<'_>,
-    ) -> Result<(), StartError> {
-        if config.healthz_port > 0 {
-            let (address, port) =
-                (ip("healthzBindAddress", &config.healthz_bind_address)?, port(config.healthz_port)?);
-            let listener = http::bind("the health port", address, port).await?;
-            self.tasks.spawn(http::serve(listener, api.at(Site::Healthz)));
-        }
-        if config.read_only_port > 0 {
-            let (address, port) = (ip("address", &config.address)?, port(config.read_only_port)?);
-            let listener = http::bind("the read-only port", address, port).await?;
-            self.tasks.spawn(http::serve(listener, api.at(Site::ReadOnly)));
-        }
-        if config.enable_server {
-            self.serve_securely(config, api, secure).await?;
-        }
-        Ok(())
-    }
-
-    /// Opens the kubelet API's own port.
-    async fn serve_securely(
-        &mut self,
-        config: &KubeletConfiguration,
-        api: &Api,
-        parts: SecureParts<'_>,
-    ) -> Result<(), StartError> {
-        let SecureParts { cert_dir, client, node, services } = parts;
-        if client.is_none() && !secure_port::serves_alone(config) {
-            warn!(
-                "the kubelet API is not served: without an API server nobody could get in (set \
-                 authentication.x509.clientCAFile and authorization.mode: AlwaysAllow, or enableServer: false to have \
-                 this line go)"
-            );
-            return Ok(());
-        }
-        let serving = serving_cert::prepare(ServingParams {
-            config,
-            cert_dir: &cert_dir,
-            node_name: &services.node.name,
-            node_ips: &services.node.ips,
-            node,
-            client: client.clone(),
-            clock: services.clock.clone(),
-            fs: services.fs.clone(),
-        })
-        .await?;
-        if config.server_tls_bootstrap {
-            metrics::serving_certificate(&services.metrics, serving.status, services.clock.clone());
-        }
-        let port = SecurePort {
-            config,
-            address: SocketAddr::new(ip("address", &config.address)?, port(config.port)?),
-            tls: serving.tls,
-            clients: serving.clients,
-            reviews: client.map(|client| ApiReviews::new(client).with_metrics(services.metrics.clone())),
-            clock: services.clock.clone(),
-            node_name: &services.node.name,
-            api: api.clone(),
-        };
-        self.tasks.spawn(port.open().await?);
-        self.tasks.spawn(serving.task);
-        Ok(())
-    }
-}
-
-/// What the secure port needs of the agent.
-struct SecureParts<'a> {
-    cert_dir: PathBuf,
-    /// Who is asked for certificates and reviews.
-    client: Option<kube::Client>,
-    node: NodeView,
-    services: &'a Services,
-}
-
-impl KubeletHandle {
-    /// Name of the node.
-    pub fn node_name(&self) -> &str {
-        &self.node_name
-    }
-
-    /// Gives the full set of the embedding program's pods, each with a UID and all defaults; what is missing in it is
-    /// ended.
-    pub fn set_pods(&self, pods: Vec<Arc<Pod>>) {
-        self.embedded.replace(pods);
-    }
-
-    /// Runs one more pod. Defaults are filled in, a UID too if it has none.
-    ///
-    /// With the first pod that is given, the program's pods count as known, and what an earlier run of the program
-    /// left is ended: give those that should go on together, through [`Self::set_pods`].
-    ///
-    /// # Errors
-    /// [`RunPodError`]: an invalid pod, a name that is taken, an agent that takes no pods of its program.
-    pub fn run_pod(&self, pod: Pod) -> Result<RunningPod, RunPodError> {
-        self.embedded.run(pod)
-    }
-
-    /// Logs of the agent's pods, and ways into them.
-    pub fn streams(&self) -> PodStreams {
-        self.streams.clone()
-    }
-
-    /// The whole API of the node, for whoever has admitted who asks.
-    pub fn api(&self) -> Api {
-        self.api.clone()
-    }
-
-    /// What reads what node and pods use.
-    pub fn usage(&self) -> Collector {
-        self.usage.clone()
-    }
-
-    /// What the agent counts, as `/metrics` tells it.
-    pub fn metrics(&self) -> Metrics {
-        self.metrics.clone()
-    }
-
-    /// Every pod with its newest status.
-    pub fn pods(&self) -> Vec<PodRow> {
-        self.table.snapshot().into_values().collect()
-    }
-
-    /// Changes whenever a pod's status does.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.table.changes()
-    }
-
-    /// The last events, oldest first.
-    pub fn events(&self) -> Vec<Event> {
-        self.events.snapshot()
-    }
-}
-
-/// Whether an agent of this configuration may run on this machine; for whoever starts something else beside it first.
-///
-/// # Errors
-/// As [`KubeletBuilder::build`], which asks the same.
-pub fn check_machine(config: &KubeletConfiguration) -> Result<(), StartError> {
-    suits(config, &rubelet_linux::facts::machine().map_err(StartError::Machine)?)
-}
-
-fn suits(config: &KubeletConfiguration, machine: &MachineFacts) -> Result<(), StartError> {
-    let refused = |why: &str| Err(StartError::Setting(why.to_owned()));
-    if !machine.cgroup_v2 && config.fail_cgroup_v1 {
-        return refused(
-            "this machine uses cgroup v1, which the configuration refuses: set failCgroupV1: false to use it anyway",
-        );
-    }
-    if machine.swap_in_use && config.fail_swap_on {
-        return refused(
-            "running with swap on is not supported: turn swap off, or set failSwapOn: false (/proc/swaps lists what is \
-             in use)",
-        );
-    }
-    Ok(())
-}
-
-fn ip(field: &str, text: &str) -> Result<IpAddr, StartError> {
-    text.parse().map_err(|_| StartError::Setting(format!("{field}: {text:?} is not an IP address")))
-}
-
-fn port(number: i32) -> Result<u16, StartError> {
-    u16::try_from(number).map_err(|_| StartError::Setting(format!("{number} is not a port")))
-}
-
-/// The runtime's services and, where it can tell, what it is downloading.
-fn connect(config: &KubeletConfiguration) -> Result<(RuntimeServices, Option<Downloads>), StartError> {
-    let deadlines = Deadlines::with_request(config.runtime_request_timeout.to_std());
-    let client = |endpoint| {
-        let client = CriClient::new(endpoint, deadlines)?;
-        Ok::<_, EndpointError>(Arc::new(match config.tracing {
-            Some(_) => client.with_metadata(tracing_export::fill_metadata),
-            None => client,
-        }))
-    };
-    let runtime = client(&config.container_runtime_endpoint)?;
-    if config.image_service_endpoint.is_empty()
-        || config.image_service_endpoint == config.container_runtime_endpoint
-    {
-        let downloads = Arc::new(ContainerdContent::new(&runtime));
-        return Ok(((runtime.clone(), runtime), Some(downloads)));
-    }
-    let images = client(&config.image_service_endpoint)?;
-    let downloads = Arc::new(ContainerdContent::new(&images));
-    Ok(((runtime, images), Some(downloads)))
-}
-
-fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
-    let parallel = match config.max_parallel_image_pulls {
-        Some(limit) => usize::try_from(limit).unwrap_or(1),
-        None if config.serialize_image_pulls => 1,
-        None => PARALLEL_PULLS,
-    };
-    PullLimits {
-        parallel,
-        qps: f64::from(config.registry_pull_qps),
-        burst: u32::try_from(config.registry_burst).unwrap_or(1),
-    }
-}
-
-fn node_settings(
-    config: &KubeletConfiguration,
-    machine: &MachineFacts,
-    name: &str,
-    ips: Vec<IpAddr>,
-    (root_dir, container_logs_dir): (PathBuf, PathBuf),
-    allocatable: BTreeMap<String, Amount>,
-) -> NodeSettings {
-    let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
-    let crash_loop_max = config.crash_loop_back_off.max_container_restart_period.map(|max| max.to_std());
-    // What is no address is left out, as upstream does; the configuration has warned of it.
-    let cluster_dns = config.cluster_dns.iter().filter_map(|server| server.parse().ok()).collect();
-    NodeSettings {
-        name: name.to_owned(),
-        ips,
-        root_dir,
-        pod_logs_dir: PathBuf::from(&config.pod_logs_dir),
-        container_logs_dir,
-        sync_frequency: config.sync_frequency.to_std(),
-        stream_idle_timeout: config.streaming_connection_idle_timeout.to_std(),
-        crash_loop: BackoffPolicy::crash_loop(
-            crash_loop_max,
-            gates.enabled(Gate::ReduceDefaultCrashLoopBackOffDecay),
-        ),
-        seccomp_default: config.seccomp_default,
-        cgroups: CgroupRoot {
-            root: if config.cgroup_root.is_empty() { "/".to_owned() } else { config.cgroup_root.clone() },
-            per_qos: config.cgroups_per_qos,
-            driver: if config.cgroup_driver == "systemd" {
-                CgroupDriver::Systemd
-            } else {
-                CgroupDriver::Cgroupfs
-            },
-        },
-        resources: ResourceFacts {
-            memory_capacity: i64::try_from(machine.memory).unwrap_or(i64::MAX),
-            cpu_quota: config.cpu_cfs_quota,
-            cpu_period: i64::try_from(config.cpu_cfs_quota_period.to_std().as_micros()).unwrap_or(100_000),
-            cgroup_v2: machine.cgroup_v2,
-            single_process_oom_kill: config.single_process_oom_kill.unwrap_or(!machine.cgroup_v2),
-            ..Default::default()
-        },
-        allocatable,
-        selinux: machine.selinux,
-        thermal_throttle_paths: machine.thermal_throttle_paths.clone(),
-        cluster_domain: config.cluster_domain.clone(),
-        cluster_dns,
-        expects_cluster_dns: true,
-        resolv_conf: config.resolv_conf.clone(),
-    }
-}
-
-/// What admission needs to know of the node.
-fn admission_facts(
-    config: &KubeletConfiguration,
-    machine: &MachineFacts,
-    node: &NodeSettings,
-    labels: &BTreeMap<String, String>,
-) -> admission::NodeFacts {
-    admission::NodeFacts {
-        name: node.name.clone(),
-        labels: [
-            ("kubernetes.io/hostname", node.name.as_str()),
-            ("kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", go_arch()),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        // Those it registers itself with, for as long as its Node cannot be read.
-        .chain(labels.clone())
-        .collect(),
-        taints: vec![],
-        allocatable: node.allocatable.clone(),
-        kernel: machine.kernel,
-        allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
-        pressure: admission::NodePressure::default(),
-        supplemental_groups_policy: false,
-        apparmor: machine.apparmor,
-        shutting_down: false,
     }
 }
