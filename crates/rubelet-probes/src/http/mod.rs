@@ -195,7 +195,7 @@ impl Answer {
             "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
         let result = match &mut self.body {
             Body::Http1 { reader, kind } => by(deadline, body::read(reader, *kind, limit, kept)).await,
-            Body::Http2(answer) => by(deadline, http2::read_body(answer, limit, kept)).await,
+            Body::Http2(answer) => by(deadline, Box::pin(http2::read_body(answer, limit, kept))).await,
         };
         match (result, &self.body) {
             (Some(Ok(())), _) => Ok(()),
@@ -269,7 +269,8 @@ async fn exchange(
     request.check().map_err(Fault::Other)?;
     let mut stream = Stream::open(&request.url, protocols, deadline).await?;
     if stream.is_http2() {
-        let answer = http2::send(request, stream).await.map_err(Fault::Other)?;
+        // Large and rare: on the heap, so that others need no room for it.
+        let answer = Box::pin(http2::send(request, stream)).await.map_err(Fault::Other)?;
         let (status, location) = (answer.status, answer.location.clone());
         return Ok(Answer { status, location, body: Body::Http2(Box::new(answer)) });
     }

@@ -55,7 +55,9 @@ impl Stream {
         }
         let limit = Instant::now() + HANDSHAKE_LIMIT;
         let until = deadline.map_or(limit, |deadline| deadline.min(limit));
-        match tokio::time::timeout_at(until, handshake(host, tcp, protocols, &url.host)).await {
+        // On the heap: it is larger than all of a request without it.
+        let handshake = Box::pin(handshake(host, tcp, protocols, &url.host));
+        match tokio::time::timeout_at(until, handshake).await {
             Ok(result) => result.map(|tls| Self { inner: Inner::Tls(Box::new(tls)), peer: url.host.clone() }),
             Err(_) if deadline == Some(until) => Err(Fault::Timeout),
             Err(_) => Err(Fault::Other("net/http: TLS handshake timeout".into())),
