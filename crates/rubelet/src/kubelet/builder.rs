@@ -10,7 +10,7 @@ use rubelet_apiclient::level::Level;
 use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
 use rubelet_core::node::capacity::node_allocatable;
 use rubelet_core::static_pod::NodeIdentity;
-use rubelet_cri::{ImageService, PullWatch, RuntimeService};
+use rubelet_cri::{ImageService, RuntimeService};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
 use rubelet_server::api::{Api, Site};

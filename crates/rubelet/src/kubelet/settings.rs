@@ -16,11 +16,8 @@ use rubelet_cri::{
     ContainerdContent, CriClient, Deadlines, EndpointError, ImageService, PullWatch, RuntimeService,
 };
 use rubelet_linux::facts::MachineFacts;
-use rubelet_volumes::ObjectReader;
 
 use crate::images::PullLimits;
-use crate::node_agent::NodeProbe;
-use crate::pull_credentials::ServiceAccounts;
 use crate::services::NodeSettings;
 use crate::tracing_export;
 
