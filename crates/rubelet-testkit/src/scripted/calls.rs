@@ -89,6 +89,23 @@ impl ScriptedCri {
         F: FnOnce(ScriptedCri) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, CriError>> + Send + 'static,
     {
+        self.call_with_code(op, about, deadline, apply, |_| None)
+    }
+
+    /// The same, of which the exit code in its answer is noted.
+    pub(super) fn call_with_code<T, F, Fut>(
+        &self,
+        op: Op,
+        about: About,
+        deadline: Duration,
+        apply: F,
+        code: fn(&T) -> Option<i32>,
+    ) -> CriFuture<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(ScriptedCri) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, CriError>> + Send + 'static,
+    {
         let cri = self.clone();
         async move {
             let mut ticket = Ticket::open(&cri, op, about);
@@ -105,11 +122,11 @@ impl ScriptedCri {
             };
             match result {
                 Ok(value) => {
-                    ticket.close(Outcome::Answered);
+                    ticket.close(Outcome::Answered, code(&value));
                     Ok(value)
                 }
                 Err(Stop::Error(error)) => {
-                    ticket.close(Outcome::Failed(error.kind));
+                    ticket.close(Outcome::Failed(error.kind), None);
                     Err(error)
                 }
                 Err(Stop::Park) => std::future::pending().await,
@@ -166,6 +183,7 @@ impl Ticket {
                     ended_at: None,
                     applied: false,
                     outcome: Outcome::Open,
+                    exit_code: None,
                     began_seq,
                     ended_seq: None,
                 });
@@ -221,13 +239,21 @@ impl Ticket {
         }
     }
 
-    fn close(self, outcome: Outcome) {
-        let Some(record) = self.record else { return };
+    fn close(&mut self, outcome: Outcome, exit_code: Option<i32>) {
+        let Some(record) = self.record.take() else { return };
         self.cri.with(|model, now| {
-            model.history[record].ended_at = Some(model.wall(now));
-            model.history[record].outcome = outcome;
-            model.history[record].ended_seq = Some(model.next_seq());
+            let ended_seq = Some(model.next_seq());
+            let ended_at = Some(model.wall(now));
+            let call = &mut model.history[record];
+            (call.ended_at, call.ended_seq, call.outcome, call.exit_code) =
+                (ended_at, ended_seq, outcome, exit_code);
         });
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.close(Outcome::GivenUp, None);
     }
 }
 

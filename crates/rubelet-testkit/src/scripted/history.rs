@@ -44,6 +44,8 @@ pub struct Call {
     pub applied: bool,
     /// How it ended for the agent.
     pub outcome: Outcome,
+    /// What the command of an ExecSync exited with, if it did and the agent was told.
+    pub exit_code: Option<i32>,
     /// Its beginning in the one order of all calls' beginnings and ends and all facts.
     pub began_seq: u64,
     /// Its end in that order.
@@ -53,8 +55,10 @@ pub struct Call {
 /// How a call ended for the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did not yet, or the agent gave it up.
+    /// It did not yet.
     Open,
+    /// The agent did not wait for it any more.
+    GivenUp,
     /// With an answer.
     Answered,
     /// With an error.

@@ -125,6 +125,20 @@ impl ScriptedCri {
         self.with(|model, _| model.script.execs.insert(key, runs.into_iter().collect()));
     }
 
+    /// How a command in a container behaves by the age of the container at which it is run: for each attempt what it
+    /// does from an age on, in order; before the first of them it succeeds at once. The last attempt repeats. Goes
+    /// before [`Self::script_exec`].
+    pub fn script_exec_by_age(
+        &self,
+        pod: &str,
+        container: &str,
+        command: &str,
+        by_attempt: impl IntoIterator<Item = Vec<(Duration, ExecScript)>>,
+    ) {
+        let key = (pod.to_owned(), container.to_owned(), command.to_owned());
+        self.with(|model, _| model.script.courses.insert(key, by_attempt.into_iter().collect()));
+    }
+
     /// How pulls of an image behave, one after the other; the last repeats.
     pub fn script_pull(&self, image: &str, pulls: impl IntoIterator<Item = PullScript>) {
         self.with(|model, _| model.script.pulls.insert(image.to_owned(), pulls.into_iter().collect()));

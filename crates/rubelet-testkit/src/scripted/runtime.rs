@@ -76,14 +76,16 @@ async fn stop(cri: ScriptedCri, id: String, grace: Duration) -> Result<v1::StopC
 async fn exec(cri: ScriptedCri, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, CriError> {
     let op = Op::ExecSync.name();
     let id = request.container_id;
-    let script: ExecScript = cri.with(|model, _| {
+    let script: ExecScript = cri.with(|model, now| {
+        let wall = i64::try_from(model.wall(now).as_nanosecond()).unwrap_or(i64::MAX);
         let container = model.container(op, &id)?;
         if !container.is_running() {
             let words = format!("container is in {} state", container.state.as_str_name());
             return Err(CriError::from_answer(op, 2, words));
         }
-        let (pod, name) = (container.subject.pod_name.clone(), container.subject.container.clone());
-        Ok(model.script.next_exec(&pod, &name, &request.cmd.join(" ")))
+        let age = u64::try_from(wall - container.started_at).map_or(Duration::ZERO, Duration::from_nanos);
+        let subject = container.subject.clone();
+        Ok(model.script.next_exec(&subject, &request.cmd.join(" "), age))
     })?;
     let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let takes = limit.map_or(script.takes, |limit| script.takes.min(limit));
@@ -340,7 +342,8 @@ impl RuntimeService for ScriptedCri {
         about.grace = Some(request.timeout);
         about.command.clone_from(&request.cmd);
         let deadline = self.deadlines.exec_sync(request.timeout);
-        self.call(Op::ExecSync, about, deadline, move |cri| exec(cri, request))
+        let code = |answer: &v1::ExecSyncResponse| Some(answer.exit_code);
+        self.call_with_code(Op::ExecSync, about, deadline, move |cri| exec(cri, request), code)
     }
     fn exec(&self, request: v1::ExecRequest) -> CriFuture<v1::ExecResponse> {
         self.unscripted(Op::Exec, &request.container_id)

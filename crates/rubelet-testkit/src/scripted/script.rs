@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rubelet_cri::CriErrorKind;
 
+use super::history::Subject;
 use super::op::Op;
 
 /// Which runtime is played; they differ in what they offer and in some answers.
@@ -173,6 +174,8 @@ pub(super) struct Script {
     pub(super) default_behaviour: Behaviour,
     /// By pod, container and command (empty for any command).
     pub(super) execs: BTreeMap<(String, String, String), Vec<ExecScript>>,
+    /// By pod, container and command; for each attempt the runs from an age on.
+    pub(super) courses: BTreeMap<(String, String, String), Vec<Vec<(Duration, ExecScript)>>>,
     pub(super) pulls: BTreeMap<String, Vec<PullScript>>,
     /// What pulling an image does that no script names.
     pub(super) default_pull: PullScript,
@@ -188,6 +191,7 @@ impl Script {
             containers: BTreeMap::new(),
             default_behaviour: Behaviour::forever(),
             execs: BTreeMap::new(),
+            courses: BTreeMap::new(),
             pulls: BTreeMap::new(),
             default_pull: PullScript::default(),
             durations: BTreeMap::new(),
@@ -203,10 +207,16 @@ impl Script {
         sequence.and_then(|s| s.get(index).or(s.last())).unwrap_or(&self.default_behaviour).clone()
     }
 
-    /// How the next run of a command behaves.
-    pub(super) fn next_exec(&mut self, pod: &str, container: &str, command: &str) -> ExecScript {
-        let key = |command: &str| (pod.to_owned(), container.to_owned(), command.to_owned());
+    /// How the next run of a command behaves, in an instance that was started `age` ago.
+    pub(super) fn next_exec(&mut self, subject: &Subject, command: &str, age: Duration) -> ExecScript {
+        let key = |command: &str| (subject.pod_name.clone(), subject.container.clone(), command.to_owned());
         let exact = key(command);
+        if let Some(by_attempt) = self.courses.get(&exact) {
+            let index = usize::try_from(subject.attempt).unwrap_or(usize::MAX);
+            let course = by_attempt.get(index).or(by_attempt.last()).map(Vec::as_slice).unwrap_or_default();
+            let now = course.iter().rev().find(|(from, _)| *from <= age);
+            return now.map(|(_, script)| script.clone()).unwrap_or_default();
+        }
         let key = if self.execs.contains_key(&exact) { exact } else { key("") };
         self.execs.get_mut(&key).map(next_of).unwrap_or_default()
     }

@@ -514,3 +514,37 @@ mod socket {
         assert!(error.to_string().contains("may not be a container runtime"), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_may_change_with_the_age_of_its_container() {
+    let (cri, steps) = runtime();
+    let ill = ExecScript { exit_code: 1, ..Default::default() };
+    let well = ExecScript::default();
+    let first = vec![(2 * SECOND, ill.clone()), (4 * SECOND, well)];
+    cri.script_exec_by_age("web", "app", "check", [first, vec![(Duration::ZERO, ill)]]);
+    let sandbox = steps.sandbox("web", 0).await.unwrap();
+    steps.pull().await.unwrap();
+    for (attempt, wanted) in [(0, [0, 1, 0]), (1, [1; 3])] {
+        let container = steps.create("web", &sandbox, "app", attempt).await.unwrap();
+        steps.start(&container).await.unwrap();
+        for wanted in wanted {
+            tokio::time::sleep(SECOND).await;
+            assert_eq!(steps.exec(&container, 1).await.unwrap().exit_code, wanted);
+            tokio::time::sleep(SECOND).await;
+        }
+        let codes: Vec<_> = cri.history().iter().filter_map(|call| call.exit_code).collect();
+        assert_eq!(codes[codes.len() - 3..], wanted);
+        cri.end_container("web", "app", 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_waits_for_any_more_is_known() {
+    let (cri, steps) = runtime();
+    cri.inject(Op::RunPodSandbox, Fault::Hang, 1);
+    let call = tokio::time::timeout(SECOND, steps.sandbox("web", 0));
+    assert!(call.await.is_err(), "it hangs");
+    let call = cri.history().remove(0);
+    assert_eq!((call.outcome, call.applied), (Outcome::GivenUp, false));
+    assert_eq!(call.ended_at.unwrap().duration_since(call.started_at).as_secs(), 1);
+}
