@@ -103,6 +103,11 @@ impl KillLedger {
         }
     }
 
+    /// The containers of which nobody has said whose instances they are.
+    pub fn unowned(&self) -> impl Iterator<Item = &ContainerId> {
+        self.containers.iter().filter(|(_, entry)| entry.owner.is_none()).map(|(id, _)| id)
+    }
+
     /// Whether a kill in a container explains that its first process ended by SIGKILL at that time.
     pub fn explains(&self, id: &ContainerId, finished_at: Timestamp) -> bool {
         let Some(last) = self.containers.get(id).and_then(|entry| entry.last) else { return false };
@@ -336,6 +341,7 @@ mod tests {
         ledger.note(&kill(1, 1), time(0), second(0), true);
         ledger.own(&id(1), &uid, "c");
         ledger.note(&kill(2, 2), time(0), second(0), true);
+        assert_eq!(ledger.unowned().collect::<Vec<_>>(), [&id(2)]);
         ledger.own(&id(2), &uid, "other");
         assert_eq!((total(&ledger, 1, 0), total(&ledger, 1, 1), total(&ledger, 1, 5)), (1, 1, 5));
         assert_eq!((total(&ledger, 3, 0), total(&ledger, 3, 2)), (1, 3));

@@ -216,6 +216,17 @@ impl OomWatch {
         }
     }
 
+    /// Learns whose instances the containers are that processes were killed in: the kernel's log may have been read after
+    /// they were seen. Call it before asking for totals.
+    pub fn learn_owners(&self, pleg: &Pleg) {
+        let unowned: Vec<ContainerId> = self.shared.state().ledger.unowned().cloned().collect();
+        for id in unowned {
+            if let Some(known) = pleg.container(&id) {
+                self.shared.state().ledger.own(&id, &known.uid, &known.name);
+            }
+        }
+    }
+
     /// How many processes were killed in a pod's container, in all its instances; `counted` is what the kernel's counter
     /// says of the instance that is there.
     pub fn total(&self, pod: &PodUid, name: &str, id: &ContainerId, counted: Option<u64>) -> u64 {

@@ -48,6 +48,9 @@ impl Shared {
             usage.image_fs = storage.runtime.images.as_ref().map(|taken| on_place(taken, disk));
             usage.container_fs = storage.runtime.containers.as_ref().map(|taken| on_place(taken, disk));
         }
+        if let Some(oom) = self.sources.pleg.oom_watch() {
+            oom.learn_owners(&self.sources.pleg);
+        }
         let mut read = round.pods.into_iter();
         usage.pods = pods
             .into_iter()
