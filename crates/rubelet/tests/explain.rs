@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use rubelet::clock::Clock;
 use rubelet::control_plane::ApiServer;
 use rubelet::node_agent::{FixedProbe, NodeFlags};
@@ -15,10 +15,11 @@ use rubelet_apiclient::Connections;
 use rubelet_cri::CriErrorKind;
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
-use rubelet_testkit::FakeApi;
+use rubelet_testkit::fake_api::{Failure, Fault};
 use rubelet_testkit::scripted::{
-    BASE_SECOND, Behaviour, ExecScript, Fault, Op, PullScript, RuntimeKind, ScriptedCri,
+    BASE_SECOND, Behaviour, ExecScript, Fault as RuntimeFault, Op, PullScript, RuntimeKind,
 };
+use rubelet_testkit::{FakeApi, ScriptedCri};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -133,7 +134,13 @@ impl World {
     async fn until(&self, name: &str, what: &str, so: impl Fn(&Pod) -> bool) -> Duration {
         let began = Instant::now();
         while !self.pod(name).is_some_and(|pod| so(&pod)) {
-            assert!(began.elapsed() < secs(1200), "{name} is never {what}: {:?}", self.pod(name));
+            let status = || self.pod(name).and_then(|pod| pod.status);
+            assert!(
+                began.elapsed() < secs(1200),
+                "{name} is never {what}: {:?} {:?}",
+                self.events(name, "FailedMount"),
+                status()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         began.elapsed()
@@ -275,10 +282,94 @@ async fn a_missing_secret_is_named_once_and_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_that_hangs_is_named_soon() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    let hangs = world.api.fail(Fault::on("get", "persistentvolumeclaims", Failure::Hang));
+    world.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "here:1", "volumeMounts": [
+                {"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}},
+                {"name": "tmp", "emptyDir": {}}]}),
+    );
+    let told = |pod: &Pod| !waiting(pod, "a").1.is_empty();
+    let after = world.until("web", "told what it waits for", told).await;
+    assert!(after < secs(7), "{after:?}");
+    let pod = world.pod("web").expect("a pod");
+    let text = "setting up volume \"data\" since 5 s";
+    assert_eq!(waiting(&pod, "a").1, text);
+    assert_eq!(
+        words(&condition(&pod, "PodReadyToStartContainers")),
+        format!("False VolumesNotReady: {text}")
+    );
+    tokio::time::sleep(secs(10)).await;
+    // The request is given up after 10 s.
+    let events = world.events("web", "FailedMount");
+    assert!(events.len() == 1 && events[0].0.contains("unmounted volumes=[data]"), "{events:?}");
+    // A pod that waits so is not kept from ending.
+    world.api.delete_with_grace::<Pod>("default", "web", 1);
+    assert!(world.until_gone("web").await < secs(10));
+    hangs.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_slow_is_named_while_it_is_made() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    let claim = world.api.create_json(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "claim", "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+            "volumeName": "pv", "storageClassName": ""}}));
+    world.api.create_json(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp"},
+            "claimRef": {"namespace": "default", "name": "claim", "uid": "of another claim"}}}));
+    world.api.modify_status::<PersistentVolumeClaim>("default", "claim", |claim| {
+        claim.status.get_or_insert_default().phase = Some("Bound".to_owned());
+    });
+    for resource in ["persistentvolumeclaims", "persistentvolumes"] {
+        world.api.fail(Fault::on("get", resource, Failure::SlowBody(secs(9))));
+    }
+    world.create(
+        "web",
+        json!({"containers": [{"name": "a", "image": "here:1",
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}}]}),
+    );
+    tokio::time::sleep(secs(17)).await;
+    let slow = "MountVolume.SetUp for volume \"data\" has not finished after 15 s";
+    assert_eq!(world.events("web", "FailedMount"), [(slow.to_owned(), 1)]);
+    // Each attempt takes 18 s and fails: from the first one on it is the reason that is told, and not often.
+    tokio::time::sleep(secs(400)).await;
+    let text = |seconds| format!("setting up volume \"data\" since {seconds} s");
+    let why = "volume \"data\" is not ready: error processing PVC default/claim: found PV object pv but its \
+               pv.Spec.ClaimRef.UID of another claim does not point to claim.UID "
+        .to_owned();
+    let messages = world.messages("web", "a");
+    let uid = claim["metadata"]["uid"].as_str().expect("a UID");
+    assert_eq!(messages, [String::new(), text(5), text(15), why + uid]);
+    let told: i32 = world
+        .events("web", "FailedMount")
+        .iter()
+        .filter(|(text, _)| text == slow)
+        .map(|(_, count)| count)
+        .sum();
+    assert!((3..=6).contains(&told), "told {told} times");
+
+    world.api.modify::<PersistentVolume>("", "pv", |volume| {
+        let spec = volume.spec.get_or_insert_default();
+        spec.claim_ref.get_or_insert_default().uid = Some(uid.to_owned());
+    });
+    world.until_ready("web").await;
+    let pod = world.pod("web").expect("a pod");
+    assert_eq!(words(&condition(&pod, "PodReadyToStartContainers")), "True : ");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_sandbox_and_a_slow_hook_are_explained() {
     let world = World::start().await;
     world.cri.add_image("here:1", 1000);
-    world.cri.inject_for(Op::RunPodSandbox, "web", Fault::Delay(secs(20)), 1);
+    world.cri.inject_for(Op::RunPodSandbox, "web", RuntimeFault::Delay(secs(20)), 1);
     world.cri.script_exec("web", "a", "", [ExecScript { takes: secs(20), ..ExecScript::default() }]);
     world.create(
         "web",
@@ -310,7 +401,7 @@ async fn a_slow_sandbox_and_a_slow_hook_are_explained() {
 async fn a_sandbox_that_cannot_be_made_says_why_without_a_storm() {
     let world = World::start().await;
     world.cri.add_image("here:1", 1000);
-    world.cri.inject_for(Op::RunPodSandbox, "web", Fault::ErrorBefore(CriErrorKind::Unknown), 1000);
+    world.cri.inject_for(Op::RunPodSandbox, "web", RuntimeFault::ErrorBefore(CriErrorKind::Unknown), 1000);
     world.create("web", json!({"containers": [{"name": "a", "image": "here:1"}]}));
     tokio::time::sleep(secs(300)).await;
     let pod = world.pod("web").expect("a pod");
@@ -362,7 +453,7 @@ async fn a_container_that_does_not_stop_is_named() {
         json!({"containers": [{"name": "deaf", "image": "here:1"}], "terminationGracePeriodSeconds": 30}),
     );
     world.until_ready("web").await;
-    world.cri.inject_for(Op::StopContainer, "web", Fault::Hang, 1);
+    world.cri.inject_for(Op::StopContainer, "web", RuntimeFault::Hang, 1);
     world.api.delete_with_grace::<Pod>("default", "web", 30);
     let took = world.until_gone("web").await;
     assert!(took >= secs(120), "{took:?}");
@@ -406,7 +497,7 @@ async fn what_else_an_end_waits_for_is_named() {
             json!({"containers": [{"name": "a", "image": "here:1"}], "terminationGracePeriodSeconds": 1}),
         );
         world.until_ready(name).await;
-        world.cri.inject_for(op, name, Fault::Delay(secs(45)), 1);
+        world.cri.inject_for(op, name, RuntimeFault::Delay(secs(45)), 1);
         world.api.delete_with_grace::<Pod>("default", name, 1);
         // The name is in the API until the pod has ended; containers go after it.
         world.until_gone(name).await;
@@ -429,7 +520,7 @@ async fn errors_of_an_end_are_told_ever_more_rarely() {
         json!({"containers": [{"name": "a", "image": "here:1"}], "terminationGracePeriodSeconds": 1}),
     );
     world.until_ready("web").await;
-    world.cri.inject_for(Op::StopContainer, "web", Fault::ErrorBefore(CriErrorKind::Unknown), 1000);
+    world.cri.inject_for(Op::StopContainer, "web", RuntimeFault::ErrorBefore(CriErrorKind::Unknown), 1000);
     world.api.delete_with_grace::<Pod>("default", "web", 1);
     tokio::time::sleep(secs(400)).await;
     let told: i32 = world.events("web", "FailedKillPod").iter().map(|(_, count)| count).sum();

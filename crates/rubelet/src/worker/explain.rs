@@ -16,6 +16,9 @@ use super::mailbox::Mailbox;
 use crate::events::EventSubject;
 use crate::services::Services;
 
+/// A volume that takes so long to be made ready is told as an event.
+const SLOW_VOLUME: Duration = Duration::from_secs(10);
+
 /// A step of a pod's start that may take long.
 pub(super) enum Doing<'a> {
     /// The pod's volumes are made ready.
@@ -48,9 +51,17 @@ pub(super) struct Explaining {
 #[derive(Default)]
 struct State {
     /// Steps of the whole pod that have begun and not succeeded.
-    steps: BTreeMap<PodStep, Waiting>,
+    steps: BTreeMap<PodStep, StepWait>,
     /// The container whose turn it is.
     container: Option<ContainerWait>,
+}
+
+struct StepWait {
+    waiting: Waiting,
+    /// An attempt has failed: why is worth more than that another one goes on.
+    failed: bool,
+    /// When events may tell that it goes on.
+    slow: Pace,
 }
 
 struct ContainerWait {
@@ -88,16 +99,26 @@ impl Explaining {
     /// A step that failed before goes on waiting.
     fn begin_step(&self, step: PodStep) {
         let now = self.base.elapsed();
-        self.lock().steps.entry(step).or_insert_with(|| Waiting::new(now));
+        self.lock().steps.entry(step).or_insert_with(|| StepWait {
+            waiting: Waiting::new(now),
+            failed: false,
+            slow: Pace::ending(now),
+        });
     }
 
     fn offer(&self, doing: &Doing<'_>, text: &str) -> bool {
         let now = self.base.elapsed();
         let mut state = self.lock();
-        let waiting = match doing {
-            Doing::Volumes => state.steps.get_mut(&PodStep::Volumes),
-            Doing::Sandbox => state.steps.get_mut(&PodStep::Sandbox),
-            _ => state.container.as_mut().map(|container| &mut container.waiting),
+        let step = match doing {
+            Doing::Volumes => Some(PodStep::Volumes),
+            Doing::Sandbox => Some(PodStep::Sandbox),
+            _ => None,
+        };
+        let waiting = match step {
+            Some(step) => {
+                state.steps.get_mut(&step).filter(|step| !step.failed).map(|step| &mut step.waiting)
+            }
+            None => state.container.as_mut().map(|container| &mut container.waiting),
         };
         waiting.is_some_and(|waiting| waiting.offer(now, text))
     }
@@ -106,9 +127,16 @@ impl Explaining {
     pub(super) fn failed(&self, step: PodStep, why: &str) {
         self.begin_step(step);
         let now = self.base.elapsed();
-        if let Some(waiting) = self.lock().steps.get_mut(&step) {
-            waiting.offer(now, why);
+        if let Some(step) = self.lock().steps.get_mut(&step) {
+            step.failed = true;
+            step.waiting.offer(now, why);
         }
+    }
+
+    /// Whether an event may tell now that a step of the whole pod goes on.
+    fn may_tell_slow(&self, step: PodStep) -> bool {
+        let now = self.base.elapsed();
+        self.lock().steps.get_mut(&step).is_some_and(|step| step.slow.take(now))
     }
 
     /// A step of the whole pod has succeeded.
@@ -129,7 +157,8 @@ impl Explaining {
     /// What the status is to say.
     pub(super) fn explanation(&self) -> Explanation {
         let state = self.lock();
-        let step = state.steps.iter().find_map(|(step, waiting)| Some((*step, waiting.shown()?.to_owned())));
+        let shown = |(step, wait): (&PodStep, &StepWait)| Some((*step, wait.waiting.shown()?.to_owned()));
+        let step = state.steps.iter().find_map(shown);
         let mut explanation = Explanation { pod: step, ..Explanation::default() };
         if let Some(container) = &state.container
             && let Some(text) = container.waiting.shown()
@@ -146,7 +175,6 @@ struct Told {
     began: Instant,
     pull: Pace,
     stall: Option<Pace>,
-    volumes: Pace,
 }
 
 impl PodWorker {
@@ -156,12 +184,7 @@ impl PodWorker {
         let mut work = pin!(work);
         self.explaining.begin(&doing);
         let began = Instant::now();
-        let mut told = Told {
-            began,
-            pull: Pace::pull_event(Duration::ZERO),
-            stall: None,
-            volumes: Pace::ending(Duration::ZERO),
-        };
+        let mut told = Told { began, pull: Pace::pull_event(Duration::ZERO), stall: None };
         let mut pace = Pace::status(Duration::ZERO);
         loop {
             // Dropping the words loses nothing; they are found again.
@@ -184,7 +207,7 @@ impl PodWorker {
         match *doing {
             Doing::Volumes => {
                 let volumes = self.services.volumes.pending(&self.uid);
-                if told.volumes.take(waited) {
+                if waited >= SLOW_VOLUME && self.explaining.may_tell_slow(PodStep::Volumes) {
                     for volume in &volumes {
                         let text = explain::volume_pending(volume, waited);
                         self.services.events.warning(&self.subject, "FailedMount", text);
