@@ -34,6 +34,18 @@ pub struct Case {
     pub want: Want,
 }
 
+impl Case {
+    /// How long a run may take: a second where that is what it is about, long enough for a busy machine elsewhere.
+    fn timeout(&self) -> u32 {
+        let words = match self.want {
+            Want::Passes => "",
+            Want::Warns(words) | Want::Fails(words) | Want::Errs(words) => words,
+        };
+        let is_slow = ["imeout", "deadline", "timed out"].iter().any(|word| words.contains(word));
+        if is_slow { 1 } else { 10 }
+    }
+}
+
 /// An event in the agent's log.
 #[derive(Clone, Debug)]
 pub struct Logged {
@@ -118,9 +130,9 @@ pub fn check(node: &Node, name: &str, container: &str, cases: &[Case], ready: im
                 pair.iter().zip([("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")])
             {
                 let never = if kind == "Liveness" { 1_000_000 } else { 1 };
-                let Case { handler, .. } = case;
+                let (Case { handler, .. }, timeout) = (case, case.timeout());
                 spec += &format!(
-                    "  {field}:\n    {handler}\n    periodSeconds: 1\n    timeoutSeconds: 1\n    failureThreshold: {never}\n"
+                    "  {field}:\n    {handler}\n    periodSeconds: 1\n    timeoutSeconds: {timeout}\n    failureThreshold: {never}\n"
                 );
                 placed.push(Placed { case, pod: pod.clone(), container: format!("c{number}"), kind });
             }

@@ -87,7 +87,7 @@ containers:
 - name: c
   image: $IMAGE
   command: [sleep, '1000']
-  livenessProbe: {exec: {command: [sh, -c, 'echo x >> /share/asked; [ ! -e /share/ill ]']}, periodSeconds: 1, failureThreshold: 2, terminationGracePeriodSeconds: 1}
+  livenessProbe: {exec: {command: [sh, -c, 'echo x >> /share/asked; if [ -e /share/ill ]; then sleep 1000; fi']}, periodSeconds: 1, failureThreshold: 2, terminationGracePeriodSeconds: 1}
   volumeMounts: [{name: share, mountPath: /share}]
 volumes: [{name: share, hostPath: {path: $SHARE}}]
 ",
@@ -113,7 +113,7 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]
     assert!(
         (0..4).all(|n| restarts(&pod, &format!("h{n}")) == 0 && !container(&pod, &format!("h{n}")).ready)
     );
-    // It is not only asked but heard.
+    // It is not only asked but heard, and to take too long is a failure.
     fs::write(node.share("ill"), "").unwrap();
     node.wait_pod("well", "to be restarted", |pod| restarts(pod, "c") >= 1);
     node.remove("hangs");

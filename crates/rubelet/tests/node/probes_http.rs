@@ -1,7 +1,7 @@
 //! HTTP probes: what upstream makes of every kind of server, over TLS with every kind of certificate, and what is asked
 //! of servers that are well.
 
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -9,7 +9,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::node::Node;
+use crate::node::{Node, free_port};
 use crate::pods::{condition, container, container_id, restarts, status};
 use crate::probes_cases::{Case, Want, check, wait_event};
 use crate::probes_servers::{Answer, FullDoor, HealthServer, Web, in_pod, loopback};
@@ -187,7 +187,7 @@ fn probes_http_answers_of_every_kind() {
 }
 
 /// Changes what a self-signed certificate says.
-fn certificate(
+pub fn certificate(
     change: impl FnOnce(&mut rcgen::CertificateParams),
     algorithm: &'static rcgen::SignatureAlgorithm,
 ) -> (Vec<u8>, rcgen::KeyPair) {
@@ -198,7 +198,7 @@ fn certificate(
 }
 
 /// A server's configuration with any bytes for a certificate.
-fn config(
+pub fn config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     certificate: Vec<u8>,
     key: &rcgen::KeyPair,
@@ -263,7 +263,9 @@ fn probes_http_certificates_of_every_kind() {
     by_name.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A server for gRPC answers whatever is asked, with 200.
     let grpc = HealthServer::new();
-    let only_h2 = grpc.serve_tls(config(v13, plain.clone(), &key));
+    let listener = loopback();
+    let only_h2 = listener.local_addr().unwrap().port();
+    grpc.serve_tls(listener, config(v13, plain.clone(), &key));
     let for_members = {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -385,11 +387,19 @@ fn probes_http_requests_are_as_upstream_makes_them() {
         "/length",
         &[header("Content-Length", "500"), header("Transfer-Encoding", "chunked")].join(","),
     ));
+    // Where the machine has IPv6 at all.
+    if let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        let port = listener.local_addr().unwrap().port();
+        web.serve(listener);
+        web.page("/v6", Answer::code(200));
+        let handler = format!("httpGet: {{host: '::1', port: {port}, path: /v6}}");
+        cases.push(Case { name: "IPv6", handler, want: Passes });
+    }
     check(&node, "requests", "", &cases, |_| ());
 
     // Its own address: by name of the port, in its own network.
     let own = |name, action: &str, want| {
-        let handler = format!("httpGet: {{{action}}}\n    initialDelaySeconds: 6");
+        let handler = format!("httpGet: {{{action}}}\n    initialDelaySeconds: 8");
         Case { name, handler, want }
     };
     let cases = [
@@ -459,6 +469,20 @@ containers:
 volumes: [{name: share, hostPath: {path: $SHARE}}]
 ",
     );
+    let closed = free_port();
+    node.apply(
+        "host",
+        &format!(
+            "
+hostNetwork: true
+containers:
+- name: host
+  image: $IMAGE
+  command: [sleep, '1000']
+  readinessProbe: {{httpGet: {{port: {closed}}}, periodSeconds: 1}}
+"
+        ),
+    );
     let ready = |name: &'static str, ready: bool| {
         node.wait_pod("web", &format!("to have {name} ready {ready}"), move |pod| {
             let of = container(pod, name);
@@ -479,6 +503,9 @@ volumes: [{name: share, hostPath: {path: $SHARE}}]
             "Readiness probe failed: Get \"http://{ip}:8080/health\": dial tcp {ip}:8080: connect: connection refused"
         ),
     );
+    // A pod in the node's network is asked at the node's address.
+    let pod_ip = status(&node.wait_state("host", "host", "running")).pod_ip.unwrap();
+    says("host", &format!("dial tcp {pod_ip}:{closed}: connect: connection refused"));
     // Another server at the same address, and it is well again.
     let web = Web::start();
     web.page("/health", Answer::code(200));

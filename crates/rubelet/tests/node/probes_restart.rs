@@ -23,9 +23,10 @@ fn ill() -> Answer {
 
 /// A probe that asks for a page once a second.
 fn probe(web: &Web, kind: &str, path: &str, more: &str) -> String {
+    let timeout = if more.contains("timeoutSeconds") { "" } else { ", timeoutSeconds: 5" };
+    let port = web.port;
     format!(
-        "{kind}: {{httpGet: {{host: 127.0.0.1, port: {}, path: {path}}}, periodSeconds: 1, timeoutSeconds: 5{more}}}",
-        web.port
+        "{kind}: {{httpGet: {{host: 127.0.0.1, port: {port}, path: {path}}}, periodSeconds: 1{timeout}{more}}}"
     )
 }
 
@@ -166,8 +167,13 @@ fn probes_restart_with_the_grace_of_the_probe() {
         let path = format!("/{name}");
         // The early look at a startup does not count.
         let ills = if kind == "startupProbe" { 3 } else { 2 };
-        web.script(&path, &vec![ill(); ills], well());
-        let probe = probe(&web, kind, &path, &format!(", failureThreshold: 2{own}"));
+        // No answer is a failure too.
+        let (ill, more) = match name {
+            "longer" => (Answer::silent(""), ", timeoutSeconds: 1"),
+            _ => (ill(), ""),
+        };
+        web.script(&path, &vec![ill; ills], well());
+        let probe = probe(&web, kind, &path, &format!(", failureThreshold: 2{own}{more}"));
         cluster.run(
             name,
             &format!("terminationGracePeriodSeconds: {grace}\ncontainers:\n{}{SHARE}", deaf(name, &probe)),

@@ -358,14 +358,11 @@ impl HealthServer {
         self.accept(listener, |stream| std::future::ready(Ok(stream)));
     }
 
-    /// Serves over TLS, and speaks nothing but HTTP/2; the port on the loopback.
-    pub fn serve_tls(&self, mut config: ServerConfig) -> u16 {
+    /// Serves over TLS on a listener, and speaks nothing but HTTP/2.
+    pub fn serve_tls(&self, listener: TcpListener, mut config: ServerConfig) {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = loopback();
-        let port = listener.local_addr().unwrap().port();
         self.accept(listener, move |stream| acceptor.accept(stream));
-        port
     }
 
     fn accept<S, F>(&self, listener: TcpListener, greet: impl Fn(tokio::net::TcpStream) -> F + Send + 'static)

@@ -3,6 +3,7 @@
 use crate::node::{Node, free_port};
 use crate::pods::container_id;
 use crate::probes_cases::{Case, Want, check};
+use crate::probes_http::{certificate, config};
 use crate::probes_servers::{Door, FullDoor, Health, HealthServer, Web, in_pod};
 
 use Want::{Errs, Fails, Passes};
@@ -115,6 +116,7 @@ fn probes_grpc_servers_of_every_kind() {
         case("silent", Some(Health::Silent), Fails("timeout: health rpc did not complete within 1s")),
         at("closed", 5001, Fails(unreached)),
         at("speaks HTTP/1", 5002, Fails(":5002\" within 1s: context deadline exceeded")),
+        at("wants TLS", 5004, Fails(":5004\" within 1s: context deadline exceeded")),
         at("says nothing", 5003, Fails(":5003\" within 1s: context deadline exceeded")),
     ];
     let silent = std::sync::Mutex::new(vec![]);
@@ -122,6 +124,8 @@ fn probes_grpc_servers_of_every_kind() {
         let id = container_id(pod, "c0");
         server.serve(in_pod(&node, &id, 5000));
         web.serve(in_pod(&node, &id, 5002));
+        let (der, key) = certificate(|_| (), &rcgen::PKCS_ECDSA_P256_SHA256);
+        server.serve_tls(in_pod(&node, &id, 5004), config(rustls::ALL_VERSIONS, der, &key));
         silent.lock().unwrap().push(in_pod(&node, &id, 5003));
     });
     let headers = server.asked("serving").unwrap();
