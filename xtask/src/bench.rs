@@ -32,6 +32,9 @@ pub(crate) struct BenchOptions {
     /// Measure the kubelet API instead: followers of logs, commands, scrapes.
     #[arg(long, conflicts_with_all = ["api", "local"])]
     server: bool,
+    /// Measure probes instead: what they cost, how punctual they are; and the rotation of logs.
+    #[arg(long, conflicts_with_all = ["api", "local", "server"])]
+    probes: bool,
     /// Fewer repetitions and pods, about a minute: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -118,6 +121,7 @@ fn passed_on(options: &BenchOptions) -> Vec<String> {
         ("--api", options.api),
         ("--local", options.local),
         ("--server", options.server),
+        ("--probes", options.probes),
         ("--quick", options.quick),
         ("--json", options.json),
     ];
@@ -195,6 +199,7 @@ mod tests {
         check(&["--quick", "--api"], &["--api", "--quick"]);
         check(&["--objects", "5", "--local"], &["--local", "--objects=5"]);
         check(&["--sessions", "5", "--server"], &["--server", "--sessions=5"]);
+        check(&["--probes", "--rounds", "2"], &["--probes", "--rounds=2"]);
         check(&["--json", "--idle", "0", "--pods", "5"], &["--json", "--pods=5", "--idle=0"]);
     }
 }

@@ -205,12 +205,26 @@ impl Agent {
         poll: Duration,
         limit: Duration,
     ) -> Result<AgentRun> {
+        let manifests: Vec<_> = (0..count).map(pods::manifest).collect();
+        self.run_manifests(&manifests, count, poll, limit).await
+    }
+
+    /// The same with manifests of one's own, and until so many of their pods are ready.
+    pub(crate) async fn run_manifests(
+        &mut self,
+        manifests: &[serde_json::Value],
+        ready: usize,
+        poll: Duration,
+        limit: Duration,
+    ) -> Result<AgentRun> {
         let staging = self.site.dir.join("staging");
         fs::create_dir_all(&staging)?;
-        let files: Vec<_> = (0..count)
-            .map(|number| {
-                let (name, text) = (pods::file_name(number), pods::manifest(number).to_string());
-                fs::write(staging.join(&name), text)?;
+        let files: Vec<_> = manifests
+            .iter()
+            .enumerate()
+            .map(|(number, manifest)| {
+                let name = pods::file_name(number);
+                fs::write(staging.join(&name), manifest.to_string())?;
                 Ok((staging.join(&name), self.site.places.manifests.join(&name)))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -219,7 +233,7 @@ impl Agent {
         for (from, to) in &files {
             fs::rename(from, to)?;
         }
-        let each = self.wait_ready(count, began, poll, limit).await?;
+        let each = self.wait_ready(ready, began, poll, limit).await?;
         Ok(AgentRun { total: each.last().copied().unwrap_or_default(), each, began_at })
     }
 
@@ -276,6 +290,12 @@ impl Agent {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// The body of a good answer of the read-only port.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<bytes::Bytes> {
+        self.reconnect().await?;
+        self.pods.get(path).await
     }
 
     /// Takes every manifest away.

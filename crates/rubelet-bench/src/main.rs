@@ -11,6 +11,7 @@ mod local;
 mod numbers;
 mod plan;
 mod pods;
+mod probes;
 mod procfs;
 mod report;
 mod runtime;
@@ -50,6 +51,9 @@ struct Cli {
     /// Measure the kubelet API instead: followers of logs, commands, scrapes.
     #[arg(long, conflicts_with_all = ["api", "local"])]
     server: bool,
+    /// Measure probes instead: what they cost, how punctual they are; and the rotation of logs.
+    #[arg(long, conflicts_with_all = ["api", "local", "server"])]
+    probes: bool,
     /// Fewer repetitions and fewer pods: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -86,8 +90,16 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(AWAKE) {
         stay_awake();
     }
-    let cli = Cli::parse();
-    match run(&cli) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((probes::floor::WORD, rest)) = words.split_first().map(|(first, rest)| (first.as_str(), rest))
+    {
+        return ended(&probes::floor::run(rest));
+    }
+    ended(&run(&Cli::parse()))
+}
+
+fn ended(result: &Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -127,10 +139,11 @@ fn run(cli: &Cli) -> Result<()> {
         control_plane: agent::ControlPlane::None,
         extra: serde_json::Value::Null,
     };
-    let part = match (cli.api, cli.local, cli.server) {
-        (true, _, _) => Part::ControlPlane,
-        (_, true, _) => Part::Local,
-        (_, _, true) => Part::Server,
+    let part = match (cli.api, cli.local, cli.server, cli.probes) {
+        (true, _, _, _) => Part::ControlPlane,
+        (_, true, _, _) => Part::Local,
+        (_, _, true, _) => Part::Server,
+        (_, _, _, true) => Part::Probes,
         _ => Part::Floor,
     };
     let report = runtime.block_on(async { Bench::new(site, size).await?.run(part).await })?;

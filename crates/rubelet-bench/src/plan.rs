@@ -2,8 +2,8 @@
 //!
 //! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
 //! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
-//! `report`; the other parts have plans of their own in `api`, `local` and
-//! `server`. Called by `main`.
+//! `report`; the other parts have plans of their own in `api`, `local`,
+//! `server` and `probes`. Called by `main`.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::floor::{self, FloorRun};
 use crate::pods::{self, Asked};
 use crate::procfs::{self, Idle};
 use crate::report::{self, Report};
-use crate::{api, local, runtime, say, server};
+use crate::{api, local, probes, runtime, say, server};
 
 /// Rest before every run. The agent has done its first list and is over its start.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
@@ -113,6 +113,8 @@ pub(crate) enum Part {
     Local,
     /// The kubelet API of the agent.
     Server,
+    /// Probes, and the rotation of logs.
+    Probes,
 }
 
 /// One run of each side: the two of a pair were made one after the other.
@@ -205,6 +207,7 @@ impl Bench {
             Part::ControlPlane => api::measure(self).await,
             Part::Local => local::measure(self).await,
             Part::Server => server::measure(self).await,
+            Part::Probes => probes::measure(self).await,
         }
     }
 

@@ -10,7 +10,7 @@ mod followers;
 mod pki;
 mod report;
 mod scrapes;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 

@@ -3,7 +3,8 @@
 //!
 //! For more pods than a machine can start containers for, and for logs of which this program knows when each line was
 //! written. Containers run a little twice a second, sandboxes sleep. What the agent reads of a pod is the kernel's own;
-//! what it hears of it is short: IDs are, and there is one interface. Called by the plan of this part.
+//! what it hears of it is short: IDs are, and there is one interface. Called by the plans of this part and of the
+//! probes'.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,11 +25,12 @@ use crate::wall_seconds;
 const SANDBOX: &str = "ip link add eth0 type dummy 2>/dev/null; exec sleep infinity";
 
 /// The scripted runtime and what it answers for. Dropping it ends the processes and removes the control groups.
-pub(super) struct World {
-    cri: ScriptedCri,
+pub(crate) struct World {
+    /// The runtime.
+    pub(crate) cri: ScriptedCri,
     _server: CriServer,
     /// Where an agent of this world lives.
-    pub(super) site: Site,
+    pub(crate) site: Site,
     hierarchies: Vec<PathBuf>,
     /// Sandboxes and containers that are there, by ID.
     made: BTreeMap<String, Child>,
@@ -38,7 +40,7 @@ pub(super) struct World {
 
 impl World {
     /// An empty one, below the folders and control groups of `base`.
-    pub(super) fn make(base: &Site) -> Result<Self> {
+    pub(crate) fn make(base: &Site) -> Result<Self> {
         let dir = base.dir.join("scripted");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let now = Timestamp::from_second(wall_seconds() as i64)?;
@@ -62,7 +64,7 @@ impl World {
     }
 
     /// Gives every container that the agent has started, and has none yet, its group, process and log file.
-    pub(super) fn furnish(&mut self) -> Result<()> {
+    pub(crate) fn furnish(&mut self) -> Result<()> {
         for running in self.cri.running_containers() {
             let sandbox =
                 self.cri.sandbox_config(&running.sandbox_id).context("a container without a sandbox")?;
@@ -88,7 +90,7 @@ impl World {
     }
 
     /// Names and log files of the pods that were furnished.
-    pub(super) fn logs(&self) -> impl Iterator<Item = (&str, &Path)> {
+    pub(crate) fn logs(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.logs.iter().map(|(pod, log)| (pod.as_str(), log.as_path()))
     }
 
