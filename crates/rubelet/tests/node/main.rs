@@ -66,6 +66,7 @@ mod pods;
 mod probes_cases;
 mod probes_exec;
 mod probes_http;
+mod probes_https;
 mod probes_input;
 mod probes_kinds;
 mod probes_readiness;

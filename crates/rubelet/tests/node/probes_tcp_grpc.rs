@@ -3,7 +3,7 @@
 use crate::node::{Node, free_port};
 use crate::pods::container_id;
 use crate::probes_cases::{Case, Want, check};
-use crate::probes_http::{certificate, config};
+use crate::probes_https::{certificate, config};
 use crate::probes_servers::{Door, FullDoor, Health, HealthServer, Web, in_pod};
 
 use Want::{Errs, Fails, Passes};
