@@ -116,7 +116,7 @@ impl Steps {
                     }
                 }
                 // What is compressed takes up space before it frees some.
-                if dir.free_bytes()? < limits.max_size {
+                if limits.is_tight(dir.free_bytes()?) {
                     return Ok(Rotated::Done { compress: vec![] });
                 }
                 let listing = Listing::of(log, borrow(&dir.list(log)?));
@@ -227,7 +227,7 @@ fn try_look(
     let Some(file) = dir.look(log)? else { return Ok(looked.pace.missing(now)) };
     let grew = looked.pace.grows();
     let next = looked.pace.look(now, Seen { inode: file.inode, bytes: file.bytes }, limits);
-    if (grew || looked.pace.grows()) && dir.free_bytes()? < limits.max_size {
+    if (grew || looked.pace.grows()) && limits.is_tight(dir.free_bytes()?) {
         trim(&dir, log)?;
     }
     if next != Next::AwaitWrite {
@@ -273,7 +273,7 @@ fn set_aside(
         true => Listing::of(log, borrow(&dir.list(log)?)),
         false => tidy(dir, log)?,
     };
-    let tight = dir.free_bytes()? < limits.max_size;
+    let tight = limits.is_tight(dir.free_bytes()?);
     for name in listing.excess(log, file.bytes, limits, tight) {
         // One that stays does not keep the log from being rotated.
         if let Err(error) = dir.remove(&name) {
