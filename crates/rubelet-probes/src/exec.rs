@@ -27,10 +27,13 @@ const LOOK_BEFORE: Duration = Duration::from_millis(500);
 /// How long the runtime may take longer than the command: it counts from when the command runs, which on a busy node
 /// is some time after it was asked, and no healthy container is to fail for that.
 const OVERTIME: Duration = Duration::from_secs(10);
-/// How long the answer may take once the command's first process has ended: the runtime may be waiting for output.
+/// How long the answer may take once the command's first process has ended too late: the runtime may be waiting for
+/// output.
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long the first process of a command that is given up may take to die, and the rest to be killed.
 const DYING: Duration = Duration::from_secs(1);
+/// How long a runtime that has not answered may take to say its version.
+const ALIVE: Duration = Duration::from_secs(2);
 
 /// Finds the processes of commands that are about to time out.
 pub trait ExecWatch: Send + Sync {
@@ -80,7 +83,27 @@ pub async fn run_watched(
         timeout: whole_seconds(timeout),
     };
     let ended = wait(runtime.exec_sync(request), watch, id, &command, timeout).await;
-    ended.unwrap_or_else(|| timed_out(&command, timeout))
+    match ended {
+        Some(outcome) => outcome,
+        None => blame(runtime.version(v1::VersionRequest::default()), &command, timeout).await,
+    }
+}
+
+/// What it means that a command has not ended in time: it is slow, unless the runtime answers nobody. A runtime that
+/// hangs would otherwise cost every container that is asked by commands its life.
+async fn blame(
+    version: CriFuture<v1::VersionResponse>,
+    command: &[String],
+    timeout: Duration,
+) -> ProbeOutcome {
+    use CriErrorKind::{DeadlineExceeded, Unreachable};
+    match tokio::time::timeout(ALIVE, version).await {
+        Ok(Err(error)) if matches!(error.kind, DeadlineExceeded | Unreachable) => {
+            ProbeOutcome::Error(rpc_error(Code::from_i32(error.code), &error.message))
+        }
+        Ok(_) => timed_out(command, timeout),
+        Err(_elapsed) => ProbeOutcome::Error("the container runtime does not answer".to_owned()),
+    }
 }
 
 /// Waits for a command to end; `None` when it did not in time, and what it left behind is cleaned up.
@@ -112,7 +135,7 @@ async fn wait(
     let outcome = tokio::select! {
         biased;
         answer = &mut call => outcome(answer),
-        () = silence(spotted.as_deref(), begun + timeout + OVERTIME) => None,
+        () = silence(spotted.as_deref(), begun + timeout) => None,
     };
     // The runtime kills the first process of a command nobody waits for any more.
     drop(call);
@@ -125,20 +148,21 @@ async fn wait(
     outcome
 }
 
-/// Waits until there is no use in waiting for an answer.
-async fn silence(spotted: Option<&dyn SpottedExec>, latest: Instant) {
+/// Waits until there is no use in waiting for an answer to a command whose time was up at `limit`.
+async fn silence(spotted: Option<&dyn SpottedExec>, limit: Instant) {
     let ended = async {
-        match spotted {
-            Some(spotted) => {
-                spotted.ended().await;
-                tokio::time::sleep(DRAIN).await;
+        if let Some(spotted) = spotted {
+            spotted.ended().await;
+            // What ended by itself and in time may have been well: it is the runtime that is slow.
+            if Instant::now() >= limit {
+                return tokio::time::sleep(DRAIN).await;
             }
-            None => std::future::pending().await,
         }
+        std::future::pending().await
     };
     tokio::select! {
         () = ended => {}
-        () = sleep_until(latest) => {}
+        () = sleep_until(limit + OVERTIME) => {}
     }
 }
 
@@ -168,8 +192,31 @@ fn outcome(answer: Result<v1::ExecSyncResponse, CriError>) -> Option<ProbeOutcom
             Some(ProbeOutcome::Failure(String::from_utf8_lossy(&output).into_owned()))
         }
         Err(error) if error.kind == CriErrorKind::DeadlineExceeded => None,
-        Err(error) => Some(ProbeOutcome::Error(rpc_error(Code::from_i32(error.code), &error.message))),
+        Err(error) => {
+            let message = without_exec_ids(&error.message);
+            Some(ProbeOutcome::Error(rpc_error(Code::from_i32(error.code), &message)))
+        }
     }
+}
+
+/// The message without the names that containerd makes up for each run (`exec "<64 hexadecimal digits>"`): equal
+/// errors are to be equal, so that they are counted as one event.
+fn without_exec_ids(message: &str) -> String {
+    let mut parts = message.split(" exec \"");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(" exec");
+        match part.split_once('"') {
+            Some((id, rest)) if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                text.push_str(rest);
+            }
+            _ => {
+                text.push_str(" \"");
+                text.push_str(part);
+            }
+        }
+    }
+    text
 }
 
 /// Upstream's text (`ErrCommandTimedOut`).

@@ -64,6 +64,22 @@ fn answers_are_judged_as_upstream_does() {
 }
 
 #[test]
+fn errors_of_two_runs_are_equal() {
+    let check = |words: &str, expected: &str| {
+        let answer = Err(CriError::from_answer("ExecSync", 2, words));
+        let text = format!("rpc error: code = Unknown desc = {expected}");
+        assert_eq!(outcome(answer), Some(ProbeOutcome::Error(text)));
+    };
+    let id = "4b84".repeat(16);
+    check(
+        &format!("failed to exec in container: failed to start exec \"{id}\": no \"x\" in $PATH"),
+        "failed to exec in container: failed to start exec: no \"x\" in $PATH",
+    );
+    check("cannot exec \"ls\" here", "cannot exec \"ls\" here");
+    check("cannot exec \"", "cannot exec \"");
+}
+
+#[test]
 fn output_is_cut_and_need_not_be_text() {
     let long = v1::ExecSyncResponse { exit_code: 1, stdout: vec![b'x'; 20 << 10], ..Default::default() };
     check(Ok(long), Some(ProbeOutcome::Failure("x".repeat(10 << 10))));
@@ -109,6 +125,22 @@ async fn a_slow_runtime_has_time_and_a_silent_one_does_not_hold_the_probe() {
     let begun = Instant::now();
     assert_eq!(run_call(None, None).await, None);
     assert_eq!(begun.elapsed(), Duration::from_secs(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_answers_nobody_says_nothing_about_the_container() {
+    async fn check(version: CriFuture<v1::VersionResponse>, expected: ProbeOutcome) {
+        assert_eq!(blame(version, &["check".to_owned()], TIMEOUT).await, expected);
+    }
+    let slow = timed_out(&["check".to_owned()], TIMEOUT);
+    let answer = |answer: Result<v1::VersionResponse, CriError>| futures::future::ready(answer).boxed();
+    check(answer(Ok(v1::VersionResponse::default())), slow.clone()).await;
+    let error = |kind| CriError::new("Version", kind, "no");
+    check(answer(Err(error(CriErrorKind::Unknown))), slow).await;
+    let away = ProbeOutcome::Error("rpc error: code = Unavailable desc = no".into());
+    check(answer(Err(error(CriErrorKind::Unreachable))), away).await;
+    let hangs = ProbeOutcome::Error("the container runtime does not answer".into());
+    check(futures::future::pending().boxed(), hangs).await;
 }
 
 /// Knows the command's first process, which ends at a given time; says what it is asked.
@@ -183,4 +215,15 @@ async fn nothing_of_a_command_that_ends_in_time_is_touched() {
     let failed = Some(ProbeOutcome::Failure("no".into()));
     assert_eq!(run_call(Some((1_950, ended(1, "no", ""))), Some(&watch)).await, failed);
     assert_eq!(watch.asked().len(), 1, "only looked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_in_time_is_not_held_to_a_runtime_that_is_slow_to_say_so() {
+    let watch = Watch::new(1_900);
+    let late = Some((9_000, ended(0, "", "")));
+    assert_eq!(run_call(late, Some(&watch)).await, Some(ProbeOutcome::Success));
+    // Nor for ever.
+    let (watch, begun) = (Watch::new(1_900), Instant::now());
+    assert_eq!(run_call(None, Some(&watch)).await, None);
+    assert_eq!((begun.elapsed(), watch.asked().len()), (Duration::from_secs(12), 2));
 }
