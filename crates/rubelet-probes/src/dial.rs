@@ -106,7 +106,7 @@ async fn one(address: SocketAddr, deadline: Option<Instant>) -> Result<TcpStream
 }
 
 /// Whether an error is about this process or machine: descriptors, memory, local ports.
-fn is_our_own(error: &io::Error) -> bool {
+pub(crate) fn is_our_own(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
+use crate::dial::is_our_own;
 use crate::words::{go_duration, rpc_error};
 
 mod greeting;
@@ -54,6 +55,8 @@ enum Broken {
     Connecting(String),
     /// The call failed, or the server refused it.
     Call(Code, String),
+    /// This process or this machine has no room for another connection, which says nothing about the server.
+    NoRoom(String),
     /// Time is up.
     Late,
 }
@@ -75,6 +78,7 @@ pub async fn check(action: &GRPCAction, pod_ip: &str, timeout: Duration) -> Prob
             Ok(status) => return judge(status),
             Err(Broken::Call(code, text)) => return refused(code, &text, timeout),
             Err(Broken::Connecting(problem)) => last_problem = problem,
+            Err(Broken::NoRoom(problem)) => return ProbeOutcome::Error(problem),
             Err(Broken::Late) if greeted.load(Ordering::Relaxed) => {
                 return refused(Code::DeadlineExceeded, "", timeout);
             }
@@ -137,7 +141,7 @@ async fn attempt(
     let stream = timeout_at(deadline, TcpStream::connect(address))
         .await
         .map_err(|_elapsed| Broken::Late)?
-        .map_err(|error| Broken::Connecting(format!("dial tcp {address}: {error}")))?;
+        .map_err(|error| unreachable(address, &error))?;
     let _unimportant = stream.set_nodelay(true);
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
@@ -169,6 +173,12 @@ async fn attempt(
         }
         result => result,
     }
+}
+
+/// Why there is no connection.
+fn unreachable(address: SocketAddr, error: &std::io::Error) -> Broken {
+    let text = format!("dial tcp {address}: {error}");
+    if is_our_own(error) { Broken::NoRoom(text) } else { Broken::Connecting(text) }
 }
 
 async fn exchange(

@@ -279,3 +279,11 @@ async fn addresses_of_both_families_and_none() {
         assert!(matches!(outcome, ProbeOutcome::Error(_)), "{ip} {port}: {outcome:?}");
     }
 }
+
+#[test]
+fn what_is_short_on_this_machine_is_not_the_servers_failure() {
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let error = |errno: rustix::io::Errno| unreachable(address, &std::io::Error::from(errno));
+    assert!(matches!(error(rustix::io::Errno::MFILE), Broken::NoRoom(_)));
+    assert!(matches!(error(rustix::io::Errno::CONNREFUSED), Broken::Connecting(_)));
+}
