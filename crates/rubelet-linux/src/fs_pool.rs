@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -95,19 +96,24 @@ impl FsPool {
             Ok(Err(_)) | Err(_) => return Err(FsError::Exhausted { what }),
         };
         // The permit travels with the operation: a hung one keeps it, which bounds the threads.
-        let (hung, name) = (self.hung.clone(), what.clone());
+        let over = Arc::new(AtomicBool::new(false));
+        let guard = Over { hung: self.hung.clone(), what: what.clone(), over: over.clone() };
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let result = operation();
-            hung.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-            result
+            let _guard = guard;
+            operation()
         });
         match tokio::time::timeout(DEADLINE, work).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(source))) => Err(FsError::Io { what, source }),
             Ok(Err(_)) => Err(FsError::Bug { what }),
             Err(_) => {
-                self.hung().insert(what.clone());
+                let mut hung = self.hung();
+                // It may have ended in this very moment: then nobody would take its name out again.
+                if !over.load(Ordering::Relaxed) {
+                    hung.insert(what.clone());
+                }
+                drop(hung);
                 Err(FsError::Timeout { what, seconds: DEADLINE.as_secs() })
             }
         }
@@ -115,6 +121,22 @@ impl FsPool {
 
     fn hung(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An operation that is under way; when it is over, however it ends, nobody is told any more that it hangs.
+struct Over {
+    hung: Arc<Mutex<BTreeSet<String>>>,
+    what: String,
+    /// Changed under the lock of `hung` only.
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let mut hung = self.hung.lock().unwrap_or_else(PoisonError::into_inner);
+        self.over.store(true, Ordering::Relaxed);
+        hung.remove(&self.what);
     }
 }
 
@@ -161,5 +183,23 @@ mod tests {
             tokio::task::yield_now().await;
         }
         hang().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hung_and_panicked_may_be_tried_again() {
+        let pool = FsPool::new(2);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hang = pool.run("stat /dead", move || -> io::Result<()> {
+            let _ = held.recv();
+            panic!("on purpose")
+        });
+        let (first, ()) = tokio::join!(hang, tokio::time::advance(DEADLINE * 2));
+        assert!(matches!(first, Err(FsError::Timeout { .. })), "{first:?}");
+        drop(release);
+        while pool.permits.as_ref().is_some_and(|permits| permits.available_permits() < 2) {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.run("stat /dead", || Ok(1)).await.unwrap(), 1);
     }
 }
