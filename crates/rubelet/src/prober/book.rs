@@ -176,6 +176,10 @@ impl Book {
     /// Takes over what a pod runs now. Says whether something is due earlier than anything was before.
     pub(super) fn track(&mut self, told: ProbedPod, now: Instant, wall: Timestamp) -> bool {
         let first = self.due.first().map(|(at, _)| *at);
+        if self.pods.get(&told.uid).is_some_and(|tracked| !Arc::ptr_eq(&tracked.sink, &told.sink)) {
+            // What the one before was told may be lost (its worker panicked): what the new one knows counts.
+            self.forget(&told.uid);
+        }
         let ProbedPod { uid, pod, ip, running, ending, sink } = told;
         let has_probes = || running.iter().any(|running| probed(&pod, &running.name).is_some());
         if self.is_closed || (!self.pods.contains_key(&uid) && !has_probes()) {
@@ -188,7 +192,7 @@ impl Book {
             ending,
             instances: vec![],
         });
-        (tracked.ip, tracked.sink) = (ip, sink);
+        tracked.ip = ip;
         let ends = ending && !tracked.ending;
         tracked.ending |= ending;
         let ending = tracked.ending;

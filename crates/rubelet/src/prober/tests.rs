@@ -388,6 +388,24 @@ async fn a_slow_pod_hears_in_order_and_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_worker_hears_what_the_one_before_may_have_lost() {
+    let world = World::new(|ask, _| if ask.kind == ProbeKind::Liveness { unwell() } else { well() });
+    let probe = json!({"periodSeconds": 1, "failureThreshold": 2});
+    let pod = world.pod("u", http(json!({"livenessProbe": probe, "readinessProbe": {"periodSeconds": 1}})));
+    world.prober.track(pod.clone());
+    sleep(seconds(10)).await;
+    let last = |sink: &Sink| sink.told().last().map(|(_, _, verdict)| *verdict);
+    let expected = Verdict { ready: Some(true), liveness_failed: true, ..Verdict::default() };
+    assert_eq!(last(&world.sink), Some(expected));
+    let new = Sink::taking(Duration::ZERO);
+    for _ in 0..20 {
+        world.prober.track(ProbedPod { sink: new.clone(), ..pod.clone() });
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(last(&new), Some(expected), "it knew nothing of it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn probes_are_asked_at_the_address_that_was_told_last() {
     let world = World::new(|_, _| unwell());
     let pod = world.pod("u", http(json!({"readinessProbe": {"periodSeconds": 1}})));
