@@ -46,6 +46,8 @@ impl PodWorker {
             Ok(observed) => observed,
             Err(pause) => return pause,
         };
+        // What has been stopped is not asked any more, however long the rest takes.
+        self.track_probes(&observed, true);
         self.publish(&observed, Ending::Stopping).await;
         if self.apply(Input::Observed(&observed)) {
             self.fresh = Some(observed);
