@@ -172,8 +172,8 @@ fn waiting(pod: &Pod, container: &str) -> (String, String) {
 }
 
 fn condition(pod: &Pod, wanted: &str) -> PodCondition {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.filter(|condition| condition.type_ == wanted).cloned().next().unwrap_or_default()
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|condition| condition.type_ == wanted).cloned().unwrap_or_default()
 }
 
 /// Reason and message of a condition.
