@@ -1,3 +1,5 @@
+//! Tables of what is said and when; no status is written early, often or twice.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
