@@ -1,3 +1,5 @@
+//! What is said of waits, in which words and how often.
+
 //! Tables of what is said and when; no status is written early, often or twice.
 
 use proptest::prelude::*;

@@ -166,6 +166,9 @@ impl PullScript {
     }
 }
 
+/// What commands do in one instance of a container, from which age of it on.
+pub(super) type Course = Vec<(Duration, ExecScript)>;
+
 /// Everything that is scripted. Sequences are consumed from the front; their last element repeats.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -174,8 +177,8 @@ pub(super) struct Script {
     pub(super) default_behaviour: Behaviour,
     /// By pod, container and command (empty for any command).
     pub(super) execs: BTreeMap<(String, String, String), Vec<ExecScript>>,
-    /// By pod, container and command; for each attempt the runs from an age on.
-    pub(super) courses: BTreeMap<(String, String, String), Vec<Vec<(Duration, ExecScript)>>>,
+    /// By pod, container and command; one for each attempt.
+    pub(super) courses: BTreeMap<(String, String, String), Vec<Course>>,
     pub(super) pulls: BTreeMap<String, Vec<PullScript>>,
     /// What pulling an image does that no script names.
     pub(super) default_pull: PullScript,

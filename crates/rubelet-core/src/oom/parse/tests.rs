@@ -1,3 +1,5 @@
+//! Lines of kernels of many versions, and lines that are none.
+
 use proptest::prelude::*;
 
 use super::*;
