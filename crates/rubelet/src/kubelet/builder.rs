@@ -442,20 +442,20 @@ impl KubeletBuilder {
             };
             kubelet.tasks.spawn(control.run(parts));
         }
+        let telling = node_health::Parts {
+            pleg: pleg.clone(),
+            runtime_state: runtime_state.follow(),
+            events: services.events.clone(),
+            metrics: services.metrics.clone(),
+            node_name: services.node.name.clone(),
+        };
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(probing.run());
         if let Some(rotating) = rotating {
             kubelet.tasks.spawn(rotating);
         }
         kubelet.tasks.spawn(oom.run(pleg.clone()));
-        let health = node_health::Parts {
-            pleg: pleg.clone(),
-            runtime_state: services.runtime_state.clone(),
-            events: services.events.clone(),
-            metrics: services.metrics.clone(),
-            node_name: services.node.name.clone(),
-        };
-        kubelet.tasks.spawn(node_health::run(calls, health));
+        kubelet.tasks.spawn(node_health::run(calls, telling));
         kubelet.tasks.spawn(async move { pleg.run().await });
         kubelet.tasks.spawn(sync_loop.run());
         Ok(kubelet)
