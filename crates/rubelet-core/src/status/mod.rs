@@ -193,15 +193,16 @@ fn settle_addresses(inputs: &StatusInputs<'_>, old: &PodStatus, status: &mut Pod
         ips
     } else {
         let newest = inputs.observed.sandboxes.first().filter(|sandbox| sandbox.ready);
-        let ips = newest.map(|sandbox| by_family(sandbox, node)).unwrap_or_default();
+        let ips = newest.map(|sandbox| pod_addresses(sandbox, node)).unwrap_or_default();
         if ips.is_empty() && inputs.ending != Ending::No { reported() } else { ips }
     };
     status.pod_ip = ips.first().map(IpAddr::to_string);
     status.pod_ips = some_if_any(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
 }
 
-/// One address of the node's primary family, then one of the other.
-fn by_family(sandbox: &ObservedSandbox, node: &[IpAddr]) -> Vec<IpAddr> {
+/// The addresses of a pod by those of its sandbox: one of the node's primary family, then one of the other, whatever
+/// order the runtime has (upstream `sortPodIPs`). It is asked at the first, and its environment tells the same.
+pub fn pod_addresses(sandbox: &ObservedSandbox, node: &[IpAddr]) -> Vec<IpAddr> {
     let primary_is_v4 = node.first().is_none_or(IpAddr::is_ipv4);
     let parsed: Vec<IpAddr> = sandbox.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
     let first_of = |v4: bool| parsed.iter().find(|ip| ip.is_ipv4() == v4).copied();

@@ -16,7 +16,7 @@ use rubelet_core::plan::{ContainerKind, StartContainer};
 use rubelet_core::qos::pod_qos;
 use rubelet_core::resources::{CgroupRoot, cgroup_path};
 use rubelet_core::security::{ImageUser, SecurityFacts, UserNamespaceFacts};
-use rubelet_core::status::StartError;
+use rubelet_core::status::{StartError, pod_addresses};
 use rubelet_cri::translate::{
     self, ContainerInputs, DeviceInputs, SandboxFacts, TranslateError, hosts_mount, termination_mount,
     volume_mount,
@@ -110,8 +110,9 @@ impl PodWorker {
         let services = &self.services;
         let sandbox_config = instance.sandbox_config.clone();
         let handler = self.runtime_handler(pod).await.map_err(|p| failed(TranslateError::REASON, p))?;
-        let node_ips: Vec<String> = services.node_ips().iter().map(ToString::to_string).collect();
-        let pod_ips = if host_network(pod) { node_ips } else { instance.sandbox.ips.clone() };
+        let node_ips = services.node_ips();
+        let pod_ips = if host_network(pod) { node_ips } else { pod_addresses(instance.sandbox, &node_ips) };
+        let pod_ips: Vec<String> = pod_ips.iter().map(ToString::to_string).collect();
         let downward = services.downward(pod_ips.clone());
         let objects = self.env_objects(pod, container, instance.volumes).await;
         let services_env = self.service_env(pod).await?;
