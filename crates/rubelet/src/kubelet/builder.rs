@@ -57,6 +57,9 @@ use super::{Kubelet, KubeletHandle, SecureParts, StartError};
 
 /// Blocking file system operations at a time, hung ones included.
 const FS_THREADS: usize = 24;
+/// The same of what is on the node's own disk and no volume is to hold up: the journal, without which no readiness is
+/// told, and logs, which have to be rotated.
+const DISK_THREADS: usize = 8;
 /// Where control groups are mounted.
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
@@ -174,7 +177,8 @@ impl KubeletBuilder {
     pub async fn build(self) -> Result<Kubelet, StartError> {
         let config = self.config;
         let clock = self.clock.unwrap_or_else(Clock::system);
-        let fs = if clock.is_simulated() { FsPool::inline() } else { FsPool::new(FS_THREADS) };
+        let pool = |threads| if clock.is_simulated() { FsPool::inline() } else { FsPool::new(threads) };
+        let (fs, disk) = (pool(FS_THREADS), pool(DISK_THREADS));
         let machine = match self.machine {
             Some(machine) => machine,
             None => rubelet_linux::facts::machine().map_err(StartError::Machine)?,
@@ -210,7 +214,7 @@ impl KubeletBuilder {
         };
         let (runtime, images) = metered(runtime, images, &metrics);
         let (runtime, calls) = node_health::watched(runtime);
-        let journal = Journal::new(&node.root_dir, fs.clone());
+        let journal = Journal::new(&node.root_dir, disk.clone());
         let loaded = journal.load().await.map_err(StartError::RootDir)?;
         for problem in loaded.problems {
             warn!("a damaged journal record: {problem}");
@@ -298,7 +302,7 @@ impl KubeletBuilder {
         );
         let (logs, rotating) = match LogRotationSettings::of(&config) {
             Some(settings) => {
-                let (logs, task) = LogRotation::new(runtime.clone(), fs.clone(), settings, clock.clone());
+                let (logs, task) = LogRotation::new(runtime.clone(), disk, settings, clock.clone());
                 (logs, Some(task))
             }
             None => (LogRotation::disabled(), None),
