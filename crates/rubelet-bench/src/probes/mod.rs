@@ -39,8 +39,9 @@ use crate::{pods, say};
 const BUSYBOX: &str = "rubelet.local/busybox:1";
 /// Containers of the real runtime in which a command runs each second: more would be a load of its own.
 const REAL_CONTAINERS: usize = 4;
-/// The pod in which the floor's commands run.
+/// The pod in which the floor's commands run, and that in which one never ends; as their manifests call them.
 const FLOOR_POD: &str = "floor";
+const HANGING_POD: &str = "hangs";
 /// What the agent's configuration says of the size of logs.
 const LOG_SIZE: &str = rotation::LIMIT_TEXT;
 /// Bytes a second of a log that is written steadily, so that rotated files are compressed.
@@ -204,18 +205,18 @@ impl Part<'_> {
         }
         let scene = self.come(&manifests, ready).await?;
         let execs = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-        let counted = Arc::clone(&execs);
+        let (counted, floor_pod) = (Arc::clone(&execs), on_node(FLOOR_POD));
         scene.world.cri.set_hook(move |point| {
             if point.op == Op::ExecSync && point.phase == Phase::Before {
                 let (agent, floor) = &*counted;
-                let count = if point.subject.pod_name == FLOOR_POD { floor } else { agent };
+                let count = if point.subject.pod_name == floor_pod { floor } else { agent };
                 count.fetch_add(1, Ordering::Relaxed);
             }
             HookAction::Continue
         });
         let floor = match kind {
             Kind::Exec => {
-                let container = scene.world.cri.containers_of(FLOOR_POD).into_iter().next();
+                let container = scene.world.cri.containers_of(&on_node(FLOOR_POD)).into_iter().next();
                 let container = container.context("the floor has no container")?.id;
                 let socket = scene.world.site.socket.display().to_string();
                 Floor::start(kind, &socket, &container, size.pods)?
@@ -317,9 +318,12 @@ impl Part<'_> {
         for (rate, time) in [(Some(STEADY), size.idle), (None, full_speed)] {
             say(&format!("a log that is written {} for {} s", words_of(rate), time.as_secs()));
             let mut scene = self.come(&[pods::manifest(0)], 1).await?;
-            // Makes the log files among others.
+            // Makes the log files among others. A real runtime has them before the agent looks: it looks anew.
             scene.world.furnish()?;
             let log = scene.world.logs().map(|(_, log)| log.to_owned()).next().context("no log")?;
+            scene.agent.stop().await?;
+            scene.agent = Agent::start(&scene.world.site).await?;
+            scene.agent.wait_ready(1, Instant::now(), POLL_MANY, LIMIT).await?;
             tokio::time::sleep(SETTLE).await;
             self.bench.note_load();
             rotated.push(rotation::measure(&scene.world.cri, scene.agent.pid, &log, rate, time).await?);
@@ -332,11 +336,8 @@ impl Part<'_> {
     async fn come(&mut self, manifests: &[Value], ready: usize) -> Result<Scene> {
         self.bench.note_load();
         let world = World::make(&self.site)?;
-        for manifest in manifests.iter().filter(|manifest| manifest["metadata"]["name"] == "hangs") {
-            let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
-            let hangs = ExecScript { takes: Duration::from_secs(24 * 3600), ..ExecScript::default() };
-            world.cri.script_exec(name, "main", "", [hangs]);
-        }
+        let hangs = ExecScript { takes: Duration::from_secs(24 * 3600), ..ExecScript::default() };
+        world.cri.script_exec(&on_node(HANGING_POD), "main", "", [hangs]);
         let mut agent = Agent::start(&world.site).await?;
         tokio::time::sleep(SETTLE).await;
         agent.run_manifests(manifests, ready, POLL_MANY, LIMIT).await?;
@@ -359,6 +360,11 @@ impl Scene {
 
 fn words_of(rate: Option<u64>) -> String {
     rate.map_or("at full speed".to_owned(), |rate| format!("with {} MiB a second", rate >> 20))
+}
+
+/// What a static pod of this name is called.
+fn on_node(name: &str) -> String {
+    format!("{name}-{}", pods::NODE_NAME)
 }
 
 fn named(mut pod: Value, name: &str) -> Value {
@@ -407,7 +413,7 @@ fn with_three(number: usize, target: &Target) -> Value {
 
 /// Pods whose probes never end by themselves.
 fn besetting(target: &Target) -> [Value; 2] {
-    let (mut hangs, mut drips) = (named(pods::manifest(0), "hangs"), named(pods::manifest(0), "drips"));
+    let (mut hangs, mut drips) = (named(pods::manifest(0), HANGING_POD), named(pods::manifest(0), "drips"));
     hangs["spec"]["containers"][0]["readinessProbe"] = probe(json!({"exec": {"command": ["hang"]}}), 1);
     let (host, port) = (target.address.ip().to_string(), target.address.port());
     let drip = json!({"httpGet": {"host": host, "port": port, "path": DRIP}});
