@@ -445,6 +445,57 @@ async fn back_offs_name_the_next_attempt_and_do_not_flicker() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_trouble_with_an_image_is_told_with_its_reason_too() {
+    let world = World::start().await;
+    world.cri.script_pull("gone:1", [PullScript::fails(CriErrorKind::NotFound, "no such image")]);
+    world.create("pull", json!({"containers": [{"name": "a", "image": "gone:1"}]}));
+    world.create(
+        "never",
+        json!({"containers": [{"name": "a", "image": "gone:1", "imagePullPolicy": "Never"}]}),
+    );
+    tokio::time::sleep(secs(8)).await;
+    for (name, told) in [
+        (
+            "pull",
+            &[
+                "Failed to pull image \"gone:1\": no such image",
+                "Error: ErrImagePull",
+                "Error: ImagePullBackOff",
+            ][..],
+        ),
+        ("never", &["Error: ErrImageNeverPull"]),
+    ] {
+        let mut failed: Vec<String> =
+            world.events(name, "Failed").into_iter().map(|(message, _)| message).collect();
+        failed.dedup();
+        assert_eq!(failed, told, "of {name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_has_stopped_is_not_asked_while_others_of_its_pod_stop() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.cri.script_container("web", "slow", [Behaviour { stop_takes: secs(25), ..Behaviour::forever() }]);
+    let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 2, "timeoutSeconds": 1});
+    world.create(
+        "web",
+        json!({
+            "containers": [
+                {"name": "slow", "image": "here:1"},
+                {"name": "quick", "image": "here:1", "readinessProbe": probe},
+            ],
+            "terminationGracePeriodSeconds": 30,
+        }),
+    );
+    world.until_ready("web").await;
+    world.api.delete_with_grace::<Pod>("default", "web", 30);
+    let took = world.until_gone("web").await;
+    assert!(took >= secs(20), "{took:?}");
+    assert_eq!(world.events("web", "Unhealthy"), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_does_not_stop_is_named() {
     let world = World::start().await;
     world.cri.add_image("here:1", 1000);

@@ -231,6 +231,17 @@ impl Book {
         self.due.first().is_some_and(|(at, _)| first.is_none_or(|first| *at < first))
     }
 
+    /// Drops an instance that has stopped; its pod stays.
+    pub(super) fn stopped(&mut self, uid: &PodUid, id: &ContainerId) {
+        let Some(tracked) = self.pods.get_mut(uid) else { return };
+        let instances = &self.instances;
+        let is_it = |number: &u64| instances.get(number).is_some_and(|instance| instance.id == *id);
+        if let Some(index) = tracked.instances.iter().position(is_it) {
+            let number = tracked.instances.remove(index);
+            self.drop_instance(number);
+        }
+    }
+
     /// Drops a pod. Returns its object if it was tracked.
     pub(super) fn forget(&mut self, uid: &PodUid) -> Option<Arc<Pod>> {
         let tracked = self.pods.remove(uid)?;

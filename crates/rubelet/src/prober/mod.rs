@@ -158,6 +158,12 @@ impl Prober {
         }
     }
 
+    /// Stops probing a container that has stopped, until an observation tells otherwise: between two of them others of
+    /// its pod may take long to stop.
+    pub fn stopped(&self, uid: &PodUid, id: &ContainerId) {
+        self.shared.book().stopped(uid, id);
+    }
+
     /// Stops probing a pod that is gone, and drops what was counted of it. No verdict of it is told after this, but
     /// for the one that is being told already.
     pub fn forget(&self, uid: &PodUid) {

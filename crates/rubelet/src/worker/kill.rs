@@ -229,14 +229,17 @@ pub(super) async fn kill_container(
         never = tell_stuck(services, &subject, kill, memory) => match never {},
     };
     match stopped {
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => {
+        Err(error) if !error.is_not_found() => {
             if error.kind == CriErrorKind::Unreachable {
                 memory.change(&kill.id, |attempt| attempt.heard = attempt.hooked);
             }
             Err(error)
         }
-        Ok(_) => Ok(()),
+        Ok(_) | Err(_) => {
+            // The others may take their time: until the pod is looked at again, nobody else tells the prober.
+            services.prober.stopped(&observed.uid, &kill.id);
+            Ok(())
+        }
     }
 }
 

@@ -207,6 +207,8 @@ impl PodWorker {
             Ok(None) => return Started::Ending,
             Err(error) => {
                 spans::failed(&span, &error.message);
+                let subject = self.container_subject(&container.name);
+                self.services.events.warning(&subject, "Failed", format!("Error: {}", error.reason));
                 return Started::No(error);
             }
         };
@@ -466,7 +468,6 @@ impl PodWorker {
                     "Failed",
                     format!("Failed to pull image {name:?}: {}", error.message),
                 );
-                events.warning(&subject, "Failed", format!("Error: {reason}"));
                 Err(failed(reason, message))
             }
         }

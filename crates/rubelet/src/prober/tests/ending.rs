@@ -124,3 +124,27 @@ async fn nothing_outlives_the_task() {
     assert_eq!(Arc::strong_count(&world.sink), 1);
     assert_eq!((world.prober.in_flight(), world.script.open.load(Ordering::Relaxed)), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_has_stopped_is_asked_no_more_while_others_of_its_pod_are() {
+    let world = World::new(|_, _| Answer::At(Duration::from_millis(300), ProbeOutcome::Success));
+    let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    let containers =
+        json!([{"name": "quick", "readinessProbe": probe}, {"name": "slow", "readinessProbe": probe}]);
+    let pod = world.pod("u", containers);
+    world.prober.track(ProbedPod { ending: true, ..pod.clone() });
+    sleep(Duration::from_millis(100)).await;
+    world.prober.stopped(&pod.uid, &"u-quick".into());
+    // Neither is another one's, nor one that nobody knows.
+    world.prober.stopped(&"other".into(), &"u-slow".into());
+    world.prober.stopped(&pod.uid, &"u-gone".into());
+    sleep(seconds(10)).await;
+    assert_eq!(world.times("u-quick", ProbeKind::Readiness), [Duration::ZERO], "given up under way");
+    assert!(world.times("u-slow", ProbeKind::Readiness).len() >= 10);
+    let told: Vec<_> = world.sink.told().into_iter().map(|(_, id, _)| id).collect();
+    assert_eq!(told, ["u-slow"]);
+    // It runs after all.
+    world.prober.track(ProbedPod { ending: true, ..pod });
+    sleep(seconds(5)).await;
+    assert!(world.times("u-quick", ProbeKind::Readiness).len() > 4);
+}
