@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 /// How many entries of a directory are read: far more than a log ever has files.
@@ -49,10 +49,13 @@ impl LogDir {
         let all = dir.parent().and_then(Path::parent).ok_or_else(odd)?;
         let below = dir.strip_prefix(all).map_err(|_| odd())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let all = rustix::fs::open(all, flags, Mode::empty())?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        Ok(Self(rustix::fs::openat2(&all, below, flags, Mode::empty(), resolve)?))
+        let mut dir = rustix::fs::open(all, flags, Mode::empty())?;
+        // One part after the other: kernels before 5.6 have no openat2.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for part in below {
+            dir = rustix::fs::openat(&dir, part, flags, Mode::empty())?;
+        }
+        Ok(Self(dir))
     }
 
     /// Looks at a file; `None` when there is none.

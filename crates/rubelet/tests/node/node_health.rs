@@ -13,6 +13,16 @@ const REST: &str = "
 terminationGracePeriodSeconds: 1
 containers: [{name: c, image: $IMAGE, command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.2; done']}]
 ";
+/// The same, asked every other second by commands, which only the runtime can run.
+const PROBED: &str = "
+terminationGracePeriodSeconds: 1
+containers:
+- name: c
+  image: $IMAGE
+  command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.2; done']
+  livenessProbe: {exec: {command: ['true']}, periodSeconds: 2, failureThreshold: 2}
+  readinessProbe: {exec: {command: ['true']}, periodSeconds: 2, failureThreshold: 2}
+";
 /// Until a runtime that is silent is told: it is asked every 10 s, and has 30 s to answer.
 const TOLD: Duration = Duration::from_secs(90);
 
@@ -35,7 +45,7 @@ fn ready_history(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn api_a_runtime_that_stops_answering_is_told_and_nothing_else_happens() {
     let cluster = Cluster::start();
-    cluster.run("web", REST);
+    cluster.run("web", PROBED);
     let before = container_id(&cluster.wait_ready("web"), "c");
     cluster.wait_node("to be ready", |node| node_condition(node, "Ready") == "True");
     cluster.node.runtime.freeze(true);
