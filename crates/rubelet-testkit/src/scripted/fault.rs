@@ -45,6 +45,8 @@ pub struct RandomFaults {
     pub duplicated_event: u32,
     /// Events that are delivered late, and so out of order.
     pub late_event: u32,
+    /// Calls of this operation meet none.
+    pub spared: Option<Op>,
 }
 
 impl RandomFaults {
@@ -61,6 +63,7 @@ impl RandomFaults {
             lost_event: 100,
             duplicated_event: 50,
             late_event: 100,
+            spared: None,
         }
     }
 
@@ -77,6 +80,7 @@ impl RandomFaults {
             lost_event: 0,
             duplicated_event: 0,
             late_event: 0,
+            spared: None,
         }
     }
 }
@@ -128,7 +132,7 @@ impl FaultPlan {
             planned.times -= 1;
             return Some(planned.fault.clone());
         }
-        let (faults, rng) = self.random.as_mut()?;
+        let (faults, rng) = self.random.as_mut().filter(|(faults, _)| faults.spared != Some(op))?;
         let dice = rng.below(1000);
         let mut edge = 0;
         let mut falls_into = |share: u32| {

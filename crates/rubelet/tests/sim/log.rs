@@ -40,6 +40,8 @@ pub struct StatusView {
     pub ready: bool,
     /// The stage of the pod's worker is Syncing.
     pub syncing: bool,
+    /// It ends, or has.
+    pub ends: bool,
     pub containers: Vec<ContainerView>,
 }
 
@@ -49,6 +51,8 @@ pub struct ContainerView {
     pub name: String,
     pub restarts: i32,
     pub ready: bool,
+    /// Whether its startup probe has passed, or it has none.
+    pub started: bool,
     /// The ID of the instance that is said to run.
     pub running: Option<String>,
     /// The state's short form.
@@ -74,6 +78,7 @@ impl StatusView {
             phase: status.phase.clone().unwrap_or_default(),
             ready,
             syncing: matches!(row.state, PodState::Syncing),
+            ends: !matches!(row.state, PodState::Syncing | PodState::WaitingForPredecessor),
             containers: lists.into_iter().flatten().flatten().map(ContainerView::of).collect(),
         }
     }
@@ -98,6 +103,7 @@ impl ContainerView {
             name: status.name.clone(),
             restarts: status.restart_count,
             ready: status.ready,
+            started: status.started == Some(true),
             running,
             state,
         }
@@ -187,10 +193,11 @@ fn line(what: &What) -> String {
             format!("call  {:?} {}{extra} (call {})", call.op, subject(&call.subject), call.n)
         }
         What::Ended(call) => format!(
-            "ended {:?} {} {:?}{} (call {})",
+            "ended {:?} {} {:?}{}{} (call {})",
             call.op,
             subject(&call.subject),
             call.outcome,
+            call.exit_code.map(|code| format!(" exit {code}")).unwrap_or_default(),
             if call.applied { ", applied" } else { "" },
             call.n
         ),
@@ -213,7 +220,12 @@ fn line(what: &What) -> String {
                 .containers
                 .iter()
                 .map(|c| {
-                    format!("{}:{} r{}{}", c.name, c.state, c.restarts, if c.ready { " ready" } else { "" })
+                    let word = match (c.started, c.ready) {
+                        (_, true) => " ready",
+                        (true, false) => " started",
+                        _ => "",
+                    };
+                    format!("{}:{} r{}{word}", c.name, c.state, c.restarts)
                 })
                 .collect();
             format!(

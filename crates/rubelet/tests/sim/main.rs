@@ -2,8 +2,10 @@
 //! See docs/testing.md for what is checked and how a seed is replayed.
 
 mod exhaustive;
+mod health;
 mod judge;
 mod log;
+mod probe_stories;
 mod run;
 mod scenario;
 mod settled;

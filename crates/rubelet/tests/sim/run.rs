@@ -9,6 +9,7 @@ use std::time::Duration;
 use rubelet_testkit::scripted::{Op, Outcome};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::health::kind_of;
 use crate::judge::judge;
 use crate::log::{Entry, Mark, What, story, told};
 use crate::scenario::{Scenario, Step, uid_of};
@@ -192,10 +193,11 @@ async fn adopt(world: &mut World, scenario: &Scenario) -> Result<(), String> {
         .collect();
     let before = world.cri.history().len();
     world.pass(Duration::from_secs(40)).await?;
-    // Dead leftovers may be removed at any time; removing what runs is a misuse that the judge sees.
+    // Probes go on. Dead leftovers may be removed at any time; removing what runs is a misuse that the judge sees.
     let touches = |call: &rubelet_testkit::scripted::Call| {
         still.contains(&call.subject.pod_uid)
             && !matches!(call.op, Op::RemoveContainer | Op::RemovePodSandbox)
+            && kind_of(&call.command).is_none()
     };
     let touched = world.cri.history().into_iter().skip(before).find(touches);
     match touched {

@@ -4,8 +4,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use rubelet_testkit::scripted::{Behaviour, ExecScript, Phase, PullScript, RandomFaults, Rng, RuntimeKind};
+use rubelet_core::probes::ProbeKind;
+use rubelet_testkit::scripted::{
+    Behaviour, ExecScript, Op, Phase, PullScript, RandomFaults, Rng, RuntimeKind,
+};
 use rubelet_testkit::{ScriptedCri, pods};
+
+use crate::health::{self, Health};
 
 /// The command of every postStart hook.
 pub const POST_START: &str = "post-start";
@@ -67,6 +72,8 @@ pub struct Scenario {
     pub deliver_after: Vec<Duration>,
     /// Once all is settled the agent is crashed again, and nothing may happen.
     pub adopt_at_end: bool,
+    /// What probes say.
+    pub healths: Vec<Health>,
     scripts: Vec<Script>,
 }
 
@@ -101,20 +108,28 @@ impl Scenario {
         let kind = kinds[usize::try_from(rng.below(4)).unwrap_or(0)];
         let mut scripts = Vec::new();
         let count = 1 + rng.below(4);
-        let pods: Vec<SimPod> = (0..count).map(|index| draw_pod(rng, index, &mut scripts)).collect();
-        let faults = (!one_in(rng, 4)).then(|| RandomFaults::rough(rng.next_u64()));
+        let mut pods: Vec<SimPod> = (0..count).map(|index| draw_pod(rng, index, &mut scripts)).collect();
+        let socket = seed % 50 == 7;
+        // Over a real socket an answer may come later than the paused clock has it: no probe is on time there.
+        let healths = if socket { vec![] } else { health::draw(seed, &mut pods) };
+        let mut faults = (!one_in(rng, 4)).then(|| RandomFaults::rough(rng.next_u64()));
+        if let (Some(faults), false) = (&mut faults, healths.is_empty()) {
+            // By it the agent tells a command that is slow from a runtime that is: the judge could not.
+            faults.spared = Some(Op::Version);
+        }
         let steps = draw_steps(rng, &pods);
         let deliver_after =
             (0..8).map(|_| if one_in(rng, 4) { milliseconds(rng, 8000) } else { Duration::ZERO }).collect();
         Self {
             seed,
             kind,
-            socket: seed % 50 == 7,
+            socket,
             pods,
             faults,
             steps,
             deliver_after,
             adopt_at_end: one_in(rng, 3),
+            healths,
             scripts,
         }
     }
@@ -157,8 +172,14 @@ impl Scenario {
             steps: vec![],
             deliver_after: vec![],
             adopt_at_end: false,
+            healths: vec![],
             scripts,
         }
+    }
+
+    /// Pods of a story of their own, in which nothing goes wrong by itself.
+    pub fn of(pods: Vec<SimPod>, healths: Vec<Health>) -> Self {
+        Self { pods, healths, scripts: vec![], ..Self::base() }
     }
 
     /// Tells the runtime how everything behaves.
@@ -170,7 +191,7 @@ impl Scenario {
             cri.script_exec(pod, container, POST_START, script.post_start.iter().cloned());
             cri.script_exec(pod, container, PRE_STOP, script.pre_stop.iter().cloned());
         }
-        use rubelet_testkit::scripted::Op;
+        self.healths.iter().for_each(|health| health.script(cri));
         for (op, longest) in [
             (Op::RunPodSandbox, 1500),
             (Op::CreateContainer, 200),
@@ -201,6 +222,19 @@ impl Scenario {
         let attempt = usize::try_from(attempt).unwrap_or(usize::MAX);
         let found = script.and_then(|s| s.behaviours.get(attempt).or(s.behaviours.last()).cloned());
         found.unwrap_or_else(Behaviour::forever)
+    }
+
+    /// What a probe of a container says, if it has one.
+    pub fn health(&self, pod: &str, container: &str, kind: ProbeKind) -> Option<&Health> {
+        self.healths.iter().find(|h| h.pod == pod && h.container == container && h.kind == kind)
+    }
+
+    /// Whether a container may be restarted again and again because of what its probes say.
+    pub fn is_ill_for_ever(&self, pod: &str, container: &str) -> bool {
+        let kinds = [ProbeKind::Startup, ProbeKind::Liveness];
+        kinds
+            .iter()
+            .any(|kind| self.health(pod, container, *kind).is_some_and(|health| !health.ends_calmly()))
     }
 
     /// Whether any postStart hook of a container fails.

@@ -1,12 +1,15 @@
 //! Whether the runtime holds exactly what is wanted and the statuses say so: where every run has to arrive.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use rubelet_core::probes::ProbeKind;
 use rubelet_cri::observe::label;
 use rubelet_cri::v1::{ContainerState, ContainerStatus, PodSandboxState};
 use rubelet_testkit::ScriptedCri;
 
+use crate::health::is_well;
 use crate::log::StatusView;
 use crate::scenario::{MISSING_IMAGE, Role, Scenario, containers_of, uid_of};
 use crate::world::World;
@@ -48,6 +51,7 @@ pub fn is_still(world: &World, scenario: &Scenario, pod: &Pod) -> bool {
             let attempt = status.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
             scenario.behaviour(seen.name, name, attempt).run_for.is_none()
                 && !scenario.post_start_always_fails(seen.name, name)
+                && seen.is_healthy(world, status)
         }
         Some(status) => {
             status.state() == ContainerState::ContainerExited
@@ -174,6 +178,33 @@ impl<'a> Seen<'a> {
         behaviour.run_for.is_some()
             || behaviour.start_error.is_some()
             || self.scenario.post_start_always_fails(self.name, container)
+            || self.scenario.is_ill_for_ever(self.name, container)
+    }
+
+    /// Whether what its probes say of a running instance stays as it is.
+    fn is_healthy(&self, world: &World, status: &ContainerStatus) -> bool {
+        let Some(metadata) = &status.metadata else { return false };
+        let age = world.cri.now().as_nanosecond() - i128::from(status.started_at);
+        let mut kinds = [ProbeKind::Startup, ProbeKind::Liveness].into_iter();
+        kinds.all(|kind| {
+            let Some(health) = self.scenario.health(self.name, &metadata.name, kind) else { return true };
+            let course = health.course(metadata.attempt);
+            let last = course.last().map(|(from, _)| *from).unwrap_or_default();
+            let settled = i128::try_from((last + Duration::from_secs(60)).as_nanos()).unwrap_or(i128::MAX);
+            is_well(course) && age > settled
+        })
+    }
+
+    /// Whether every container is ready in the end, once it runs.
+    fn becomes_ready(&self) -> bool {
+        self.containers.iter().all(|(name, role)| {
+            *role == Role::Init
+                || self.newest(name).is_none_or(|status| {
+                    let attempt = status.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+                    let health = self.scenario.health(self.name, name, ProbeKind::Readiness);
+                    health.is_none_or(|health| is_well(health.course(attempt)))
+                })
+        })
     }
 
     fn problem(&self) -> Option<String> {
@@ -235,6 +266,8 @@ impl<'a> Seen<'a> {
                 }
                 Role::Sidecar | Role::App => {
                     all_run &= runs;
+                    // Whatever is behind it waits for its startup probe.
+                    may_be_held_back |= *role == Role::Sidecar && self.loops(name);
                     let ended_for_good = newest.is_some_and(|s| {
                         s.state() == ContainerState::ContainerExited
                             && *role == Role::App
@@ -243,11 +276,9 @@ impl<'a> Seen<'a> {
                     if !runs && !ended_for_good {
                         if self.is_stuck(name) {
                             held_back |= *role == Role::Sidecar;
-                        } else if self.loops(name) {
-                            may_be_held_back |= *role == Role::Sidecar;
-                        } else if may_be_held_back {
+                        } else if may_be_held_back && !self.loops(name) {
                             return None;
-                        } else {
+                        } else if !self.loops(name) {
                             return Some(format!("{name} does not run"));
                         }
                     }
@@ -255,7 +286,7 @@ impl<'a> Seen<'a> {
             }
         }
         let steady = self.containers.iter().all(|(name, role)| *role == Role::Init || !self.loops(name));
-        if all_run && steady && (row.phase != "Running" || !row.ready) {
+        if all_run && steady && (row.phase != "Running" || row.ready != self.becomes_ready()) {
             return Some(format!(
                 "everything runs and it is told to be {} (ready: {})",
                 row.phase, row.ready
@@ -316,7 +347,9 @@ impl<'a> Seen<'a> {
             return Some(format!("{name} has no status"));
         };
         let truth = newest.filter(|s| s.state() == ContainerState::ContainerRunning).map(|s| &s.id);
-        if truth != view.running.as_ref() {
+        // Restarted for its new image against the policy: the API lets nobody take back an end that was told.
+        let revived = self.policy() != "Always" && self.image(name).as_deref() == Some("changed:1");
+        if truth != view.running.as_ref() && !(revived && view.state.starts_with("ended")) {
             return Some(format!("of {name} runs {truth:?} and told is {}", view.state));
         }
         let attempt = newest.and_then(|s| s.metadata.as_ref()).map_or(0, |metadata| metadata.attempt);

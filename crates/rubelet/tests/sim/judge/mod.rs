@@ -1,11 +1,12 @@
 //! Judges the story of a run against what must stay true (docs/testing.md). Goes once through all entries in
 //! order and keeps what is true at each point; the first violation ends it. Pure.
 
+mod probes;
 mod starts;
 mod statuses;
 mod stops;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -45,6 +46,7 @@ struct Instance {
     ending_since: Option<Timestamp>,
     /// The same for the agent that lives.
     ending_since_now: Option<Timestamp>,
+    probes: probes::Probes,
 }
 
 /// What is true of one pod UID.
@@ -66,6 +68,10 @@ struct PodTruth {
     /// The agent that lives has published a status of it, so it knows its spec. What is gone again before the
     /// agent could list the runtime is for it a pod that only the runtime knows.
     told: bool,
+    /// When it told that it ends the pod.
+    told_ending: Option<Timestamp>,
+    /// Containers whose startup has passed in a sandbox.
+    passed: BTreeSet<(String, String)>,
     /// Ready or not, by ID.
     sandboxes: BTreeMap<String, bool>,
     containers: BTreeMap<String, Instance>,
@@ -83,6 +89,10 @@ struct Judge<'a> {
     delivered: bool,
     delivered_at: Timestamp,
     listed: bool,
+    /// An agent lives.
+    alive: bool,
+    /// When it was last looked for what is overdue.
+    looked_at: Timestamp,
     pods: BTreeMap<String, PodTruth>,
 }
 
@@ -94,6 +104,8 @@ pub fn judge(scenario: &Scenario, story: &[Entry], cri: &ScriptedCri) -> Result<
         delivered: false,
         delivered_at: Timestamp::UNIX_EPOCH,
         listed: false,
+        alive: false,
+        looked_at: Timestamp::UNIX_EPOCH,
         pods: BTreeMap::new(),
     };
     for entry in story {
@@ -107,6 +119,7 @@ pub fn judge(scenario: &Scenario, story: &[Entry], cri: &ScriptedCri) -> Result<
 
 impl Judge<'_> {
     fn take(&mut self, entry: &Entry) -> Verdict {
+        self.check_overdue()?;
         match &entry.what {
             What::Mark(mark) => self.take_mark(mark),
             What::Fact(fact) => self.take_fact(fact),
@@ -121,11 +134,14 @@ impl Judge<'_> {
     fn take_mark(&mut self, mark: &Mark) -> Verdict {
         match mark {
             Mark::AgentStarted => {
-                (self.delivered, self.listed) = (false, false);
+                (self.delivered, self.listed, self.alive) = (false, false, true);
                 for pod in self.pods.values_mut() {
-                    pod.told = false;
+                    (pod.told, pod.told_ending) = (false, None);
                     pod.hooks.clear();
-                    pod.containers.values_mut().for_each(|c| c.ending_since_now = None);
+                    for container in pod.containers.values_mut() {
+                        container.ending_since_now = None;
+                        container.probes.begin_life();
+                    }
                 }
             }
             Mark::Listed => self.listed = true,
@@ -133,7 +149,8 @@ impl Judge<'_> {
             Mark::Status(view) => return self.check_status(view),
             Mark::RowGone(uid) => self.row_gone(uid),
             Mark::Wrong(what) => return Err(what.clone()),
-            Mark::AgentGone(_) | Mark::Note(_) => {}
+            Mark::AgentGone(_) => self.alive = false,
+            Mark::Note(_) => {}
         }
         Ok(())
     }
@@ -202,12 +219,17 @@ impl Judge<'_> {
                     may_end_since: None,
                     ending_since: None,
                     ending_since_now: None,
+                    probes: probes::Probes::default(),
                 };
                 truth.order.push(id.clone());
                 truth.containers.insert(id, instance);
             }
             (FactKind::Started, Some(instance)) => {
                 (instance.started, instance.running) = (true, true);
+                instance.probes = probes::Probes::of(truth.known.as_deref(), &instance.name, fact.at);
+                if instance.probes.started() {
+                    truth.passed.insert((instance.sandbox.clone(), instance.name.clone()));
+                }
             }
             (FactKind::Exited { code, .. }, Some(instance)) => {
                 (instance.running, instance.exit) = (false, Some(code));
@@ -229,12 +251,17 @@ impl Judge<'_> {
             | Op::RemoveContainer
             | Op::RemovePodSandbox
             | Op::RemoveImage => self.check_stop_call(call),
+            Op::ExecSync if self.check_probe_call(call)? => Ok(()),
             Op::ExecSync => self.check_hook_call(call),
             _ => Ok(()),
         }
     }
 
     fn take_end(&mut self, call: &Call) {
+        self.end_probe(call);
+        if call.outcome == Outcome::GivenUp {
+            return;
+        }
         if call.outcome == Outcome::Failed(rubelet_cri::CriErrorKind::Unreachable)
             && (call.op == Op::StopContainer || call.command == [PRE_STOP])
             && let Some(truth) = self.pods.get_mut(&call.subject.pod_uid)

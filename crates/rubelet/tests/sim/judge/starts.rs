@@ -66,7 +66,7 @@ impl Judge<'_> {
                 Role::Init if !in_sandbox(truth, &earlier, &instance.sandbox, |c| c.exit == Some(0)) => {
                     return Err(format!("{name} ({role:?}) starts before init container {earlier} is done"));
                 }
-                Role::Sidecar if !in_sandbox(truth, &earlier, &instance.sandbox, |c| c.started) => {
+                Role::Sidecar if !truth.passed.contains(&(instance.sandbox.clone(), earlier.clone())) => {
                     return Err(format!("{name} ({role:?}) starts before sidecar {earlier} did"));
                 }
                 _ => {}

@@ -42,6 +42,7 @@ impl Judge<'_> {
 
     pub(super) fn check_status(&mut self, view: &StatusView) -> Verdict {
         let now = self.now;
+        self.check_told_health(view)?;
         let Some(truth) = self.pods.get_mut(&view.uid) else {
             return Err(format!("a status of {} is published, which was never wanted", view.uid));
         };
@@ -49,6 +50,7 @@ impl Judge<'_> {
         if !view.syncing {
             truth.ending_told.get_or_insert(now);
         }
+        truth.told_ending = truth.told_ending.or(view.ends.then_some(now));
         truth.statuses.suspended = truth.ending.is_some() && truth.wanted.is_some();
         let uid = &view.uid;
         if is_terminal(&view.phase)
@@ -95,7 +97,8 @@ impl Judge<'_> {
                         .and_then(|id| truth.containers.get(&id))
                         .is_some_and(|instance| instance.running)
                 });
-            if undisturbed && !view.ready {
+            let may_be_unready = truth.running().any(|(_, instance)| instance.probes.may_be_unready());
+            if undisturbed && !view.ready && !may_be_unready {
                 return Err(format!("{uid} runs on undisturbed and is no longer told to be ready"));
             }
             if undisturbed && view.phase != "Running" {

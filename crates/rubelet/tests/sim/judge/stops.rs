@@ -71,7 +71,8 @@ impl Judge<'_> {
         let Some(instance) = truth.containers.get(&fact.subject.id) else { return Ok(()) };
         let changed = truth.changed.get(&instance.name).copied();
         let begun = [truth.ending, truth.ending_told, changed, instance.may_end_since, instance.ending_since];
-        let Some(begun) = begun.into_iter().flatten().min() else { return Ok(()) };
+        let begun = begun.into_iter().flatten().chain(instance.probes.failed_at());
+        let Some(begun) = begun.min() else { return Ok(()) };
         // Of a pod that this agent was never told of, only the runtime knows; it gets the least.
         let least = if truth.told { truth.least_grace() } else { MINIMUM_STOP_SECONDS };
         let had = self.now.duration_since(begun).as_secs();
@@ -120,7 +121,7 @@ impl PodTruth {
         let Some(instance) = self.containers.get(id).filter(|instance| instance.running) else {
             return Ok(());
         };
-        if self.may_end(now) || instance.post_start_failed {
+        if self.may_end(now) || instance.post_start_failed || instance.probes.failed() {
             return Ok(());
         }
         let Some(pod) = &self.wanted else { return Ok(()) };
@@ -141,7 +142,8 @@ impl PodTruth {
             return Ok(());
         };
         // Without a spec nothing is known of sidecars.
-        if self.role(&instance.name) != Some(Role::Sidecar) || !self.told || instance.post_start_failed {
+        let failed = instance.post_start_failed || instance.probes.failed();
+        if self.role(&instance.name) != Some(Role::Sidecar) || !self.told || failed {
             return Ok(());
         }
         let Some(pod) = &self.known else { return Ok(()) };
