@@ -496,6 +496,37 @@ async fn a_container_that_has_stopped_is_not_asked_while_others_of_its_pod_stop(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_ends_is_told_while_another_one_waits_for_its_image() {
+    let world = World::start().await;
+    world.cri.add_image("here:1", 1000);
+    world.cri.script_pull("slow:1", [PullScript::takes(secs(300))]);
+    world.cri.script_container("web", "first", [Behaviour::exits(secs(60), 4), Behaviour::forever()]);
+    let probe = json!({"exec": {"command": ["true"]}, "periodSeconds": 2, "timeoutSeconds": 1});
+    world.create(
+        "web",
+        json!({"containers": [
+            {"name": "first", "image": "here:1", "readinessProbe": probe},
+            {"name": "late", "image": "slow:1"},
+        ]}),
+    );
+    let container = |pod: &Pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        let first = statuses.iter().find(|status| status.name == "first")?;
+        let ended = first.state.as_ref()?.terminated.as_ref().map(|ended| ended.exit_code);
+        Some((first.ready, ended))
+    };
+    world.until("web", "probed", |pod| container(pod) == Some((true, None))).await;
+    let took = world.until("web", "told", |pod| container(pod) == Some((false, Some(4)))).await;
+    assert!((secs(55)..secs(65)).contains(&took), "{took:?}");
+    assert_eq!(waiting(&world.pod("web").expect("a pod"), "late").0, "ContainerCreating");
+    tokio::time::sleep(secs(60)).await;
+    let unhealthy = world.events("web", "Unhealthy");
+    assert!(unhealthy.iter().map(|(_, count)| count).sum::<i32>() <= 1, "{unhealthy:?}");
+    assert!(world.versions("web").len() <= 13, "{} versions", world.versions("web").len());
+    world.until_ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_does_not_stop_is_named() {
     let world = World::start().await;
     world.cri.add_image("here:1", 1000);

@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rubelet_core::explain::{self, EndStep, Explanation, Pace, PodStep, Waiting};
+use rubelet_core::observed::ObservedPod;
+use rubelet_core::status::Ending;
 use tokio::time::Instant;
 
 use super::PodWorker;
@@ -18,6 +20,9 @@ use crate::services::Services;
 
 /// A volume that takes so long to be made ready is told as an event.
 const SLOW_VOLUME: Duration = Duration::from_secs(10);
+
+/// How soon the pod is looked at again while it waits for an image.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// A step of a pod's start that may take long.
 pub(super) enum Doing<'a> {
@@ -186,17 +191,47 @@ impl PodWorker {
         let began = Instant::now();
         let mut told = Told { began, pull: Pace::pull_event(Duration::ZERO), stall: None };
         let mut pace = Pace::status(Duration::ZERO);
+        let mut looking = pin!(self.look_again(&doing));
         loop {
-            // Dropping the words loses nothing; they are found again.
+            // Dropping the words loses nothing; they are found again. Looking goes on where it was.
             let text = tokio::select! {
                 biased;
                 done = &mut work => return done,
+                observed = &mut looking => {
+                    looking.set(self.look_again(&doing));
+                    self.tell_observed(observed).await;
+                    continue;
+                }
                 text = self.words(&doing, began + pace.next(), &mut told) => text,
             };
             pace.take(began.elapsed());
             if self.explaining.offer(&doing, &text) {
                 self.tell_explanation().await;
             }
+        }
+    }
+
+    /// Reads the pod once more when it is to be looked at while an image is waited for: its other containers may end
+    /// meanwhile. In any other step nothing is looked at, since that step shows when it is done.
+    async fn look_again(&self, doing: &Doing<'_>) -> Option<ObservedPod> {
+        if !matches!(doing, Doing::Image { .. }) {
+            return std::future::pending().await;
+        }
+        // An image that is there is found sooner, and what comes in is gathered.
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        self.mailbox.changed().await;
+        // The next sync tells of what hinders it.
+        self.services.pleg.observe(&self.uid).await.ok()
+    }
+
+    /// Tells what the pod runs now, in the middle of a step.
+    async fn tell_observed(&self, observed: Option<ObservedPod>) {
+        if let Some(observed) = observed
+            && !self.mailbox.is_ending()
+        {
+            self.services.logs.track_observed(&observed);
+            self.track_probes(&observed, false);
+            self.publish(&observed, Ending::No).await;
         }
     }
 

@@ -334,7 +334,7 @@ impl PodWorker {
 
     /// Generates the status from an observation and publishes it if it may be. Returns what was generated: its
     /// phase may be terminal before that may be published.
-    async fn publish(&mut self, observed: &ObservedPod, ending: Ending) -> PodStatus {
+    async fn publish(&self, observed: &ObservedPod, ending: Ending) -> PodStatus {
         let Some(pod) = self.pod.clone() else { return PodStatus::default() };
         let desk = self.desk.clone();
         // Before anything is read: a verdict that comes in is told before this status or after it.
