@@ -207,8 +207,6 @@ impl PodWorker {
             Ok(None) => return Started::Ending,
             Err(error) => {
                 spans::failed(&span, &error.message);
-                let subject = self.container_subject(&container.name);
-                self.services.events.warning(&subject, "Failed", format!("Error: {}", error.reason));
                 return Started::No(error);
             }
         };
@@ -360,6 +358,10 @@ impl PodWorker {
     async fn ensure_image(&mut self, container: &Container) -> Result<Option<PresentImage>, StartError> {
         let subject = self.container_subject(&container.name);
         let events = self.services.events.clone();
+        let no = |reason: ImageReason, message: String| {
+            events.warning(&subject, "Failed", format!("Error: {reason}"));
+            failed(reason, message)
+        };
         let written = container.image.as_deref().unwrap_or_default();
         let name = image::image_with_default_tag(written).map_err(|error| {
             events.warning(
@@ -367,7 +369,7 @@ impl PodWorker {
                 "InspectFailed",
                 format!("Failed to apply default image tag {written:?}: {error}"),
             );
-            failed(ImageReason::InvalidImageName, error.to_string())
+            no(ImageReason::InvalidImageName, error.to_string())
         })?;
         let policy = image::pull_policy(container.image_pull_policy.as_deref(), &name);
         let key = BackoffKey::image(&self.uid, &name);
@@ -409,7 +411,7 @@ impl PodWorker {
                             self.count_image(policy, None, None);
                             let message = format!("Failed to inspect image {name:?}: {error}");
                             events.warning(&subject, "InspectFailed", message.clone());
-                            failed(ImageReason::ImageInspectError, message)
+                            no(ImageReason::ImageInspectError, message)
                         })?
                     }
                 };
@@ -422,7 +424,7 @@ impl PodWorker {
                     PullDecision::Missing(message) => {
                         self.count_image(policy, Some(false), None);
                         events.warning(&subject, "ErrImageNeverPull", message.clone());
-                        return Err(failed(ImageReason::ErrImageNeverPull, message));
+                        return Err(no(ImageReason::ErrImageNeverPull, message));
                     }
                     PullDecision::Pull => self.count_image(policy, looked, Some(true)),
                 }
@@ -431,9 +433,10 @@ impl PodWorker {
                     let previous = previous.map(|error| (error.reason.as_str(), error.message.as_str()));
                     let (event, waiting) = image::back_off_messages(&name, previous, wait.until);
                     events.normal(&subject, "BackOff", event);
-                    return Err(failed(ImageReason::ImagePullBackOff, waiting));
+                    return Err(no(ImageReason::ImagePullBackOff, waiting));
                 }
                 if !self.services.images.may_pull_now() {
+                    // Nothing has failed: it is not its turn.
                     return Err(failed(ImageReason::ErrImagePull, "pull QPS exceeded"));
                 }
                 events.normal(&subject, "Pulling", format!("Pulling image {name:?}"));
@@ -468,7 +471,7 @@ impl PodWorker {
                     "Failed",
                     format!("Failed to pull image {name:?}: {}", error.message),
                 );
-                Err(failed(reason, message))
+                Err(no(reason, message))
             }
         }
     }
