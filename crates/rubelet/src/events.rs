@@ -1,6 +1,6 @@
 //! Events: what a user sees in `kubectl describe pod`. They go to the log, to a bounded ring that the read side
 //! and the tests look at, and to one subscriber, the event sink, which sends them to the API. Repeated events of
-//! one pod are counted instead of logged again, so that a pod cannot flood the log. Recording never blocks.
+//! one pod are counted and logged once a minute, so that a pod cannot flood the log. Recording never blocks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 
 /// How many events are kept.
 const RING: usize = 1024;
-/// An event equal to an earlier one of the last this many seconds is only counted.
+/// An event equal to an earlier one of the last this many seconds is only counted; one that goes on is logged so often.
 const REPEAT_SECONDS: i64 = 60;
 
 /// Normal or Warning, as in the API.
@@ -81,11 +81,18 @@ pub struct Event {
 /// Hears every event, each with a count of one.
 type Subscriber = Box<dyn Fn(&Event) + Send + Sync>;
 
+/// An event in the ring.
+struct Kept {
+    event: Event,
+    /// When the log was told last.
+    logged: Timestamp,
+}
+
 /// Records events; cheap to clone.
 #[derive(Clone)]
 pub struct EventRecorder {
     clock: Clock,
-    ring: Arc<Mutex<VecDeque<Event>>>,
+    ring: Arc<Mutex<VecDeque<Kept>>>,
     subscriber: Arc<OnceLock<Subscriber>>,
 }
 
@@ -127,31 +134,42 @@ impl EventRecorder {
             subscriber(&event);
         }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let repeated = ring.iter_mut().rev().find(|known| {
+        let repeated = ring.iter_mut().rev().find(|Kept { event: known, .. }| {
             known.subject == event.subject
                 && known.reason == event.reason
                 && known.message == event.message
                 && now.as_second() - known.last.as_second() < REPEAT_SECONDS
         });
-        if let Some(known) = repeated {
+        if let Some(Kept { event: known, logged }) = repeated {
             known.count += 1;
             known.last = now;
+            if now.as_second() - logged.as_second() >= REPEAT_SECONDS {
+                *logged = now;
+                log(known);
+            }
             return;
         }
-        let (container, message) = (subject.container.as_deref().unwrap_or_default(), &event.message);
-        match kind {
-            EventType::Normal => info!(object = subject.name, container, reason, "{message}"),
-            EventType::Warning => warn!(object = subject.name, container, reason, "{message}"),
-        }
+        log(&event);
         if ring.len() == RING {
             ring.pop_front();
         }
-        ring.push_back(event);
+        ring.push_back(Kept { event, logged: now });
     }
 
     /// The events kept, oldest first.
     pub fn snapshot(&self) -> Vec<Event> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().map(|kept| kept.event.clone()).collect()
+    }
+}
+
+fn log(event: &Event) {
+    let Event { subject, reason, message, .. } = event;
+    let (object, container) = (&subject.name, subject.container.as_deref().unwrap_or_default());
+    let count = (event.count > 1).then_some(event.count);
+    match event.kind {
+        EventType::Normal => info!(object, container, reason, count, "{message}"),
+        EventType::Warning => warn!(object, container, reason, count, "{message}"),
     }
 }
 
@@ -176,5 +194,44 @@ mod tests {
             events.warning(&subject, "FailedSync", "no luck");
         }
         assert_eq!(events.snapshot().iter().map(|e| e.count).collect::<Vec<_>>(), [5]);
+    }
+
+    /// A place for the log.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_goes_on_is_logged_once_a_minute_with_its_count() {
+        let log = Log::default();
+        let writer = log.clone();
+        let printed = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let _guard = tracing::subscriber::set_default(printed);
+        let events = EventRecorder::new(Clock::simulated(Timestamp::UNIX_EPOCH));
+        let subject = EventSubject { uid: "u".into(), name: "default/p".into(), container: None };
+        for _ in 0..25 {
+            events.warning(&subject, "Unhealthy", "no");
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        }
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        // Spans have events of their own.
+        let lines = text.lines().filter(|line| line.contains("WARN"));
+        let counts: Vec<_> = lines.map(|line| line.split_once("count=").map(|(_, n)| n)).collect();
+        assert_eq!(counts, [None, Some("13"), Some("25")], "{text}");
     }
 }
