@@ -1,6 +1,8 @@
 //! Probes: made when they are due and only then, one at a time; what is told of a container is what they said last, at
 //! once and over all agents; and what they say decides about restarts.
 
+mod tests;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
