@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
-use crate::dial::is_our_own;
+use crate::dial::{is_our_own, os_text};
 use crate::words::{go_duration, rpc_error};
 
 mod greeting;
@@ -177,7 +177,7 @@ async fn attempt(
 
 /// Why there is no connection.
 fn unreachable(address: SocketAddr, error: &std::io::Error) -> Broken {
-    let text = format!("dial tcp {address}: {error}");
+    let text = format!("dial tcp {address}: connect: {}", os_text(error));
     if is_our_own(error) { Broken::NoRoom(text) } else { Broken::Connecting(text) }
 }
 
