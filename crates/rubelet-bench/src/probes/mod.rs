@@ -45,7 +45,7 @@ const HANGING_POD: &str = "hangs";
 /// What the agent's configuration says of the size of logs.
 const LOG_SIZE: &str = rotation::LIMIT_TEXT;
 /// Bytes a second of a log that is written steadily, so that rotated files are compressed.
-const STEADY: u64 = 2 << 20;
+const STEADY: u64 = 1 << 20;
 /// The longest that a log is written to at full speed.
 const FULL_SPEED: Duration = Duration::from_secs(5);
 

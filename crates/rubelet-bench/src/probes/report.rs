@@ -108,7 +108,7 @@ fn real_section(real: &Real) -> Section {
 fn lateness_section(punctual: &Punctual, pods: usize) -> Section {
     let (key, among) = match punctual.beset {
         false => ("probes_late", ""),
-        true => ("probes_late_beset", ", among an exec that hangs and an answer that drips"),
+        true => ("probes_late_beset", ", among two that hang"),
     };
     let name = |part: &str| format!("{key}.{part}");
     let mut section = Section::new(format!("lateness, {pods} HTTP probes a second{among}"));
@@ -127,7 +127,7 @@ fn lateness_section(punctual: &Punctual, pods: usize) -> Section {
 }
 
 fn rotation_section(rotated: &Rotated) -> Section {
-    let Rotated { rate, bytes, seconds, largest, rotations, cpu } = *rotated;
+    let Rotated { rate, bytes, seconds, largest, rotations, compressed, cpu } = *rotated;
     let key = if rate.is_some() { "steady" } else { "fast" };
     let name = |part: &str| format!("probes_rotation_{key}.{part}");
     let mib = |bytes: f64| bytes / f64::from(1 << 20);
@@ -138,6 +138,8 @@ fn rotation_section(rotated: &Rotated) -> Section {
         .row(&name("written"), "written", "GiB", single(gib), None)
         .row(&name("pace"), "… a second", "MiB", single(pace), None)
         .row(&name("rotations"), "rotations", "", single(rotations as f64), None)
+        .row(&name("files"), "files at the end", "", single(compressed.1 as f64), None)
+        .row(&name("compressed"), "… of them compressed", "", single(compressed.0 as f64), None)
         .row(&name("cpu"), "CPU of the agent for a GiB", "s", single(cpu / gib.max(f64::MIN_POSITIVE)), None)
         .row(
             &name("over"),
@@ -178,8 +180,15 @@ mod tests {
     fn every_row_has_a_key_of_its_own() {
         let lateness = super::super::Lateness { p50: 0.001, p99: 0.002, max: 0.003, came: 5, missed: 0 };
         let punctual = |beset| Punctual { beset, agent: Some(lateness), floor: Some(lateness) };
-        let rotated =
-            |rate| Rotated { rate, bytes: 1 << 30, seconds: 10.0, largest: 11 << 20, rotations: 9, cpu: 0.1 };
+        let rotated = |rate| Rotated {
+            rate,
+            bytes: 1 << 30,
+            seconds: 10.0,
+            largest: 11 << 20,
+            rotations: 9,
+            compressed: (3, 5),
+            cpu: 0.1,
+        };
         let round = Round { seconds: 10.0, agent: (1000, 0.3), floor: (1000, 0.1) };
         let measured = Measured {
             pods: 10,
@@ -191,7 +200,7 @@ mod tests {
         };
         let report = report(&measured, vec![]).to_json();
         let rows = report["rows"].as_object().unwrap();
-        assert_eq!(rows.len(), 5 * 4 + 8 + 2 * 10 + 2 * 6);
+        assert_eq!(rows.len(), 5 * 4 + 8 + 2 * 10 + 2 * 8);
         let ratio = rows["probes_http.ratio"]["median"].as_f64().unwrap();
         assert!((ratio - 3.0).abs() < 1e-9, "{ratio}");
     }

@@ -3,7 +3,7 @@
 //! Owns the writer, a thread that is the runtime's part in it: it opens the file anew when the scripted runtime is told
 //! to. Called by the plan of this part.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(super) struct Rotated {
     pub(super) largest: u64,
     /// How often the file was changed.
     pub(super) rotations: u64,
+    /// Files that stay and are compressed, of all that stay.
+    pub(super) compressed: (usize, usize),
     /// CPU time of the agent until a little after the last line, seconds.
     pub(super) cpu: f64,
 }
@@ -63,13 +65,23 @@ pub(super) async fn measure(
     });
     let cpu = procfs::cpu_seconds(pid)?;
     let began = Instant::now();
-    let log = log.to_owned();
+    let file = log.to_owned();
     let (bytes, largest, rotations) =
-        tokio::task::spawn_blocking(move || write(&log, &reopened, rate, time)).await??;
+        tokio::task::spawn_blocking(move || write(&file, &reopened, rate, time)).await??;
     let seconds = began.elapsed().as_secs_f64();
     tokio::time::sleep(AFTER).await;
     cri.clear_hook();
-    Ok(Rotated { rate, bytes, seconds, largest, rotations, cpu: procfs::cpu_seconds(pid)? - cpu })
+    let compressed = files(log)?;
+    let cpu = procfs::cpu_seconds(pid)? - cpu;
+    Ok(Rotated { rate, bytes, seconds, largest, rotations, compressed, cpu })
+}
+
+/// How many compressed files there are beside the log, and how many in all.
+fn files(log: &Path) -> Result<(usize, usize)> {
+    let dir = log.parent().context("a log without a folder")?;
+    let names: Vec<_> = fs::read_dir(dir)?.flatten().map(|entry| entry.file_name()).collect();
+    let compressed = names.iter().filter(|name| name.to_string_lossy().ends_with(".gz")).count();
+    Ok((compressed, names.len()))
 }
 
 /// Returns bytes in all, of the largest file, and changes of the file.
