@@ -515,7 +515,7 @@ mod tests {
     fn sources_of_images() {
         for (image, expected) in [
             ("busybox", Some(("docker.io", "library/busybox"))),
-            ("quay.io/team/app:1", Some(("quay.io", "team/app"))),
+            ("registry.example.com/team/app:1", Some(("registry.example.com", "team/app"))),
             (
                 "127.0.0.1:5000/app@sha256:0000000000000000000000000000000000000000000000000000000000000000",
                 Some(("127.0.0.1", "app")),
