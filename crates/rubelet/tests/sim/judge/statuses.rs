@@ -50,7 +50,8 @@ impl Judge<'_> {
         if !view.syncing {
             truth.ending_told.get_or_insert(now);
         }
-        truth.told_ending = truth.told_ending.or(view.ends.then_some(now));
+        // A new life begins when it does not end any more.
+        truth.told_ending = view.ends.then(|| truth.told_ending.unwrap_or(now));
         truth.statuses.suspended = truth.ending.is_some() && truth.wanted.is_some();
         let uid = &view.uid;
         if is_terminal(&view.phase)
