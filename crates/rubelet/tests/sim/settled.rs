@@ -307,8 +307,10 @@ impl<'a> Seen<'a> {
                 .containers
                 .iter()
                 .any(|(name, role)| *role == Role::Init && code(name).is_some_and(|code| code != 0));
-        // A run-once pod does not start over when its sandbox died under it.
-        let broken = self.policy() == "Never" && self.disturbed && self.ready_sandboxes == 0;
+        // A run-once pod does not start over when its sandbox died under it; to an agent that comes after a crash, so
+        // did one that the agent before it stopped, when the pod was given back meanwhile.
+        let may_have_died = self.disturbed || self.given_back;
+        let broken = self.policy() == "Never" && may_have_died && self.ready_sandboxes == 0;
         deadline
             || init_failed
             || broken
