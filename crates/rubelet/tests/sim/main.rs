@@ -14,7 +14,7 @@ mod world;
 use run::run_seed;
 
 /// Seeds in all, unless `RUBELET_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 6_000;
 /// Tests the seeds are split over, so that every core has work.
 const PARTS: u64 = 4;
 /// So many failures are told with their story; the others in one line each.
