@@ -121,7 +121,9 @@ impl World {
 
     /// All that the files hold, the oldest first.
     fn text(&self) -> String {
-        self.names().iter().map(|name| read(&self.beside(name))).collect()
+        let names = self.names();
+        // What is being compressed is nobody's to read.
+        names.iter().filter(|name| !name.ends_with(".tmp")).map(|name| read(&self.beside(name))).collect()
     }
 
     /// Whether nothing of what was written is lost or doubled.
