@@ -165,14 +165,14 @@ fn containers_share_what_the_pod_says_they_share() {
     let two = "
 containers:
 - {name: one, image: $IMAGE, command: [sh, -c, 'exec sleep 1234']}
-- {name: two, image: $IMAGE, command: [sh, -c, 'ps; ls /proc/sys/net/ipv4/conf; hostname; echo all told; exec sleep 1000']}
+- {name: two, image: $IMAGE, command: [sh, -c, 'ps; ls /proc/sys/net/ipv4/conf; hostname; echo all $((1 + 1)) told; exec sleep 1000']}
 ";
     node.apply("apart", two);
     node.apply("together", &format!("shareProcessNamespace: true{two}"));
     node.apply("host", &format!("hostPID: true\nhostIPC: true\nhostNetwork: true{two}"));
     let says = |name: &str| {
         let pod = node.wait_ready(name);
-        (node.wait_log(&pod, "two", "all told"), pod)
+        (node.wait_log(&pod, "two", "all 2 told"), pod)
     };
     let (apart, _) = says("apart");
     assert!(apart.contains("eth0"), "{apart}");
