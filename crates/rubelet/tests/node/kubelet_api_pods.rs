@@ -373,7 +373,7 @@ fn logs(node: &Node, client: &Client) {
 
 fn pages(node: &Node, client: &Client) {
     assert_eq!(client.page("/healthz"), "ok");
-    let verbose = "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n";
+    let verbose = "[+]ping ok\n[+]log ok\n[+]syncloop ok\n[+]containerruntime ok\nhealthz check passed\n";
     assert_eq!(client.page("/healthz?verbose"), verbose);
     let excluded = client.page("/healthz?verbose&exclude=syncloop");
     assert_eq!(excluded, verbose.replace("syncloop ok", "syncloop excluded: ok"));
