@@ -85,6 +85,7 @@ impl World {
             previous: self.status.as_ref(),
             verdicts: &verdicts,
             start_errors: &StartErrors::new(),
+            replacing: &[],
             ending: Ending::No,
             failure: None,
             node: &node,

@@ -68,6 +68,7 @@ impl View<'_> {
             }
             None => self.of_missing(container, old),
         };
+        self.tell_replacing(container, &mut status);
         self.tell_what_it_waits_for(container, &mut status);
         self.keep_final_end(container, old, &mut status);
         self.judge_readiness(container, old, &mut status);
@@ -180,6 +181,17 @@ impl View<'_> {
                 "The container could not be located when the pod was deleted.  The container used to be Running",
             ))),
             ..fresh
+        }
+    }
+
+    /// A container that was killed for its next instance has not ended: the API would take an end for the last word
+    /// of one that runs once.
+    fn tell_replacing(&self, container: &Container, status: &mut ContainerStatus) {
+        if self.inputs.replacing.contains(&container.name)
+            && let Some(end) = status.state.take_if(|state| state.terminated.is_some())
+        {
+            status.last_state = Some(end);
+            status.state = Some(self.default_waiting());
         }
     }
 

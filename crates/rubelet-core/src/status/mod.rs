@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use self::publish::{IllegalTransition, merge_for_update, semantically_equal};
@@ -28,7 +28,7 @@ pub use self::reprobed::with_verdicts;
 use self::containers::{STATUS_UNKNOWN, container_statuses, terminated, vanished};
 use crate::backoff::format_delay;
 use crate::containers::{described, init_containers, is_sidecar, spec_of};
-use crate::observed::{ObservedPod, ObservedSandbox};
+use crate::observed::{ObservedPod, ObservedSandbox, ObservedState};
 use crate::phase::{self, Phase, compute_phase};
 use crate::plan::BackingOff;
 use crate::qos;
@@ -94,6 +94,8 @@ pub struct StatusInputs<'a> {
     pub verdicts: &'a ProbeVerdicts,
     /// Failed starts.
     pub start_errors: &'a StartErrors,
+    /// Names of containers that were killed to be started anew in the sync under way, and are not yet.
+    pub replacing: &'a [String],
     /// How far the pod is on its way out.
     pub ending: Ending,
     /// Why the agent ends the pod, if it does.
@@ -146,6 +148,7 @@ fn settle_phase(inputs: &StatusInputs<'_>, old: &PodStatus, api: &PodStatus, sta
             })
         });
     let computed = compute_phase(inputs.pod, status, inputs.ending == Ending::Stopped, initialized);
+    let computed = if computed.is_terminal() && runs_on(inputs) { Phase::Running } else { computed };
     let over = deadline(inputs.pod, status).is_some_and(|deadline| deadline <= inputs.now);
     let failure = inputs.failure.or(over.then_some(DEADLINE_EXCEEDED)).filter(|_| final_phase.is_none());
     let phase = final_phase.unwrap_or(if failure.is_some() { Phase::Failed } else { computed });
@@ -165,6 +168,18 @@ fn settle_phase(inputs: &StatusInputs<'_>, old: &PodStatus, api: &PodStatus, sta
         status.reason = kept(|known| known.reason.as_ref());
         status.message = kept(|known| known.message.as_ref());
     }
+}
+
+/// Whether an app container of a pod that is to run runs or is being replaced. Its status may tell an end all the
+/// same: of its last instance, which the API takes back from no container that runs once, although a changed
+/// definition has started it anew.
+fn runs_on(inputs: &StatusInputs<'_>) -> bool {
+    let runs = |app: &Container| {
+        let newest = inputs.observed.newest_container(&app.name);
+        newest.is_some_and(|newest| newest.state == ObservedState::Running)
+            || inputs.replacing.contains(&app.name)
+    };
+    inputs.ending == Ending::No && spec_of(inputs.pod).containers.iter().any(runs)
 }
 
 /// Addresses of host and pod. A pod on the host's network gets the node's addresses and keeps them; a pod that

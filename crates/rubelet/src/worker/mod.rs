@@ -96,6 +96,8 @@ pub struct PodWorker {
     restarts: BackoffTable,
     pulls: BackoffTable,
     start_errors: StartErrors,
+    /// Containers that the sync under way has killed to start them anew, and has not come to yet.
+    replacing: Vec<String>,
     prefetched: BTreeMap<String, start::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
@@ -139,6 +141,7 @@ impl PodWorker {
             state: spec.state,
             desk,
             start_errors: StartErrors::new(),
+            replacing: vec![],
             prefetched: BTreeMap::new(),
             sandbox_config: None,
             at_rest: None,
@@ -369,6 +372,7 @@ impl PodWorker {
             previous: previous.as_deref(),
             verdicts: &verdicts,
             start_errors: &self.start_errors,
+            replacing: &self.replacing,
             ending,
             failure,
             node: &node,

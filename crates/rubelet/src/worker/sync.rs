@@ -112,7 +112,11 @@ impl PodWorker {
             self.tell_back_offs(&pod, &plan);
             return self.until_next(&plan);
         }
-        match self.execute(&pod, observed, &plan).await {
+        let replaced = |start: &&StartContainer| plan.kill.iter().any(|kill| kill.name == start.name);
+        self.replacing = plan.start.iter().filter(replaced).map(|start| start.name.clone()).collect();
+        let outcome = self.execute(&pod, observed, &plan).await;
+        self.replacing.clear();
+        match outcome {
             Ok(()) => {
                 self.tell_back_offs(&pod, &plan);
                 // A plan that was carried out and comes again has changed nothing: no faster than failures.
@@ -425,6 +429,7 @@ impl PodWorker {
             let starting = self.start_container(pod, &container, start, &sandbox, &observed, volumes);
             let started = starting.instrument(span.clone()).await;
             self.explaining.container_done();
+            self.replacing.retain(|name| *name != start.name);
             match started {
                 Started::Yes => {
                     self.start_errors.remove(&start.name);

@@ -17,6 +17,7 @@ struct Case {
     previous: Option<PodStatus>,
     verdicts: ProbeVerdicts,
     errors: StartErrors,
+    replacing: Vec<String>,
     ending: Ending,
     failure: Option<FailureCause<'static>>,
     node: NodeFacts,
@@ -29,6 +30,7 @@ fn case(spec: Value, containers: &[&str]) -> Case {
         previous: None,
         verdicts: ProbeVerdicts::default(),
         errors: StartErrors::new(),
+        replacing: vec![],
         ending: Ending::No,
         failure: None,
         node: NodeFacts {
@@ -68,6 +70,7 @@ impl Case {
             previous: self.previous.as_ref(),
             verdicts: &self.verdicts,
             start_errors: &self.errors,
+            replacing: &self.replacing,
             ending: self.ending,
             failure: self.failure,
             node: &self.node,
@@ -287,6 +290,22 @@ fn an_end_that_the_api_takes_for_final_stays_until_the_next_one() {
     check(&["init#1 running in=s1"], None, "Pending: init=0(Completed) x1 ready");
     check(&[], Some("ErrImagePull"), "Pending: init=0(Completed) ready");
     check(&["init#1 exited 4 in=s1"], None, "Pending: init=4() last=0(Completed) x1");
+}
+
+#[test]
+fn a_container_that_is_replaced_has_not_ended() {
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "web"}]});
+    let running = case(spec.clone(), &["web running"]).status();
+    let killed = Case { replacing: vec!["web".to_owned()], ..case(spec.clone(), &["web exited 137"]) };
+    let killed = killed.after(&running).check("Running: web=Waiting(ContainerCreating) last=137()");
+    let started = case(spec.clone(), &["web exited 137", "web#1 running"])
+        .after(&killed)
+        .check("Running: web=Running last=137() x1 started ready");
+    assert_eq!(Phase::of(&started), Some(Phase::Running));
+    // One whose end was told before is not ended by that.
+    let ended = case(spec.clone(), &["web exited 137"]).after(&running).status();
+    let kept = PodStatus { phase: Some("Running".to_owned()), ..ended };
+    case(spec, &["web exited 137", "web#1 running"]).after(&kept).check("Running: web=137() x1");
 }
 
 #[test]
