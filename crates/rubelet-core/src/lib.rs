@@ -59,6 +59,7 @@ pub mod termination;
 pub mod token_bucket;
 pub mod validation;
 pub mod verdicts;
+pub mod volumes;
 
 #[cfg(test)]
 mod fixtures;

@@ -18,7 +18,7 @@ mod volumes;
 pub use error::{Problem, VolumeError, VolumeErrors};
 pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
-pub use objects::ObjectReader;
+pub use objects::{ObjectReader, VolumeApi};
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
 pub use volumes::pending::remaining_volumes;
 pub use volumes::{

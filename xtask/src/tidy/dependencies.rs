@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in shipped code and build scripts.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("rubelet-core", &[]),
     ("rubelet-config", &["rubelet-core"]),
     ("rubelet-cri", &["rubelet-core"]),
@@ -15,12 +15,21 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("rubelet-server", &["rubelet-core"]),
     ("rubelet-apimachinery", &["rubelet-core"]),
     ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery", "rubelet-server"]),
-    ("rubelet-volumes", &["rubelet-core", "rubelet-linux"]),
+    ("rubelet-csi", &[]),
+    ("rubelet-volumes", &["rubelet-core", "rubelet-linux", "rubelet-csi"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-probes", &["rubelet-core", "rubelet-cri"]),
     (
         "rubelet-testkit",
-        &["rubelet-core", "rubelet-cri", "rubelet-apimachinery", "rubelet-localapi", "rubelet-server"],
+        &[
+            "rubelet-core",
+            "rubelet-cri",
+            "rubelet-csi",
+            "rubelet-plugins",
+            "rubelet-apimachinery",
+            "rubelet-localapi",
+            "rubelet-server",
+        ],
     ),
     (
         "rubelet",
@@ -34,6 +43,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "rubelet-apimachinery",
             "rubelet-localapi",
             "rubelet-volumes",
+            "rubelet-csi",
             "rubelet-plugins",
             "rubelet-probes",
         ],
@@ -45,7 +55,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
 ];
 
 /// The only crates that core may use: vocabulary, values and errors, and nothing that could do anything.
-const CORE_ALLOWED: [&str; 5] = ["k8s-openapi", "serde", "serde_json", "jiff", "thiserror"];
+const CORE_ALLOWED: [&str; 6] = ["k8s-openapi", "serde", "serde_json", "jiff", "sha2", "thiserror"];
 
 /// What tests may use on top.
 const FOR_TESTS: &str = "rubelet-testkit";
