@@ -37,8 +37,8 @@ pub struct PodRecord {
     /// Back-offs of image pulls.
     pub pulls: Vec<(BackoffKey, BackoffEntry)>,
     /// What the probes last said, by container instance: trusted as long as that instance runs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub verdicts: Vec<(ContainerId, Verdict)>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub verdicts: BTreeMap<ContainerId, Verdict>,
     /// The pod ended for good: it is not started again even if its containers are gone from the runtime.
     pub finished: bool,
 }

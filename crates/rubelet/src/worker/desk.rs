@@ -43,8 +43,6 @@ pub(super) struct Told {
     pub record: PodRecord,
     /// The record holds something that the journal does not.
     pub dirty: bool,
-    /// What the probes say.
-    pub verdicts: ProbeVerdicts,
     /// The worker is gone: nothing is told any more.
     closed: bool,
 }
@@ -64,9 +62,7 @@ impl Desk {
         state: PodState,
         record: PodRecord,
     ) -> Arc<Self> {
-        let by_container = record.verdicts.iter().cloned().collect();
-        let verdicts = ProbeVerdicts { by_container, probing: true };
-        let told = Mutex::new(Told { pod, state, record, dirty: false, verdicts, closed: false });
+        let told = Mutex::new(Told { pod, state, record, dirty: false, closed: false });
         Arc::new(Self { services, mailbox, uid, name, told, turn: tokio::sync::Mutex::default() })
     }
 
@@ -133,18 +129,16 @@ impl Desk {
     /// Drops what the probes said of containers that are gone.
     pub(super) fn keep_verdicts_of(&self, observed: &ObservedPod) {
         let mut told = self.told();
-        if told.verdicts.by_container.is_empty() {
-            return;
-        }
-        told.verdicts.by_container.retain(|id, _| observed.containers.iter().any(|c| c.id == *id));
-        told.note_verdicts();
+        let known = told.record.verdicts.len();
+        told.record.verdicts.retain(|id, _| observed.containers.iter().any(|c| c.id == *id));
+        told.dirty |= told.record.verdicts.len() != known;
     }
 
     /// What is known of a container that runs: the probes' last word or, where another agent ran this node before,
     /// what the API was told of this very instance.
     pub(super) fn known(&self, container: &Container, id: &ContainerId) -> Verdict {
         let mut told = self.told();
-        if let Some(verdict) = told.verdicts.by_container.get(id) {
+        if let Some(verdict) = told.record.verdicts.get(id) {
             return *verdict;
         }
         let status = told.record.status.as_deref();
@@ -156,8 +150,7 @@ impl Desk {
                 ..Verdict::default()
             });
         if known != Verdict::default() {
-            told.verdicts.by_container.insert(id.clone(), known);
-            told.note_verdicts();
+            told.note(id.clone(), known);
         }
         known
     }
@@ -169,14 +162,16 @@ impl Desk {
 }
 
 impl Told {
-    /// Has the record say what the probes said last.
-    fn note_verdicts(&mut self) {
-        let kept: Vec<_> =
-            self.verdicts.by_container.iter().map(|(id, verdict)| (id.clone(), *verdict)).collect();
-        if self.record.verdicts != kept {
-            self.record.verdicts = kept;
-            self.dirty = true;
-        }
+    /// What the probes said last.
+    pub(super) fn verdicts(&self) -> ProbeVerdicts {
+        ProbeVerdicts { by_container: self.record.verdicts.clone(), probing: true }
+    }
+
+    /// Notes a verdict, and tells what was noted before.
+    fn note(&mut self, id: ContainerId, verdict: Verdict) -> Verdict {
+        let before = self.record.verdicts.insert(id, verdict);
+        self.dirty |= before != Some(verdict);
+        before.unwrap_or_default()
     }
 }
 
@@ -190,12 +185,11 @@ impl VerdictSink for Desk {
                 if told.closed {
                     return;
                 }
-                let before = told.verdicts.by_container.insert(id, verdict).unwrap_or_default();
-                told.note_verdicts();
+                let before = told.note(id, verdict);
                 let status = match (&told.pod, &told.record.status) {
                     (Some(pod), Some(status)) => {
                         let now = self.services.clock.now();
-                        let fresh = status::with_verdicts(pod, status, &told.verdicts, now);
+                        let fresh = status::with_verdicts(pod, status, &told.verdicts(), now);
                         (!status::semantically_equal(status, &fresh)).then_some(fresh)
                     }
                     _ => None,

@@ -364,7 +364,7 @@ impl PodWorker {
         desk.keep_verdicts_of(observed);
         let (previous, verdicts) = {
             let told = desk.told();
-            (told.record.status.clone(), told.verdicts.clone())
+            (told.record.status.clone(), told.verdicts())
         };
         let mut generated = status::generate(&StatusInputs {
             pod: &pod,

@@ -77,7 +77,7 @@ impl PodWorker {
         let now = self.services.clock.now();
         let (told, verdicts) = {
             let told = self.desk.told();
-            (told.record.status.clone(), told.verdicts.clone())
+            (told.record.status.clone(), told.verdicts())
         };
         let plan = compute_pod_actions(&PodActionInputs {
             pod: &pod,
