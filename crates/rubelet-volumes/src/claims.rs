@@ -11,9 +11,11 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use rubelet_core::claims::{
     Claim, ClaimError, ClaimFacts, ClaimedSource, ClaimedVolume, VolumeUse, bound_volume, claimed_volume,
+    not_for_a_directory,
 };
 use rubelet_core::env::Missing;
 use rubelet_core::ids::PodUid;
+use rubelet_core::volumes::VolumeMode;
 
 use crate::error::{Problem, VolumeError};
 use crate::kinds::{LocalPlan, VolumePlan};
@@ -83,10 +85,7 @@ impl Volumes {
                 Err(problem) => failed(volume, None, problem.into()),
                 Ok(claimed) => {
                     let read_only = !written.contains(&claimed.name);
-                    let plugin = match &claimed.source {
-                        ClaimedSource::HostPath(_) => "kubernetes.io/host-path",
-                        ClaimedSource::Local { .. } => "kubernetes.io/local-volume",
-                    };
+                    let plugin = claimed.source.plugin();
                     let _working = self.pending.begin(&uid, &volume.name);
                     let mount = self.mount(&claimed, read_only, pod, pod_dir, facts);
                     match self.observed(plugin, "volume_mount", mount).await {
@@ -139,12 +138,20 @@ impl Volumes {
         pod_dir: &Path,
         facts: &VolumeFacts,
     ) -> Result<(ReadyVolume, Option<VolumeWarning>), Problem> {
+        if claimed.mode == VolumeMode::Block {
+            return Err(Problem::Unsupported("block device"));
+        }
         match &claimed.source {
+            ClaimedSource::Csi(_) => Err(Problem::Unsupported("csi")),
+            ClaimedSource::Nfs(_) => Err(Problem::Unsupported("nfs")),
             ClaimedSource::HostPath(source) => {
                 let ready = self.execute(VolumePlan::host_path(source), facts.now).await?;
                 Ok((ReadyVolume { read_only: claimed.read_only, ..ready }, None))
             }
-            ClaimedSource::Local { path, flags } => {
+            ClaimedSource::Local { path, flags, options, .. } => {
+                if let Some(option) = options.first() {
+                    return Err(not_for_a_directory(&claimed.name, option).into());
+                }
                 let plan = LocalPlan::of(&claimed.name, path, flags, read_only, pod, pod_dir);
                 let ready = ReadyVolume { path: plan.path.clone(), ours: true, read_only: claimed.read_only };
                 let (what, tmpfs) = (format!("bind {path} to {}", plan.path.display()), self.tmpfs);

@@ -73,6 +73,7 @@ impl Volumes {
 mod tests {
     use rubelet_core::claims::ClaimedVolume;
     use rubelet_core::ids::PodUid;
+    use rubelet_core::volumes::VolumeMode;
     use rubelet_linux::fs_pool::FsPool;
     use serde_json::json;
 
@@ -98,11 +99,24 @@ mod tests {
         }))
         .unwrap();
         let volumes = Volumes::new(FsPool::inline(), None, None);
-        let local = || ClaimedSource::Local { path: "/disk".into(), flags: vec![] };
+        let local = || ClaimedSource::Local {
+            path: "/disk".into(),
+            flags: vec![],
+            options: vec![],
+            fs_type: String::new(),
+        };
         for (name, source) in
             [("data", local()), ("own", local()), ("path", ClaimedSource::HostPath(Default::default()))]
         {
-            let claimed = ClaimedVolume { name: format!("pv-{name}"), source, read_only: false, group: None };
+            let claimed = ClaimedVolume {
+                name: format!("pv-{name}"),
+                source,
+                mode: VolumeMode::Filesystem,
+                read_only: false,
+                group: None,
+                claim: ("shop".into(), name.into()),
+                capacity: None,
+            };
             volumes.claimed.keep(&PodUid::from("u"), name, claimed);
         }
         let found = volumes.measured(&pod, Path::new("/p"));

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 
 pub use self::error::ClaimError;
 pub use self::options::BindFlag;
-pub use self::source::{ClaimFacts, ClaimedSource, ClaimedVolume, claimed_volume};
+pub use self::source::{ClaimFacts, ClaimedSource, ClaimedVolume, claimed_volume, not_for_a_directory};
 use crate::containers::{ephemeral_as_container, regular_containers, spec_of};
 use crate::env::Missing;
 

@@ -1,12 +1,13 @@
 //! Mount options of a volume that is a directory, which is bound into the pod's.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use serde::{Deserialize, Serialize};
 
 /// Where mount options stood before they had a field.
 const ANNOTATION: &str = "volume.beta.kubernetes.io/mount-options";
 
 /// What a bind mount can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum BindFlag {
     /// `ro`
     ReadOnly,
@@ -34,9 +35,10 @@ pub(super) fn mount_options(volume: &PersistentVolume) -> Vec<&str> {
     field.map(String::as_str).chain(old).map(str::trim).filter(|option| !option.is_empty()).collect()
 }
 
-/// The flags of these options; the first one that a bind mount cannot have.
-pub(super) fn bind_flags<'a>(options: &[&'a str]) -> Result<Vec<BindFlag>, &'a str> {
+/// The flags of these options, and the options that a bind mount cannot have: only a file system takes those.
+pub(super) fn bind_flags(options: &[&str]) -> (Vec<BindFlag>, Vec<String>) {
     let mut flags = Vec::new();
+    let mut others = Vec::new();
     for option in options {
         let flag = match *option {
             "ro" => BindFlag::ReadOnly,
@@ -49,12 +51,18 @@ pub(super) fn bind_flags<'a>(options: &[&'a str]) -> Result<Vec<BindFlag>, &'a s
             "strictatime" => BindFlag::StrictAtime,
             // As it is anyway.
             "bind" | "defaults" | "rw" | "suid" | "dev" | "exec" | "atime" | "diratime" => continue,
-            other => return Err(other),
+            other => {
+                if !others.iter().any(|known| known == other) {
+                    others.push(other.to_owned());
+                }
+                continue;
+            }
         };
         if !flags.contains(&flag) {
             flags.push(flag);
         }
     }
     flags.sort();
-    Ok(flags)
+    others.sort();
+    (flags, others)
 }

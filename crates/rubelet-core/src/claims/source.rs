@@ -5,41 +5,76 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
 };
+use serde::{Deserialize, Serialize};
 
 use super::options::{BindFlag, bind_flags, mount_options};
 use super::{Claim, ClaimError, VolumeUse, words};
 use crate::admission::volume_fits_node;
 use crate::containers::spec_of;
 use crate::env::Missing;
+use crate::quantity::listed;
+use crate::volumes::{CsiVolume, NfsVolume, SourceError, VolumeMode, csi_of, nfs_of};
 
 /// Names a group that may use the volume.
 const GROUP: &str = "pv.beta.kubernetes.io/gid";
 
-/// A claimed volume as it is to be mounted.
-#[derive(Clone, Debug, PartialEq)]
+/// A claimed volume as it is to be mounted. Kept in the journal of mounts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClaimedVolume {
     /// Name of the PersistentVolume, which can be that of a directory.
     pub name: String,
     /// What it is.
     pub source: ClaimedSource,
+    /// Files or a device.
+    pub mode: VolumeMode,
     /// Containers may only read it.
     pub read_only: bool,
     /// A further group for the pod's processes.
     pub group: Option<i64>,
+    /// Namespace and name of the claim.
+    pub claim: (String, String),
+    /// How large the PersistentVolume says it is, bytes.
+    pub capacity: Option<i64>,
 }
 
 /// What a claimed volume is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ClaimedSource {
     /// A path of the node, used as it is.
     HostPath(HostPathVolumeSource),
-    /// A directory of the node, bound into the pod's directory.
+    /// A directory of the node, bound into the pod's directory, or a block device of it.
     Local {
         /// Absolute path.
         path: String,
-        /// How it is bound.
+        /// How it is bound, or mounted.
         flags: Vec<BindFlag>,
+        /// Further options, which only a device's file system can take; see [`not_for_a_directory`].
+        options: Vec<String>,
+        /// The file system that a device is made to have, when files are wanted of it; empty means the default.
+        fs_type: String,
     },
+    /// A volume of a driver.
+    Csi(CsiVolume),
+    /// A directory of a server.
+    Nfs(NfsVolume),
+}
+
+impl ClaimedSource {
+    /// The name of upstream's plugin, as in metrics and directories.
+    pub fn plugin(&self) -> &'static str {
+        match self {
+            Self::HostPath(_) => "kubernetes.io/host-path",
+            Self::Local { .. } => "kubernetes.io/local-volume",
+            Self::Csi(_) => "kubernetes.io/csi",
+            Self::Nfs(_) => "kubernetes.io/nfs",
+        }
+    }
+}
+
+/// Why the local volume `name` is not mounted, when it is a directory and has an option for file systems.
+pub fn not_for_a_directory(name: &str, option: &str) -> ClaimError {
+    let problem = format!("mount option {option:?} cannot be given to a directory");
+    ClaimError::Invalid { volume: name.to_owned(), problem }
 }
 
 /// What is known when a claim has a volume.
@@ -96,9 +131,12 @@ pub fn claimed_volume(
     }
     Ok(ClaimedVolume {
         name: name.to_owned(),
-        source: source(name, object, spec)?,
+        source: source(facts.claim, name, object, spec)?,
+        mode: mode_of(spec),
         read_only: facts.claim.read_only,
         group: group(facts.pod, object),
+        claim: (facts.claim.namespace.clone(), facts.claim.name.clone()),
+        capacity: listed(spec.capacity.as_ref(), "storage").map(|capacity| capacity.value()),
     })
 }
 
@@ -110,12 +148,19 @@ fn check_mode(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -
     match (mode == "Filesystem", mode == "Block") {
         (false, _) if used.mounted => wrong("volumeMounts"),
         (_, false) if used.device => wrong("volumeDevices"),
-        (_, true) => Err(ClaimError::Unsupported {
+        (_, true) if spec.csi.is_none() && spec.local.is_none() => Err(ClaimError::Unsupported {
             volume: name.to_owned(),
-            problem: "it is a block device (volumeMode Block), which this version cannot give to containers"
+            problem: "it is of a kind that cannot be a block device (volumeMode Block): csi and local can"
                 .to_owned(),
         }),
         _ => Ok(()),
+    }
+}
+
+fn mode_of(spec: &PersistentVolumeSpec) -> VolumeMode {
+    match spec.volume_mode.as_deref() {
+        Some("Block") => VolumeMode::Block,
+        _ => VolumeMode::Filesystem,
     }
 }
 
@@ -131,6 +176,7 @@ fn check_node(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -
 }
 
 fn source(
+    claim: &Claim,
     name: &str,
     object: &PersistentVolume,
     spec: &PersistentVolumeSpec,
@@ -147,6 +193,13 @@ fn source(
         }
         return Ok(ClaimedSource::HostPath(source.clone()));
     }
+    if let Some(source) = &spec.csi {
+        let volume = csi_of(name, source).map_err(|error: SourceError| invalid(error.to_string()))?;
+        return Ok(ClaimedSource::Csi(of_driver(volume, claim, spec)));
+    }
+    if let Some(source) = &spec.nfs {
+        return Ok(ClaimedSource::Nfs(nfs_of(source, claim.read_only, &options)));
+    }
     let path = spec.local.as_ref().map(|local| local.path.as_str()).unwrap_or_default();
     if path.is_empty() {
         return Err(invalid(format!("LocalVolume volume {name:?} path is empty")));
@@ -154,18 +207,31 @@ fn source(
     if leaves(path) {
         return Err(invalid(format!("invalid path: {path} must not contain '..'")));
     }
-    let flags = bind_flags(&options)
-        .map_err(|option| invalid(format!("mount option {option:?} cannot be given to a directory")))?;
-    Ok(ClaimedSource::Local { path: format!("/{}", path.trim_start_matches('/')), flags })
+    let (flags, options) = bind_flags(&options);
+    let fs_type = spec.local.as_ref().and_then(|local| local.fs_type.clone()).unwrap_or_default();
+    Ok(ClaimedSource::Local { path: format!("/{}", path.trim_start_matches('/')), flags, options, fs_type })
+}
+
+/// A driver's volume with what the object says beside its source. As upstream, options of the annotation are not for
+/// drivers.
+fn of_driver(volume: CsiVolume, claim: &Claim, spec: &PersistentVolumeSpec) -> CsiVolume {
+    CsiVolume {
+        mode: mode_of(spec),
+        read_only: claim.read_only,
+        access_modes: spec.access_modes.clone().unwrap_or_default(),
+        mount_options: spec.mount_options.clone().unwrap_or_default(),
+        ..volume
+    }
 }
 
 fn check_kind(name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
-    if spec.host_path.is_some() || spec.local.is_some() {
+    if spec.host_path.is_some() || spec.local.is_some() || spec.csi.is_some() || spec.nfs.is_some() {
         return Ok(());
     }
     let kind = other_kind(spec).unwrap_or("unknown to it");
-    let problem =
-        format!("it is of kind {kind}, which this version cannot mount; it mounts hostPath and local");
+    let problem = format!(
+        "it is of kind {kind}, which this version cannot mount; it mounts csi, hostPath, local and nfs"
+    );
     Err(ClaimError::Unsupported { volume: name.to_owned(), problem })
 }
 
@@ -176,14 +242,12 @@ fn other_kind(spec: &PersistentVolumeSpec) -> Option<&'static str> {
         (spec.azure_file.is_some(), "azureFile"),
         (spec.cephfs.is_some(), "cephfs"),
         (spec.cinder.is_some(), "cinder"),
-        (spec.csi.is_some(), "csi"),
         (spec.fc.is_some(), "fc"),
         (spec.flex_volume.is_some(), "flexVolume"),
         (spec.flocker.is_some(), "flocker"),
         (spec.gce_persistent_disk.is_some(), "gcePersistentDisk"),
         (spec.glusterfs.is_some(), "glusterfs"),
         (spec.iscsi.is_some(), "iscsi"),
-        (spec.nfs.is_some(), "nfs"),
         (spec.photon_persistent_disk.is_some(), "photonPersistentDisk"),
         (spec.portworx_volume.is_some(), "portworxVolume"),
         (spec.quobyte.is_some(), "quobyte"),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fixtures::pod;
+use crate::volumes::{CsiVolume, SecretPlace, VolumeMode};
 
 /// `base` with what `change` says instead, deeply; null takes away.
 fn with(mut base: Value, change: &Value) -> Value {
@@ -70,7 +71,15 @@ fn waits(problem: &str) -> Result<ClaimedVolume, String> {
 fn a_bound_claim_is_its_volume() {
     let host_path =
         |path: &str| ClaimedSource::HostPath(serde_json::from_value(json!({"path": path})).unwrap());
-    let plain = ClaimedVolume { name: "pv".into(), source: host_path("/x"), read_only: false, group: None };
+    let plain = ClaimedVolume {
+        name: "pv".into(),
+        source: host_path("/x"),
+        mode: VolumeMode::Filesystem,
+        read_only: false,
+        group: None,
+        claim: ("shop".into(), "disk".into()),
+        capacity: None,
+    };
     assert_eq!(found(&a_pod(), Some(&a_claim()), Some(&a_volume())), Ok(plain.clone()));
 
     let mut read_only = a_pod();
@@ -89,12 +98,16 @@ fn a_bound_claim_is_its_volume() {
     assert_eq!(found(&member, Some(&a_claim()), Some(&grouped)), Ok(plain.clone()));
 
     let local = json!({"spec": {"hostPath": null, "local": {"path": "mnt/d"},
-        "mountOptions": ["noatime", "nodev", "rw", "noatime"],
+        "mountOptions": ["noatime", "nodev", "rw", "noatime", "data=journal"], "capacity": {"storage": "2Gi"},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n0", "n1"]}]}]}}}});
-    let source =
-        ClaimedSource::Local { path: "/mnt/d".into(), flags: vec![BindFlag::NoDev, BindFlag::NoAtime] };
-    let expected = ClaimedVolume { source, ..plain.clone() };
+    let source = ClaimedSource::Local {
+        path: "/mnt/d".into(),
+        flags: vec![BindFlag::NoDev, BindFlag::NoAtime],
+        options: vec!["data=journal".into()],
+        fs_type: String::new(),
+    };
+    let expected = ClaimedVolume { source, capacity: Some(2 << 30), ..plain.clone() };
     assert_eq!(found(&a_pod(), Some(&a_claim()), Some(&with(a_volume(), &local))), Ok(expected));
 
     // A claim that goes while pods use it is still theirs.
@@ -173,13 +186,20 @@ fn a_volume_that_is_anothers_or_cannot_be_mounted_says_so() {
         "MountVolume.SetUp failed for volume \"pv\" : invalid path: /a/.. must not contain '..'",
     );
     check(
-        json!({"hostPath": null, "local": {"path": "/a"}, "mountOptions": ["size=1k"]}),
-        "MountVolume.SetUp failed for volume \"pv\" : mount option \"size=1k\" cannot be given to a directory",
+        json!({"hostPath": null, "fc": {"lun": 1}}),
+        "MountVolume.FindPluginBySpec failed for volume \"pv\" : it is of kind fc, which this version cannot mount; \
+         it mounts csi, hostPath, local and nfs",
     );
     check(
-        json!({"hostPath": null, "csi": {"driver": "d", "volumeHandle": "h"}}),
-        "MountVolume.FindPluginBySpec failed for volume \"pv\" : it is of kind csi, which this version cannot mount; \
-         it mounts hostPath and local",
+        json!({"hostPath": null, "csi": {"driver": "../..", "volumeHandle": "h"}}),
+        "MountVolume.SetUp failed for volume \"pv\" : csi: \"../..\" cannot be the name of a driver: a lowercase RFC \
+         1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an \
+         alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    );
+    check(
+        json!({"hostPath": null, "csi": {"driver": "d", "volumeHandle": ""}}),
+        "MountVolume.SetUp failed for volume \"pv\" : csi: it has no volumeHandle",
     );
 }
 
@@ -195,7 +215,15 @@ fn devices_are_explained() {
     );
     let block = with(a_volume(), &json!({"spec": {"volumeMode": "Block"}}));
     let message = found(&device, Some(&a_claim()), Some(&block)).unwrap_err();
-    assert!(message.contains("it is a block device (volumeMode Block)"), "{message}");
+    assert!(message.contains("cannot be a block device (volumeMode Block)"), "{message}");
+    for source in
+        [json!({"local": {"path": "/dev/sdz"}}), json!({"csi": {"driver": "d", "volumeHandle": "h"}})]
+    {
+        let volume =
+            with(with(block.clone(), &json!({"spec": {"hostPath": null}})), &json!({"spec": source}));
+        let found = found(&device, Some(&a_claim()), Some(&volume)).unwrap();
+        assert_eq!(found.mode, VolumeMode::Block);
+    }
 }
 
 #[test]
@@ -221,4 +249,46 @@ fn the_claim_of_an_ephemeral_volume_has_to_be_the_pods_own() {
     };
     assert!(found(&pod, Some(&owned("u0")), Some(&a_volume())).is_err());
     assert!(found(&pod, Some(&owned("u1")), Some(&a_volume())).is_ok());
+}
+
+#[test]
+fn a_drivers_volume_has_all_that_its_calls_need() {
+    let volume = with(
+        a_volume(),
+        &json!({
+            "metadata": {"annotations": {"volume.beta.kubernetes.io/mount-options": "noatime"}},
+            "spec": {
+                "hostPath": null, "accessModes": ["ReadWriteMany"], "mountOptions": ["discard"],
+                "csi": {"driver": "D.example", "volumeHandle": "h/1", "fsType": "xfs", "readOnly": true,
+                        "volumeAttributes": {"a": "b"},
+                        "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
+                        "nodePublishSecretRef": {"namespace": "n", "name": "publish"},
+                        "nodeExpandSecretRef": {"namespace": "n", "name": "expand"}},
+            },
+        }),
+    );
+    let found = found(&a_pod(), Some(&a_claim()), Some(&volume)).unwrap();
+    let ClaimedSource::Csi(csi) = &found.source else { panic!("{found:?}") };
+    let secret = |name: &str| Some(SecretPlace { namespace: "n".into(), name: name.into() });
+    let expected = CsiVolume {
+        driver: "D.example".into(),
+        handle: "h/1".into(),
+        spec_name: "pv".into(),
+        inline: false,
+        mode: VolumeMode::Filesystem,
+        fs_type: "xfs".into(),
+        attributes: BTreeMap::from([("a".into(), "b".into())]),
+        read_only: false,
+        access_modes: vec!["ReadWriteMany".into()],
+        mount_options: vec!["discard".into()],
+        stage_secret: secret("stage"),
+        publish_secret: secret("publish"),
+        expand_secret: secret("expand"),
+        migrated: false,
+    };
+    assert_eq!(*csi, expected);
+    assert_eq!(csi.unique_name(), "kubernetes.io/csi/D.example^h/1");
+    // The journal keeps it.
+    let written = serde_json::to_string(&found).unwrap();
+    assert_eq!(serde_json::from_str::<ClaimedVolume>(&written).unwrap(), found);
 }

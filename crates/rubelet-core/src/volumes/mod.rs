@@ -1,9 +1,16 @@
 //! Volumes that a driver or a server of their own mounts: what is known of one before anything is done, and the decisions
 //! about it (is it attached, whose group gets it, has it to grow). Never asks and never mounts: `rubelet-volumes` does.
 
+pub mod claim_status;
+mod nfs;
+mod sources;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::nfs::{NfsVolume, nfs, nfs_of};
+pub use self::sources::{SourceError, csi_of, inline_csi};
 
 /// How a volume is given to containers (`volumeMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +61,9 @@ pub struct CsiVolume {
     pub publish_secret: Option<SecretPlace>,
     /// For expanding.
     pub expand_secret: Option<SecretPlace>,
+    /// Its spec names a kind that was once built in, and a driver stands in for it.
+    #[serde(default)]
+    pub migrated: bool,
 }
 
 impl CsiVolume {
