@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use rubelet_core::env::Missing;
@@ -33,6 +34,12 @@ pub trait ObjectReader: Send + Sync {
         &'a self,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Arc<PersistentVolume>, Missing>>;
+
+    /// All ClusterTrustBundles, as last heard of. A reader without them says so.
+    fn cluster_trust_bundles(&self) -> BoxFuture<'_, Result<Vec<Arc<ClusterTrustBundle>>, Missing>> {
+        let message = "ClusterTrustBundle projection is not supported in static kubelet mode";
+        Box::pin(std::future::ready(Err(Missing::Failed(message.to_owned()))))
+    }
 }
 
 /// What volumes of drivers ask of the API and tell it. The shell implements it; a node without an API server has none.
@@ -55,6 +62,12 @@ pub trait VolumeApi: Send + Sync {
 
     /// The device path that `status.volumesAttached` of the node has for the volume; `None` while it is not there.
     fn attached(&self, unique_name: &str) -> Option<String>;
+
+    /// Waits until `status.volumesAttached` of the node has the volume; its device path. Cancel-safe, polls nothing.
+    fn wait_attached<'a>(&'a self, unique_name: &'a str) -> BoxFuture<'a, String>;
+
+    /// The claim is about to grow on this node: its status says so, unless it does already.
+    fn claim_expanding<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<(), Missing>>;
 
     /// The claim has grown on this node: its status is brought up to `capacity`, bytes.
     fn claim_expanded<'a>(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache, ObjectError};
@@ -19,6 +20,7 @@ use rubelet_core::service_env::service_env;
 use rubelet_volumes::ObjectReader;
 
 use crate::pull_credentials::pull_secret_names;
+use crate::trust_bundles::TrustBundles;
 
 /// How long a pod waits for the first list of Services or RuntimeClasses before it says what it waits for.
 const FIRST_LIST: Duration = Duration::from_secs(5);
@@ -30,6 +32,7 @@ pub struct ApiObjects {
     strategy: ChangeDetection,
     services: Reflector<Service>,
     runtime_classes: Reflector<RuntimeClass>,
+    trust_bundles: TrustBundles,
 }
 
 /// The Services are not known yet, so that a container cannot be told of them.
@@ -44,8 +47,9 @@ impl ApiObjects {
         strategy: ChangeDetection,
         services: Reflector<Service>,
         runtime_classes: Reflector<RuntimeClass>,
+        trust_bundles: TrustBundles,
     ) -> Self {
-        Self { cache, strategy, services, runtime_classes }
+        Self { cache, strategy, services, runtime_classes, trust_bundles }
     }
 
     /// Follows nothing any more: the agent stops.
@@ -53,6 +57,7 @@ impl ApiObjects {
         self.cache.end();
         self.services.end();
         self.runtime_classes.end();
+        self.trust_bundles.end();
     }
 
     /// Whether changes are found by looking again, not told.
@@ -68,16 +73,23 @@ impl ApiObjects {
     /// Keeps what the pod refers to at hand from now on.
     pub fn hold(&self, uid: &PodUid, pod: &Pod) {
         self.cache.hold(uid, references(pod));
+        self.trust_bundles.hold(uid, pod);
     }
 
     /// The pod needs nothing any more.
     pub fn release(&self, uid: &PodUid) {
         self.cache.release(uid);
+        self.trust_bundles.release(uid);
     }
 
     /// Waits for pods whose objects changed. For one caller; cancel-safe.
     pub async fn changed(&self) -> BTreeSet<PodUid> {
-        self.cache.changed().await
+        // Both keep what nobody took, so that losing the other one loses nothing.
+        tokio::select! {
+            biased;
+            pods = self.cache.changed() => pods,
+            pods = self.trust_bundles.changed() => pods,
+        }
     }
 
     /// Reads what an environment refers to.
@@ -179,5 +191,9 @@ impl ObjectReader for ApiObjects {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Arc<PersistentVolume>, Missing>> {
         Box::pin(async move { self.cache.get_persistent_volume(name).await.map(Arc::new).map_err(missing) })
+    }
+
+    fn cluster_trust_bundles(&self) -> BoxFuture<'_, Result<Vec<Arc<ClusterTrustBundle>>, Missing>> {
+        Box::pin(self.trust_bundles.all())
     }
 }

@@ -94,6 +94,7 @@ mod sync_loop;
 pub mod table;
 mod termination_log;
 pub mod tracing_export;
+pub mod trust_bundles;
 mod user_namespaces;
 pub mod worker;
 

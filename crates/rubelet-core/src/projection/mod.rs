@@ -9,11 +9,13 @@ mod path;
 mod payload;
 mod references;
 mod token;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeSource, ProjectedVolumeSource, Secret,
     SecretVolumeSource, Volume,
@@ -22,10 +24,11 @@ use k8s_openapi::api::core::v1::{
 pub use self::nested::nested_mount_points;
 pub use self::path::{PathError, clean_path};
 pub use self::payload::{ProjectionError, ProjectionErrors, payload};
-pub use self::references::{ObjectKind, ObjectReference, needs, references};
+pub use self::references::{ObjectKind, ObjectReference, needs, references, wants_trust_bundles};
 pub use self::token::{
     IssuedToken, TOKEN_RETRY_SECONDS, TokenKey, adopted_token, file_user, refresh_at, retry_at,
 };
+pub use self::trust::trust_anchors;
 use crate::env::Missing;
 
 /// Mode of files in a volume that names none (the API's default).
@@ -83,6 +86,8 @@ pub struct Needs {
     pub objects: BTreeSet<ObjectReference>,
     /// Tokens of the pod's service account.
     pub tokens: BTreeSet<TokenKey>,
+    /// The cluster's trust bundles.
+    pub trust_bundles: bool,
 }
 
 /// What was gathered for a pod; what is not in here counts as not readable.
@@ -94,6 +99,8 @@ pub struct Gathered {
     pub secrets: BTreeMap<String, Result<Arc<Secret>, Missing>>,
     /// Tokens, or why there is none.
     pub tokens: BTreeMap<TokenKey, Result<Arc<str>, String>>,
+    /// All ClusterTrustBundles, when the volume shows any.
+    pub trust_bundles: Option<Result<Vec<Arc<ClusterTrustBundle>>, Missing>>,
 }
 
 #[cfg(test)]

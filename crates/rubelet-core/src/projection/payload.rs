@@ -8,11 +8,13 @@ use std::fmt;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, VolumeProjection,
+    ClusterTrustBundleProjection, ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource,
+    Secret, VolumeProjection,
 };
 
 use super::{
     DEFAULT_MODE, FilesSource, Gathered, PathError, Payload, ProjectedFile, TokenKey, clean_path, file_user,
+    trust_anchors,
 };
 use crate::containers::spec_of;
 use crate::downward::{DownwardError, DownwardFacts, field_value, resource_value};
@@ -143,6 +145,30 @@ impl Maker<'_> {
         }
     }
 
+    fn trust_bundle(&mut self, projection: &ClusterTrustBundleProjection, mode: i32) {
+        let anchors = match &self.gathered.trust_bundles {
+            Some(Ok(bundles)) => trust_anchors(projection, bundles),
+            Some(Err(Missing::NotFound(message) | Missing::Failed(message))) => Err(message.clone()),
+            None => Err("ClusterTrustBundle projection is not supported in static kubelet mode".to_owned()),
+        };
+        match anchors {
+            Ok(anchors) => {
+                let (mode, user) = self.identity_mode(mode);
+                self.add(&projection.path, anchors.into_bytes(), mode, user);
+            }
+            Err(message) => self.errors.push(ProjectionError::Object(message)),
+        }
+    }
+
+    /// Mode and owner of files that are the pod's identity: whoever is not the user or in the group of the pod has no
+    /// business with them.
+    fn identity_mode(&self, mode: i32) -> (i32, Option<u32>) {
+        let user = file_user(self.pod);
+        let context = spec_of(self.pod).security_context.as_ref();
+        let group = context.and_then(|context| context.fs_group);
+        (if user.is_some() || group.is_some() { 0o600 } else { mode }, user)
+    }
+
     fn projection(&mut self, index: usize, source: &VolumeProjection, mode: i32) {
         if let Some(secret) = &source.secret {
             self.secret(&Reference::of(&secret.name, secret.optional, secret.items.as_deref()), mode);
@@ -151,11 +177,7 @@ impl Maker<'_> {
         } else if let Some(downward) = &source.downward_api {
             self.downward(downward.items.as_deref().unwrap_or_default(), mode);
         } else if let Some(projection) = &source.service_account_token {
-            let user = file_user(self.pod);
-            let context = spec_of(self.pod).security_context.as_ref();
-            let group = context.and_then(|context| context.fs_group);
-            // Whoever is not the user or in the group of the pod has no business with its token.
-            let mode = if user.is_some() || group.is_some() { 0o600 } else { mode };
+            let (mode, user) = self.identity_mode(mode);
             match self.gathered.tokens.get(&TokenKey::of(self.pod, projection)) {
                 Some(Ok(token)) => {
                     let bytes = token.as_bytes().to_vec();
@@ -166,8 +188,8 @@ impl Maker<'_> {
                     "no service account token: this node has no API server".to_owned(),
                 )),
             }
-        } else if source.cluster_trust_bundle.is_some() {
-            self.errors.push(ProjectionError::Unsupported { index, kind: "clusterTrustBundle" });
+        } else if let Some(projection) = &source.cluster_trust_bundle {
+            self.trust_bundle(projection, mode);
         } else if source.pod_certificate.is_some() {
             self.errors.push(ProjectionError::Unsupported { index, kind: "podCertificate" });
         }

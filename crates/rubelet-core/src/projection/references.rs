@@ -92,6 +92,8 @@ impl Found {
                 self.add(ObjectKind::ConfigMap, &config_map.name);
             } else if let Some(token) = &source.service_account_token {
                 self.needs.tokens.insert(TokenKey::of(pod, token));
+            } else if source.cluster_trust_bundle.is_some() {
+                self.needs.trust_bundles = true;
             }
         }
     }
@@ -102,6 +104,12 @@ pub fn needs(source: FilesSource<'_>, pod: &Pod) -> Needs {
     let mut found = Found::of(pod);
     found.files(source, pod);
     found.needs
+}
+
+/// Whether a volume of the pod shows trust bundles of the cluster.
+pub fn wants_trust_bundles(pod: &Pod) -> bool {
+    let mut volumes = spec_of(pod).volumes.iter().flatten().filter_map(FilesSource::of);
+    volumes.any(|source| needs(source, pod).trust_bundles)
 }
 
 /// Every ConfigMap and Secret that a pod refers to, optional ones included.

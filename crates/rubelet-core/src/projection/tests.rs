@@ -52,7 +52,38 @@ fn gathered(pod: &Pod, volume: &Volume) -> Gathered {
                 (key, answer)
             })
             .collect(),
+        trust_bundles: Some(Ok(vec![Arc::new(bundle())])),
     }
+}
+
+fn bundle() -> ClusterTrustBundle {
+    let text = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
+    serde_json::from_value(json!({"metadata": {"name": "roots"}, "spec": {"trustBundle": text}})).unwrap()
+}
+
+#[test]
+fn trust_bundles_are_files_of_the_pods_identity() {
+    let source = json!({"projected": {"defaultMode": 292, "sources": [
+        {"clusterTrustBundle": {"path": "ca/roots.pem", "name": "roots"}}]}});
+    let mut volume = source;
+    volume["name"] = json!("v");
+    let volume: Volume = serde_json::from_value(volume).unwrap();
+    let source = FilesSource::of(&volume).unwrap();
+    let check = |spec: Value, expected: (u32, Option<u32>)| {
+        let pod = pod_with(spec);
+        assert!(needs(source, &pod).trust_bundles);
+        let files = payload(source, &pod, &gathered(&pod, &volume), &DownwardFacts::default()).unwrap();
+        let file = &files["ca/roots.pem"];
+        assert_eq!(file.bytes, bundle().spec.trust_bundle.as_bytes());
+        assert_eq!((file.mode, file.owner), expected);
+    };
+    check(json!({}), (0o444, None));
+    check(json!({"securityContext": {"fsGroup": 7}}), (0o600, None));
+    check(json!({"containers": [{"name": "c", "securityContext": {"runAsUser": 9}}]}), (0o600, Some(9)));
+    let pod = pod_with(json!({"volumes": [serde_json::to_value(&volume).unwrap()]}));
+    let refused = payload(source, &pod, &Gathered::default(), &DownwardFacts::default()).unwrap_err();
+    assert_eq!(refused.to_string(), "ClusterTrustBundle projection is not supported in static kubelet mode");
+    assert!(wants_trust_bundles(&pod) && !wants_trust_bundles(&pod_with(json!({}))));
 }
 
 fn made(spec: Value, volume: Value) -> Result<Vec<String>, String> {
@@ -192,7 +223,7 @@ fn projected_sources_meet_at_paths() {
             {"clusterTrustBundle": {"path": "b"}}, {"podCertificate": {"keyType": "ED25519", "signerName": "s"}},
         ]}}),
         Err("[failed to fetch token: forbidden, configmap \"gone\" not found, \
-             projected volume source 2 is of kind clusterTrustBundle, which this version cannot project, \
+             ClusterTrustBundle projection requires either name or signerName to be set, \
              projected volume source 3 is of kind podCertificate, which this version cannot project]"),
     );
 }

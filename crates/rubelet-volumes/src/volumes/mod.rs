@@ -255,7 +255,7 @@ impl Volumes {
         pod_dir: &Path,
         now: Timestamp,
     ) -> (Gathered, Option<Timestamp>) {
-        let Needs { objects, tokens } = needs(source, pod);
+        let Needs { objects, tokens, trust_bundles } = needs(source, pod);
         let mut gathered = Gathered::default();
         if let Some(reader) = &self.objects {
             let reads = objects.iter().map(|object| async {
@@ -276,6 +276,9 @@ impl Volumes {
                     }
                 }
             }
+        }
+        if let Some(reader) = self.objects.as_ref().filter(|_| trust_bundles) {
+            gathered.trust_bundles = Some(reader.cluster_trust_bundles().await);
         }
         let mut refresh_at = None;
         if let Some(manager) = &self.tokens {

@@ -26,7 +26,7 @@ use rubelet_apiclient::rotation::RotationStatus;
 use rubelet_apiclient::wake::{Wake, Waker};
 use rubelet_apiclient::watch::{self as api_watch, Update, WatchSpec, seed_of};
 use rubelet_apiclient::{Connections, Now};
-use rubelet_config::{KUBERNETES_VERSION, KubeletConfiguration};
+use rubelet_config::{FeatureGates, Gate, KUBERNETES_VERSION, KubeletConfiguration};
 use rubelet_core::ids::PodUid;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -45,6 +45,7 @@ use crate::node_view::NodeView;
 use crate::sources::api::ApiSource;
 use crate::status_writer::StatusWriter;
 use crate::table::PodTable;
+use crate::trust_bundles::TrustBundles;
 
 use access::Access;
 pub use access::AccessError;
@@ -162,6 +163,7 @@ impl ControlPlane {
         };
         let waker = Waker::default();
         let client = || connections.requests.clone();
+        let gates = FeatureGates::from_settings(&config.feature_gates).0;
         let objects = ApiObjects::new(
             ObjectCache::with_wake(client(), strategy, seed, waker.subscribe()),
             strategy,
@@ -170,6 +172,12 @@ impl ControlPlane {
                 WatchSpec::all(seed).with_clean(trim_service).with_wake(waker.subscribe()),
             ),
             Reflector::start(client(), WatchSpec::all(seed).with_wake(waker.subscribe())),
+            if gates.enabled(Gate::ClusterTrustBundleProjection) {
+                let (client, wake) = (client(), waker.subscribe());
+                TrustBundles::new(move || Reflector::start(client, WatchSpec::all(seed).with_wake(wake)))
+            } else {
+                TrustBundles::off()
+            },
         );
         let identity = watch::Sender::new(None);
         let rotation = watch::Sender::new(RotationStatus::default());
