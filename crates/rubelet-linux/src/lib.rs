@@ -14,6 +14,8 @@ pub mod node_facts;
 pub mod oom_events;
 pub mod ownership;
 pub mod process;
+pub mod record;
 pub mod remove;
+pub mod sub_path;
 pub mod usage;
 pub mod watch;

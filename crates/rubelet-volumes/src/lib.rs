@@ -8,6 +8,7 @@
 pub mod atomic;
 mod claims;
 mod error;
+mod journal;
 mod kinds;
 mod layout;
 mod measured;
@@ -16,6 +17,7 @@ mod tokens;
 mod volumes;
 
 pub use error::{Problem, VolumeError, VolumeErrors};
+pub use journal::{MountEntry, MountJournal, MountSource, MountState};
 pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
 pub use objects::{ObjectReader, VolumeApi};
