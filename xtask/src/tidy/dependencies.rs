@@ -50,7 +50,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ),
     // The benchmark speaks CRI itself, to measure the floor, and is the API server of the agent, which it meets only as
     // a process.
-    ("rubelet-bench", &["rubelet-core", "rubelet-cri", "rubelet-linux", "rubelet-testkit"]),
+    ("rubelet-bench", &["rubelet-core", "rubelet-cri", "rubelet-linux", "rubelet-probes", "rubelet-testkit"]),
     ("xtask", &[]),
 ];
 

@@ -15,6 +15,7 @@ use rubelet_core::probes::ProbeOutcome;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+pub use self::stream::AnyServer;
 use crate::dial::by;
 use crate::target::Target;
 

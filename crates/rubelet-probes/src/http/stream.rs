@@ -232,7 +232,7 @@ fn connector(protocols: Protocols) -> Result<TlsConnector, String> {
 /// Takes every server. Not even whether it has the key of the certificate is looked at: some certificates in use, of
 /// old versions or with odd fields, cannot be parsed by what would do it, and nothing would be gained.
 #[derive(Debug)]
-struct AnyServer;
+pub struct AnyServer;
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
