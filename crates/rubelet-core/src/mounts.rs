@@ -77,12 +77,61 @@ pub enum MountError {
     /// A sub-path has to stay in the volume.
     #[error("unable to provision SubPath `{0}`: must not contain '..'")]
     SubPathEscapes(String),
+    /// The block device is not in the pod, not ready, or no block device.
+    #[error("cannot find volume {volume:?} to pass into container {container:?}")]
+    NoDevice {
+        /// Volume.
+        volume: String,
+        /// Container.
+        container: String,
+    },
+    /// A device needs a place in the container.
+    #[error("error DevicePath `{0}` must be an absolute path")]
+    RelativeDevice(String),
     /// Unknown value.
     #[error("invalid MountPropagation mode: {0:?}")]
     Propagation(String),
     /// Recursive read-only mode cannot be had.
     #[error("failed to resolve recursive read-only mode: {0}")]
     RecursiveReadOnly(String),
+}
+
+/// One block device as decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// Volume name.
+    pub volume: String,
+    /// Absolute path in the container.
+    pub container_path: String,
+    /// Where the volume's device is found on the node: a link to it.
+    pub host_path: PathBuf,
+    /// What the container may do with it, in the words of cgroups.
+    pub permissions: &'static str,
+}
+
+/// The block devices of a container in the order of its spec (upstream `makeBlockVolumes`).
+pub fn plan_devices(
+    container: &Container,
+    volumes: &BTreeMap<String, MountSource>,
+) -> Result<Vec<PlannedDevice>, MountError> {
+    let devices = container.volume_devices.iter().flatten();
+    devices
+        .map(|device| {
+            if !device.device_path.starts_with('/') {
+                return Err(MountError::RelativeDevice(device.device_path.clone()));
+            }
+            let source = volumes.get(&device.name).ok_or_else(|| MountError::NoDevice {
+                volume: device.name.clone(),
+                container: container.name.clone(),
+            })?;
+            Ok(PlannedDevice {
+                volume: device.name.clone(),
+                container_path: device.device_path.clone(),
+                host_path: source.path.clone(),
+                permissions: if source.read_only { "r" } else { "mrw" },
+            })
+        })
+        .collect()
 }
 
 /// The mounts of a container in the order of its spec. `recursive_read_only`: whether the runtime handler has it.
@@ -219,6 +268,29 @@ mod tests {
         fails(json!({"subPathExpr": "$(A)"}), "unable to provision SubPath `x/../y`: must not contain '..'");
         fails(json!({"subPathExpr": "$(NONE)"}), "missing value for NONE");
         fails(json!({"mountPropagation": "Odd"}), "invalid MountPropagation mode: \"Odd\"");
+    }
+
+    #[test]
+    fn devices_follow_the_spec() {
+        let plan = |name: &str, path: &str| {
+            let device = json!({"name": name, "devicePath": path});
+            let container: Container =
+                serde_json::from_value(json!({"name": "app", "volumeDevices": [device]})).unwrap();
+            let source = |read_only| MountSource { path: "/link".into(), read_only, relabel: true };
+            let volumes = [("v".to_owned(), source(false)), ("ro".to_owned(), source(true))].into();
+            plan_devices(&container, &volumes).map_err(|error| error.to_string())
+        };
+        let expected = |volume: &str, permissions| PlannedDevice {
+            volume: volume.into(),
+            container_path: "/dev/x".into(),
+            host_path: "/link".into(),
+            permissions,
+        };
+        assert_eq!(plan("v", "/dev/x"), Ok(vec![expected("v", "mrw")]));
+        assert_eq!(plan("ro", "/dev/x"), Ok(vec![expected("ro", "r")]));
+        assert_eq!(plan("v", "x"), Err("error DevicePath `x` must be an absolute path".to_owned()));
+        let none = "cannot find volume \"none\" to pass into container \"app\"";
+        assert_eq!(plan("none", "/dev/x"), Err(none.to_owned()));
     }
 
     #[test]
