@@ -1,9 +1,19 @@
 //! Volumes that a driver or a server of their own mounts: what is known of one before anything is done, and the decisions
 //! about it (is it attached, whose group gets it, has it to grow). Never asks and never mounts: `rubelet-volumes` does.
 
+pub mod access;
+pub mod attach;
 pub mod claim_status;
+pub mod expand;
+pub mod group;
+pub mod lifecycle;
+pub mod limits;
 mod nfs;
+pub mod selinux;
 mod sources;
+#[cfg(test)]
+mod tests;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 

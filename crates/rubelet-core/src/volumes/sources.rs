@@ -3,6 +3,7 @@
 //! Owns which handle and which Secrets are meant, and what of a source could leave the directories of its driver.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, Pod, SecretReference, Volume};
 use sha2::{Digest as _, Sha256};
@@ -103,7 +104,16 @@ fn attributes_of(source: &CSIVolumeSource) -> BTreeMap<String, String> {
 /// The handle of an inline volume (upstream `makeVolumeHandle`).
 fn inline_handle(pod_uid: &str, volume: &str) -> String {
     let digest = Sha256::new().chain_update(pod_uid).chain_update(volume).finalize();
-    digest.iter().fold("csi-".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    named_by(&digest)
+}
+
+/// `csi-` and a digest, as handles and attachments are named.
+pub(super) fn named_by(digest: &[u8]) -> String {
+    let mut text = "csi-".to_owned();
+    for byte in digest {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn place(secret: Option<&SecretReference>) -> Option<SecretPlace> {
