@@ -35,6 +35,9 @@ pub(crate) struct BenchOptions {
     /// Measure probes instead: what they cost, how punctual they are; and the rotation of logs.
     #[arg(long, conflicts_with_all = ["api", "local", "server"])]
     probes: bool,
+    /// Measure volumes instead: what they add to a start, changes of ConfigMaps, files for a group.
+    #[arg(long, conflicts_with_all = ["api", "local", "server", "probes"])]
+    volumes: bool,
     /// Fewer repetitions and pods, about a minute: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -62,6 +65,12 @@ pub(crate) struct BenchOptions {
     /// Commands of which is seen what they leave behind; 0 leaves them out.
     #[arg(long)]
     sessions: Option<u32>,
+    /// Files that are handed to a group; 0 leaves them out.
+    #[arg(long)]
+    files: Option<u32>,
+    /// Changes of a ConfigMap; 0 leaves them out.
+    #[arg(long)]
+    changes: Option<u32>,
     /// Measure this agent instead of building one.
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -122,6 +131,7 @@ fn passed_on(options: &BenchOptions) -> Vec<String> {
         ("--local", options.local),
         ("--server", options.server),
         ("--probes", options.probes),
+        ("--volumes", options.volumes),
         ("--quick", options.quick),
         ("--json", options.json),
     ];
@@ -133,6 +143,8 @@ fn passed_on(options: &BenchOptions) -> Vec<String> {
         ("--objects", options.objects),
         ("--followers", options.followers),
         ("--sessions", options.sessions),
+        ("--files", options.files),
+        ("--changes", options.changes),
     ];
     let flags = flags.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| flag.to_owned());
     let numbers = numbers.into_iter().filter_map(|(flag, number)| Some(format!("{flag}={}", number?)));
@@ -200,6 +212,7 @@ mod tests {
         check(&["--objects", "5", "--local"], &["--local", "--objects=5"]);
         check(&["--sessions", "5", "--server"], &["--server", "--sessions=5"]);
         check(&["--probes", "--rounds", "2"], &["--probes", "--rounds=2"]);
+        check(&["--volumes", "--files", "9", "--changes", "0"], &["--volumes", "--files=9", "--changes=0"]);
         check(&["--json", "--idle", "0", "--pods", "5"], &["--json", "--pods=5", "--idle=0"]);
     }
 }

@@ -16,6 +16,7 @@ mod procfs;
 mod report;
 mod runtime;
 mod server;
+mod volumes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,9 @@ struct Cli {
     /// Measure probes instead: what they cost, how punctual they are; and the rotation of logs.
     #[arg(long, conflicts_with_all = ["api", "local", "server"])]
     probes: bool,
+    /// Measure volumes instead: what they add to a start, changes of ConfigMaps, files for a group.
+    #[arg(long, conflicts_with_all = ["api", "local", "server", "probes"])]
+    volumes: bool,
     /// Fewer repetitions and fewer pods: shows that it works, not how fast.
     #[arg(long)]
     quick: bool,
@@ -78,6 +82,12 @@ struct Cli {
     /// Commands of which is seen what they leave behind; 0 leaves them out.
     #[arg(long)]
     sessions: Option<usize>,
+    /// Files that are handed to a group; 0 leaves them out.
+    #[arg(long)]
+    files: Option<usize>,
+    /// Changes of a ConfigMap; 0 leaves them out.
+    #[arg(long)]
+    changes: Option<usize>,
     /// Log verbosity of the agent. More than 2 costs time that is then measured.
     #[arg(long, default_value_t = 2)]
     verbosity: u8,
@@ -123,6 +133,8 @@ fn run(cli: &Cli) -> Result<()> {
         objects: cli.objects.unwrap_or(preset.objects),
         followers: cli.followers.unwrap_or(preset.followers),
         sessions: cli.sessions.unwrap_or(preset.sessions),
+        files: cli.files.unwrap_or(preset.files),
+        changes: cli.changes.unwrap_or(preset.changes),
         ..preset
     };
     let site = agent::Site {
@@ -139,13 +151,14 @@ fn run(cli: &Cli) -> Result<()> {
         control_plane: agent::ControlPlane::None,
         extra: serde_json::Value::Null,
     };
-    let part = match (cli.api, cli.local, cli.server, cli.probes) {
-        (true, _, _, _) => Part::ControlPlane,
-        (_, true, _, _) => Part::Local,
-        (_, _, true, _) => Part::Server,
-        (_, _, _, true) => Part::Probes,
-        _ => Part::Floor,
-    };
+    let parts = [
+        (cli.api, Part::ControlPlane),
+        (cli.local, Part::Local),
+        (cli.server, Part::Server),
+        (cli.probes, Part::Probes),
+        (cli.volumes, Part::Volumes),
+    ];
+    let part = parts.into_iter().find(|(wanted, _)| *wanted).map_or(Part::Floor, |(_, part)| part);
     let report = runtime.block_on(async { Bench::new(site, size).await?.run(part).await })?;
     if cli.json {
         println!("{:#}", report.to_json());

@@ -3,7 +3,7 @@
 //! Floor and agent take turns, so that what else the machine does weighs on both; after every run everything is taken
 //! away and the runtime is empty before the next. Owns the runs; the arithmetic is in `numbers`, the words are in
 //! `report`; the other parts have plans of their own in `api`, `local`,
-//! `server` and `probes`. Called by `main`.
+//! `server`, `probes` and `volumes`. Called by `main`.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::floor::{self, FloorRun};
 use crate::pods::{self, Asked};
 use crate::procfs::{self, Idle};
 use crate::report::{self, Report};
-use crate::{api, local, probes, runtime, say, server};
+use crate::{api, local, probes, runtime, say, server, volumes};
 
 /// Rest before every run. The agent has done its first list and is over its start.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
@@ -58,6 +58,10 @@ pub(crate) struct Size {
     pub(crate) followers: usize,
     /// Commands of which is seen what they leave behind.
     pub(crate) sessions: usize,
+    /// Files that are handed to a group.
+    pub(crate) files: usize,
+    /// Changes of a ConfigMap.
+    pub(crate) changes: usize,
     /// More pods than `pods`, of a scripted runtime.
     pub(crate) many_pods: usize,
     /// Other concurrencies the floor is measured at, for comparison, and how often.
@@ -78,6 +82,8 @@ impl Size {
             asks: 500,
             followers: 1000,
             sessions: 1000,
+            files: 1_000_000,
+            changes: 500,
             many_pods: 500,
             other_floors: (&[8, 16, 32], 1),
         }
@@ -96,6 +102,8 @@ impl Size {
             asks: 50,
             followers: 100,
             sessions: 50,
+            files: 20_000,
+            changes: 50,
             many_pods: 0,
             other_floors: (&[4], 1),
         }
@@ -115,6 +123,8 @@ pub(crate) enum Part {
     Server,
     /// Probes, and the rotation of logs.
     Probes,
+    /// Volumes.
+    Volumes,
 }
 
 /// One run of each side: the two of a pair were made one after the other.
@@ -208,6 +218,7 @@ impl Bench {
             Part::Local => local::measure(self).await,
             Part::Server => server::measure(self).await,
             Part::Probes => probes::measure(self).await,
+            Part::Volumes => volumes::measure(self).await,
         }
     }
 

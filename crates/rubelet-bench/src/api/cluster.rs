@@ -2,7 +2,8 @@
 //!
 //! Owns what an administrator and the controllers do (pods bound and deleted, a node forgotten or given up), the
 //! requests since the last [`Cluster::forget`], and waiting for what they say. Times are the server's own records, so how often is
-//! looked does not show in them and costs the agent nothing. Called by the plan of the control plane's part.
+//! looked does not show in them and costs the agent nothing. Called by the plans of the control plane's part and
+//! of the volumes'.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,6 +41,11 @@ impl Cluster {
         let api = FakeApi::with(Options { service_accounts: true, ..Options::wall_clock() });
         let served = api.serve_tls(dir).await.context("cannot serve the API")?;
         Ok(Self { api, served, requests: vec![], wire: None })
+    }
+
+    /// The server, for what an administrator does.
+    pub(crate) fn api(&self) -> &FakeApi {
+        &self.api
     }
 
     /// The node's kubeconfig, with a client certificate.

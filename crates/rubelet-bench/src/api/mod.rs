@@ -4,7 +4,7 @@
 //! `requests`, when containers began is told by the pods of `moments`, the words are in `report`. Called by the plan
 //! of the benchmark, whose floor and cleaning-up it uses.
 
-mod cluster;
+pub(crate) mod cluster;
 mod moments;
 mod report;
 mod requests;

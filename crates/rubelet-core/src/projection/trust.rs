@@ -119,7 +119,7 @@ fn bodies(text: &str) -> Vec<String> {
 fn is_base64(body: &str) -> bool {
     let content = body.trim_end_matches('=');
     !content.is_empty()
-        && body.len() % 4 == 0
+        && body.len().is_multiple_of(4)
         && body.len() - content.len() <= 2
         && content.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
