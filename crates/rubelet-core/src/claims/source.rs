@@ -13,7 +13,9 @@ use crate::admission::volume_fits_node;
 use crate::containers::spec_of;
 use crate::env::Missing;
 use crate::quantity::listed;
-use crate::volumes::{CsiVolume, NfsVolume, SourceError, VolumeMode, csi_of, nfs_of};
+use crate::volumes::{
+    CsiVolume, NfsVolume, SourceError, VolumeMode, csi_of, is_migrated, migrated, migrated_affinity, nfs_of,
+};
 
 /// Names a group that may use the volume.
 const GROUP: &str = "pv.beta.kubernetes.io/gid";
@@ -38,6 +40,10 @@ pub struct ClaimedVolume {
 }
 
 /// What a claimed volume is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each claimed volume of the node's pods, and most are a driver's"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ClaimedSource {
     /// A path of the node, used as it is.
@@ -148,11 +154,14 @@ fn check_mode(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -
     match (mode == "Filesystem", mode == "Block") {
         (false, _) if used.mounted => wrong("volumeMounts"),
         (_, false) if used.device => wrong("volumeDevices"),
-        (_, true) if spec.csi.is_none() && spec.local.is_none() => Err(ClaimError::Unsupported {
-            volume: name.to_owned(),
-            problem: "it is of a kind that cannot be a block device (volumeMode Block): csi and local can"
-                .to_owned(),
-        }),
+        (_, true) if spec.csi.is_none() && spec.local.is_none() && !is_migrated(spec) => {
+            Err(ClaimError::Unsupported {
+                volume: name.to_owned(),
+                problem:
+                    "it is of a kind that cannot be a block device (volumeMode Block): csi and local can"
+                        .to_owned(),
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -165,12 +174,11 @@ fn mode_of(spec: &PersistentVolumeSpec) -> VolumeMode {
 }
 
 fn check_node(facts: &ClaimFacts<'_>, name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
-    let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
-    let Some(required) = required else { return Ok(()) };
+    let Some(required) = migrated_affinity(spec) else { return Ok(()) };
     let wrong = |problem| Err(ClaimError::NodeAffinity { volume: name.to_owned(), problem });
     match facts.node_labels {
         None => wrong("the labels of this node are not known yet"),
-        Some(labels) if volume_fits_node(required, labels) => Ok(()),
+        Some(labels) if volume_fits_node(&required, labels) => Ok(()),
         Some(_) => wrong("no matching NodeSelectorTerms"),
     }
 }
@@ -193,8 +201,15 @@ fn source(
         }
         return Ok(ClaimedSource::HostPath(source.clone()));
     }
-    if let Some(source) = &spec.csi {
-        let volume = csi_of(name, source).map_err(|error: SourceError| invalid(error.to_string()))?;
+    let of_csi = spec.csi.as_ref().map(|source| csi_of(name, source));
+    if let Some(volume) = of_csi.or_else(|| migrated(name, object)) {
+        let volume =
+            volume.and_then(
+                |volume| {
+                    if volume.handle.is_empty() { Err(SourceError::NoHandle) } else { Ok(volume) }
+                },
+            );
+        let volume = volume.map_err(|error| invalid(error.to_string()))?;
         return Ok(ClaimedSource::Csi(of_driver(volume, claim, spec)));
     }
     if let Some(source) = &spec.nfs {
@@ -218,14 +233,19 @@ fn of_driver(volume: CsiVolume, claim: &Claim, spec: &PersistentVolumeSpec) -> C
     CsiVolume {
         mode: mode_of(spec),
         read_only: claim.read_only,
-        access_modes: spec.access_modes.clone().unwrap_or_default(),
+        access_modes: if volume.access_modes.is_empty() {
+            spec.access_modes.clone().unwrap_or_default()
+        } else {
+            volume.access_modes
+        },
         mount_options: spec.mount_options.clone().unwrap_or_default(),
         ..volume
     }
 }
 
 fn check_kind(name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError> {
-    if spec.host_path.is_some() || spec.local.is_some() || spec.csi.is_some() || spec.nfs.is_some() {
+    let ours = spec.host_path.is_some() || spec.local.is_some() || spec.csi.is_some() || spec.nfs.is_some();
+    if ours || is_migrated(spec) {
         return Ok(());
     }
     let kind = other_kind(spec).unwrap_or("unknown to it");
@@ -237,24 +257,17 @@ fn check_kind(name: &str, spec: &PersistentVolumeSpec) -> Result<(), ClaimError>
 
 fn other_kind(spec: &PersistentVolumeSpec) -> Option<&'static str> {
     let kinds = [
-        (spec.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
-        (spec.azure_disk.is_some(), "azureDisk"),
-        (spec.azure_file.is_some(), "azureFile"),
         (spec.cephfs.is_some(), "cephfs"),
-        (spec.cinder.is_some(), "cinder"),
         (spec.fc.is_some(), "fc"),
         (spec.flex_volume.is_some(), "flexVolume"),
         (spec.flocker.is_some(), "flocker"),
-        (spec.gce_persistent_disk.is_some(), "gcePersistentDisk"),
         (spec.glusterfs.is_some(), "glusterfs"),
         (spec.iscsi.is_some(), "iscsi"),
         (spec.photon_persistent_disk.is_some(), "photonPersistentDisk"),
-        (spec.portworx_volume.is_some(), "portworxVolume"),
         (spec.quobyte.is_some(), "quobyte"),
         (spec.rbd.is_some(), "rbd"),
         (spec.scale_io.is_some(), "scaleIO"),
         (spec.storageos.is_some(), "storageos"),
-        (spec.vsphere_volume.is_some(), "vsphereVolume"),
     ];
     kinds.into_iter().find(|(present, _)| *present).map(|(_, kind)| kind)
 }

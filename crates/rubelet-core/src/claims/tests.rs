@@ -292,3 +292,26 @@ fn a_drivers_volume_has_all_that_its_calls_need() {
     let written = serde_json::to_string(&found).unwrap();
     assert_eq!(serde_json::from_str::<ClaimedVolume>(&written).unwrap(), found);
 }
+
+#[test]
+fn an_old_kind_is_mounted_by_its_driver_where_its_labels_are() {
+    let affinity = |value: &str| {
+        json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": [value]}]}]}})
+    };
+    let ebs = |value: &str| {
+        let source = json!({"hostPath": null, "awsElasticBlockStore": {"volumeID": "vol-1"},
+            "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem", "nodeAffinity": affinity(value)});
+        with(a_volume(), &json!({ "spec": source }))
+    };
+    let mounted = found(&a_pod(), Some(&a_claim()), Some(&ebs("n1"))).unwrap();
+    let ClaimedSource::Csi(csi) = mounted.source else { panic!("{mounted:?}") };
+    assert_eq!(csi.unique_name(), "kubernetes.io/csi/ebs.csi.aws.com^vol-1");
+    assert_eq!((csi.spec_name.as_str(), csi.migrated), ("pv", true));
+    assert_eq!(csi.access_modes, ["ReadWriteOnce"]);
+    assert_eq!(
+        found(&a_pod(), Some(&a_claim()), Some(&ebs("n2"))),
+        Err("MountVolume.NodeAffinity check failed for volume \"pv\" : no matching NodeSelectorTerms"
+            .to_owned())
+    );
+}

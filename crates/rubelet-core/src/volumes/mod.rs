@@ -8,6 +8,7 @@ pub mod expand;
 pub mod group;
 pub mod lifecycle;
 pub mod limits;
+mod migrated;
 mod nfs;
 pub mod selinux;
 mod sources;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::migrated::{is_migrated, migrated, migrated_affinity};
 pub use self::nfs::{NfsVolume, nfs, nfs_of};
 pub use self::sources::{SourceError, csi_of, inline_csi};
 

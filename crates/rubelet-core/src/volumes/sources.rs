@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, Pod, SecretReference, Volume};
 use sha2::{Digest as _, Sha256};
 
+use super::migrated::migrated_inline;
 use super::{CsiVolume, SecretPlace, VolumeMode};
 use crate::validation::names::dns_subdomain;
 
@@ -28,6 +29,9 @@ pub enum SourceError {
         /// What names are like.
         rule: String,
     },
+    /// Its name cannot be a directory's.
+    #[error("its name is no file name")]
+    Name,
     /// It names no volume.
     #[error("csi: it has no volumeHandle")]
     NoHandle,
@@ -70,13 +74,24 @@ pub fn csi_of(name: &str, source: &CSIPersistentVolumeSource) -> Result<CsiVolum
     })
 }
 
-/// The volume of a driver in a pod's own spec; `None` when it is of another kind.
+/// The volume of a driver in a pod's own spec, or the driver's volume that stands in for an old kind there (which is not
+/// `inline`: it outlives the pod); `None` when it is of another kind.
 ///
 /// # Errors
-/// When the driver is not named, or its name would not do as that of a directory.
+/// When the driver is not named, names would not do as those of directories, or an old kind cannot be translated.
 pub fn inline_csi(pod: &Pod, volume: &Volume) -> Result<Option<CsiVolume>, SourceError> {
-    let Some(source) = &volume.csi else { return Ok(None) };
+    let Some(source) = &volume.csi else {
+        let found = migrated_inline(pod, volume).transpose()?;
+        return match found {
+            Some(found) if found.handle.is_empty() => Err(SourceError::NoHandle),
+            Some(found) if !is_name(&found.spec_name) => Err(SourceError::Name),
+            found => Ok(found),
+        };
+    };
     check_driver(&source.driver)?;
+    if !is_name(&volume.name) || volume.name.contains('/') {
+        return Err(SourceError::Name);
+    }
     let secret = source.node_publish_secret_ref.as_ref().filter(|secret| !secret.name.is_empty());
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     Ok(Some(CsiVolume {
@@ -122,6 +137,11 @@ fn place(secret: Option<&SecretReference>) -> Option<SecretPlace> {
         namespace: secret.namespace.clone().unwrap_or_default(),
         name: secret.name.clone().unwrap_or_default(),
     })
+}
+
+/// Whether the name does for a directory once its slashes are gone.
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains('\0')
 }
 
 /// The name becomes that of a directory. The API server sees to it, but this is not the place to trust.

@@ -44,6 +44,24 @@ fn an_inline_volume_is_the_pods_own() {
 }
 
 #[test]
+fn volumes_have_names_of_directories() {
+    for name in ["", ".", "..", "a/b", "a\0"] {
+        assert_eq!(inline(name, json!({"driver": "d.example"})), Err(SourceError::Name), "{name:?}");
+    }
+}
+
+#[test]
+fn an_old_kind_is_its_drivers() {
+    let of = |uri: &str| {
+        let source = json!({"name": "v", "azureDisk": {"diskName": "d", "diskURI": uri}});
+        inline_csi(&pod(json!({"containers": []})), &serde_json::from_value(source).unwrap())
+    };
+    assert_eq!(of("/s/d").unwrap().unwrap().driver, "disk.csi.azure.com");
+    assert_eq!(of(""), Err(SourceError::NoHandle));
+    assert_eq!(of(".."), Err(SourceError::Name));
+}
+
+#[test]
 fn drivers_have_names_of_directories() {
     let problem =
         |driver: &str| inline("data", json!({"driver": driver})).map(|_| ()).map_err(|e| e.to_string());
