@@ -7,12 +7,14 @@
 
 pub mod atomic;
 mod claims;
+pub mod csi;
 mod error;
 mod journal;
 mod kinds;
 mod layout;
 mod measured;
 mod objects;
+mod sub_paths;
 mod tokens;
 mod volumes;
 
@@ -21,6 +23,7 @@ pub use journal::{MountEntry, MountJournal, MountSource, MountState};
 pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
 pub use objects::{ObjectReader, VolumeApi};
+pub use sub_paths::SubPathProblem;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
 pub use volumes::pending::remaining_volumes;
 pub use volumes::{

@@ -121,6 +121,7 @@ pub(crate) fn files_home(volume: &Volume, pod_dir: &Path) -> Option<(Home, PathB
 /// When something cannot be removed, for one because something is mounted below a volume: that is not the agent's,
 /// and nothing below it is deleted.
 pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    rubelet_linux::sub_path::tear_down(pod_dir)?;
     remove(&layout::marks(pod_dir))?;
     local::tear_down(&Home::Local.dir(pod_dir))?;
     for home in Home::OURS {
