@@ -6,10 +6,11 @@
 //! all others.
 //!
 //! Left out: trust bundles and pod certificates (their gates are off), Windows host processes, and the details of
-//! volume sources that no driver serves any more.
+//! volume sources that nobody serves any more.
 
 mod annotations;
 mod containers;
+mod disks;
 mod env;
 mod ephemeral;
 pub mod field;

@@ -1,7 +1,8 @@
 //! Volumes and their mounts: exactly one source each, paths that stay inside, names that exist.
 //!
 //! Owns the rules of sources that a node can serve without the API, and of mounts; sources that refer to API objects
-//! are in `references`. Of sources that no driver serves any more only their presence is looked at.
+//! are in `references`, those of kinds that drivers stand in for in `disks`. Of sources that nobody serves any more only
+//! their presence is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::field::{Errors, Path};
-use super::{Facts, env, names, references, text};
+use super::{Facts, disks, env, names, references, text};
 use crate::quantity::Amount;
 
 /// Pod fields that a downward API file may show, beside single labels and annotations.
@@ -84,7 +85,10 @@ fn source(errors: &mut Errors, volume: &Volume, path: &Path) {
     let mut present = present.into_iter().filter(|(_, present)| *present).map(|(kind, _)| kind);
     match present.next() {
         None => errors.required(path, "must specify a volume type"),
-        Some(kind) => one_source(errors, volume, kind, &path.child(kind)),
+        Some(kind) => {
+            one_source(errors, volume, kind, &path.child(kind));
+            disks::source(errors, volume, kind, &path.child(kind), path);
+        }
     }
     for kind in present {
         errors.forbidden(&path.child(kind), "may not specify more than 1 volume type");
