@@ -1,11 +1,10 @@
 //! Claimed volumes of pods: the claim and its PersistentVolume are asked for until the volume is mounted, and then
-//! remembered while the pod has it, so that a pod at rest or an API server that is away costs nothing.
+//! known from the journal while the pod has it, so that a pod at rest, a restart or an API server that is away costs
+//! nothing.
 //!
-//! Owns the order and the memory; what claims mean is `rubelet_core::claims`'.
+//! Owns the order; what claims mean is `rubelet_core::claims`'.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -18,43 +17,9 @@ use rubelet_core::ids::PodUid;
 use rubelet_core::volumes::VolumeMode;
 
 use crate::error::{Problem, VolumeError};
+use crate::journal::MountSource;
 use crate::kinds::{LocalPlan, VolumePlan};
 use crate::volumes::{Outcome, ReadyVolume, VolumeFacts, VolumeWarning, Volumes};
-
-/// What is mounted of each pod, by the pod's names for the volumes. Bounded by the pods of the node.
-#[derive(Clone, Default)]
-pub(crate) struct Claimed(Arc<Mutex<BTreeMap<PodUid, BTreeMap<String, ClaimedVolume>>>>);
-
-impl Claimed {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<PodUid, BTreeMap<String, ClaimedVolume>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn get(&self, pod: &PodUid, volume: &str) -> Option<ClaimedVolume> {
-        self.all().get(pod)?.get(volume).cloned()
-    }
-
-    pub(crate) fn keep(&self, pod: &PodUid, volume: &str, claimed: ClaimedVolume) {
-        self.all().entry(pod.clone()).or_default().insert(volume.to_owned(), claimed);
-    }
-
-    /// The pod has nothing mounted any more.
-    pub(crate) fn forget(&self, pod: &PodUid) {
-        self.all().remove(pod);
-    }
-
-    /// Further groups that the mounted volumes of a pod ask for, each once.
-    pub(crate) fn groups(&self, pod: &PodUid) -> Vec<i64> {
-        let all = self.all();
-        let mut groups = Vec::new();
-        for group in all.get(pod).into_iter().flat_map(BTreeMap::values).filter_map(|volume| volume.group) {
-            if !groups.contains(&group) {
-                groups.push(group);
-            }
-        }
-        groups
-    }
-}
 
 impl Volumes {
     /// Makes the claimed volumes of a pod ready.
@@ -87,12 +52,11 @@ impl Volumes {
                     let read_only = !written.contains(&claimed.name);
                     let plugin = claimed.source.plugin();
                     let _working = self.pending.begin(&uid, &volume.name);
+                    let source = MountSource::Claimed(claimed.clone());
                     let mount = self.mount(&claimed, read_only, pod, pod_dir, facts);
+                    let mount = self.journaled(&uid, &volume.name, source, mount);
                     match self.observed(plugin, "volume_mount", mount).await {
-                        Ok((ready, warning)) => {
-                            self.claimed.keep(&uid, &volume.name, claimed);
-                            Outcome { ready: Some(ready), warning, ..Outcome::default() }
-                        }
+                        Ok((ready, warning)) => Outcome { ready: Some(ready), warning, ..Outcome::default() },
                         Err(problem) => failed(volume, Some(claimed.name), problem),
                     }
                 }
@@ -110,7 +74,7 @@ impl Volumes {
         claim: &Claim,
         facts: &VolumeFacts,
     ) -> Result<ClaimedVolume, ClaimError> {
-        if let Some(known) = self.claimed.get(&uid_of(pod), &volume.name) {
+        if let Some(known) = self.journal.claimed(&uid_of(pod), &volume.name) {
             return Ok(known);
         }
         let alone = Missing::Failed("this node has no API server".to_owned());
@@ -156,8 +120,11 @@ impl Volumes {
                 let ready = ReadyVolume { path: plan.path.clone(), ours: true, read_only: claimed.read_only };
                 let (what, tmpfs) = (format!("bind {path} to {}", plan.path.display()), self.tmpfs);
                 let warning = self.fs.run(what, move || plan.set_up(tmpfs)).await??;
-                let warning =
-                    warning.map(|message| VolumeWarning { reason: "AlreadyMountedVolume", message });
+                let warning = warning.map(|message| VolumeWarning {
+                    reason: "AlreadyMountedVolume",
+                    message,
+                    normal: false,
+                });
                 Ok((ready, warning))
             }
         }

@@ -36,7 +36,7 @@ impl Volumes {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let volumes = volumes.filter(|volume| {
             let path = !matches!(volume.name.as_str(), "" | "." | "..") && !volume.name.contains(['/', '\0']);
-            path && volume.host_path.is_none() && !unsupported.iter().any(|(name, _)| *name == volume.name)
+            path && volume.host_path.is_none() && volume.image.is_none() && !unsupported.iter().any(|(name, _)| *name == volume.name)
         });
         volumes
             .filter_map(|volume| {
@@ -48,7 +48,7 @@ impl Volumes {
                     settled: false,
                 };
                 if let Some(claim) = Claim::of(pod, volume) {
-                    let claimed = self.claimed.get(&uid, &volume.name)?;
+                    let claimed = self.journal.claimed(&uid, &volume.name)?;
                     let ClaimedSource::Local { .. } = claimed.source else { return None };
                     let path = Home::Local.volume(pod_dir, &claimed.name);
                     return Some(MeasuredVolume {
@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn each_kind_lies_where_it_was_made() {
+    #[tokio::test]
+    async fn each_kind_lies_where_it_was_made() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u"},
             "spec": {"containers": [], "volumes": [
@@ -117,7 +117,9 @@ mod tests {
                 claim: ("shop".into(), name.into()),
                 capacity: None,
             };
-            volumes.claimed.keep(&PodUid::from("u"), name, claimed);
+            let source = crate::journal::MountSource::Claimed(claimed);
+            volumes.journal.begin(&PodUid::from("u"), name, source).await.unwrap();
+            volumes.journal.mounted(&PodUid::from("u"), name).await.unwrap();
         }
         let found = volumes.measured(&pod, Path::new("/p"));
         let told: Vec<String> = found

@@ -30,6 +30,8 @@ pub trait TokenSource: Send + Sync {
 pub struct CurrentToken {
     /// The token itself.
     pub token: Arc<str>,
+    /// When it ends.
+    pub expires: Timestamp,
     /// When to ask for it again.
     pub refresh_at: Timestamp,
 }
@@ -145,7 +147,11 @@ impl TokenManager {
 
 impl Cached {
     fn current(&self) -> CurrentToken {
-        CurrentToken { token: self.issued.token.clone(), refresh_at: self.refresh_at }
+        CurrentToken {
+            token: self.issued.token.clone(),
+            expires: self.issued.expires,
+            refresh_at: self.refresh_at,
+        }
     }
 }
 

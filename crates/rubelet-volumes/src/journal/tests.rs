@@ -33,6 +33,7 @@ fn csi(handle: &str) -> CsiVolume {
         stage_secret: Some(SecretPlace { namespace: "n".to_owned(), name: "s".to_owned() }),
         publish_secret: None,
         expand_secret: None,
+        migrated: false,
     }
 }
 

@@ -26,8 +26,8 @@ use rubelet_linux::fs_pool::{FsError, FsPool};
 use tokio::time::Instant;
 
 use crate::atomic::DATA;
-use crate::claims::Claimed;
 use crate::error::{Problem, VolumeError, VolumeErrors};
+use crate::journal::{MountJournal, MountSource};
 use crate::kinds::tmpfs::Tmpfs;
 use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up, tear_down};
 use crate::objects::ObjectReader;
@@ -69,6 +69,8 @@ pub struct VolumeWarning {
     pub reason: &'static str,
     /// The event's message.
     pub message: String,
+    /// The event is a normal one: something was done.
+    pub normal: bool,
 }
 
 /// All volumes of a pod, ready.
@@ -107,7 +109,7 @@ pub struct Volumes {
     pub(crate) objects: Option<Arc<dyn ObjectReader>>,
     tokens: Option<Arc<TokenManager>>,
     pub(crate) tmpfs: Tmpfs,
-    pub(crate) claimed: Claimed,
+    pub(crate) journal: MountJournal,
     pub(crate) pending: Pending,
     observer: Option<VolumeObserver>,
 }
@@ -124,7 +126,7 @@ impl Volumes {
             objects,
             tokens,
             tmpfs: Tmpfs::Mount,
-            claimed: Claimed::default(),
+            journal: MountJournal::in_memory(),
             pending: Pending::default(),
             observer: None,
         }
@@ -137,11 +139,32 @@ impl Volumes {
         self
     }
 
+    /// Keeps what is mounted for whom in this journal.
+    #[must_use]
+    pub fn with_journal(mut self, journal: MountJournal) -> Self {
+        self.journal = journal;
+        self
+    }
+
     /// Tells of every operation on a volume.
     #[must_use]
     pub fn with_observer(mut self, observer: VolumeObserver) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Mounts a volume that lives outside the pod's own directories, as the journal knows before and after.
+    pub(crate) async fn journaled<T>(
+        &self,
+        uid: &PodUid,
+        volume: &str,
+        source: MountSource,
+        mount: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        self.journal.begin(uid, volume, source).await?;
+        let mounted = mount.await?;
+        self.journal.mounted(uid, volume).await?;
+        Ok(mounted)
     }
 
     /// Does something with a volume, and tells how that went.
@@ -172,6 +195,8 @@ impl Volumes {
     ) -> Result<MountedVolumes, VolumeErrors> {
         let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        // The runtime mounts images.
+        let volumes = volumes.filter(|volume| volume.image.is_none());
         let others = volumes.filter(|volume| Claim::of(pod, volume).is_none()).map(async |volume| {
             let _working = self.pending.begin(&uid, &volume.name);
             (volume, self.set_up_one(volume, pod, pod_dir, facts).await)
@@ -201,7 +226,7 @@ impl Volumes {
 
     /// Groups that the mounted volumes of a pod ask for besides those of its spec.
     pub fn groups(&self, pod: &PodUid) -> Vec<i64> {
-        self.claimed.groups(pod)
+        self.journal.groups(pod)
     }
 
     async fn set_up_one(&self, volume: &Volume, pod: &Pod, pod_dir: &Path, facts: &VolumeFacts) -> Outcome {
@@ -349,8 +374,7 @@ impl Volumes {
         }
         let dir = pod_dir.to_owned();
         self.fs.run(format!("remove the volumes of pod {}", proof.uid()), move || tear_down(&dir)).await?;
-        self.claimed.forget(proof.uid());
-        Ok(())
+        self.journal.forget(proof.uid()).await
     }
 }
 
