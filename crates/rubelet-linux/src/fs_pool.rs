@@ -1,25 +1,47 @@
 //! Every touch of the file system that a pod can make slow goes through here: a bounded pool of disposable
 //! blocking threads with a deadline. A call that hangs (a dead NFS server under a hostPath) costs one
 //! thread until the kernel lets go; it never costs the caller more than its deadline.
+//!
+//! Operations have a place, a volume's directory for one. At most [`PER_PLACE`] threads are in a place at a time, so
+//! that one that is slow cannot take the pool from the others; one in which something did not answer is in quarantine,
+//! and nothing else is tried there until it answers. Who takes long leaves the pool's own threads to others.
 
-use std::collections::BTreeSet;
+mod places;
+
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use self::places::Places;
 
 /// How long one file system operation of the agent may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Operations in one place at a time; more wait for their turn.
+pub const PER_PLACE: usize = 2;
+
+/// After this time an operation is one that may hang: its thread does not count as one of the pool's any more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Threads for operations that take long, besides the pool's own. Once these hang too, it is the pool's own that do.
+const SPARE: usize = 64;
 
 /// Handle to the pool; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FsPool {
     /// `None` runs operations on the caller's thread.
-    permits: Option<Arc<Semaphore>>,
-    /// Operations that did not answer in time and still hang, by what they are.
-    hung: Arc<Mutex<BTreeSet<String>>>,
+    permits: Option<Permits>,
+    places: Places,
+}
+
+#[derive(Clone, Debug)]
+struct Permits {
+    own: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
 }
 
 /// Why a file system operation gave no result.
@@ -42,7 +64,7 @@ pub enum FsError {
         /// The deadline.
         seconds: u64,
     },
-    /// The same operation did not answer before and still does not.
+    /// Something in the same place did not answer before and still does not.
     #[error("{what}: the file system still does not answer")]
     StillHangs {
         /// What was to be done, with the path.
@@ -63,18 +85,23 @@ pub enum FsError {
 }
 
 impl FsPool {
-    /// A pool of at most `threads` operations at a time.
+    /// A pool of at most `threads` operations at a time, besides those that take long.
     pub fn new(threads: usize) -> Self {
-        Self { permits: Some(Arc::new(Semaphore::new(threads))), hung: Arc::default() }
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Self {
+            permits: Some(Permits { own: permits(threads), spare: permits(SPARE) }),
+            places: Places::default(),
+        }
     }
 
     /// Runs every operation at once on the caller's thread, without a deadline: for simulations, in which the
     /// order of events must not depend on threads.
     pub fn inline() -> Self {
-        Self { permits: None, hung: Arc::default() }
+        Self { permits: None, places: Places::default() }
     }
 
-    /// Runs one operation. `what` names it for errors, for example `create directory /var/lib/…`.
+    /// Runs one operation. `what` names it for errors, for example `create directory /var/lib/…`, and is its place:
+    /// for what touches nothing that somebody else may have mounted.
     ///
     /// # Errors
     /// [`FsError`]; after `Timeout` the operation may still complete, so callers must be idempotent.
@@ -84,122 +111,103 @@ impl FsPool {
         F: FnOnce() -> io::Result<T> + Send + 'static,
     {
         let what = what.into();
+        self.run_at(&what.clone(), usize::MAX, what, operation).await
+    }
+
+    /// Runs one operation that touches what is in `place`: a directory, which others may have mounted something on.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); `StillHangs` at once while another operation in that place does not answer.
+    pub async fn run_in<T, F>(
+        &self,
+        place: &Path,
+        what: impl Into<String>,
+        operation: F,
+    ) -> Result<T, FsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> io::Result<T> + Send + 'static,
+    {
+        self.run_at(&place.to_string_lossy(), PER_PLACE, what.into(), operation).await
+    }
+
+    /// Whether an operation in this place, or below it, does not answer: what only wants to know something leaves it
+    /// alone.
+    pub fn hangs(&self, place: &Path) -> bool {
+        self.places.hangs(place)
+    }
+
+    /// What does not answer now, in words.
+    pub fn hanging(&self) -> Vec<String> {
+        self.places.hanging()
+    }
+
+    async fn run_at<T, F>(&self, place: &str, limit: usize, what: String, operation: F) -> Result<T, FsError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> io::Result<T> + Send + 'static,
+    {
         let Some(permits) = &self.permits else {
             return operation().map_err(|source| FsError::Io { what, source });
         };
-        // One that hangs is not tried again beside itself: it costs one thread, however often it is asked for.
-        if self.hung().contains(&what) {
+        let until = Instant::now() + DEADLINE;
+        let Some(turn) = self.places.enter(place, limit) else {
             return Err(FsError::StillHangs { what });
-        }
-        let permit = match tokio::time::timeout(DEADLINE, permits.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
+        };
+        let Ok(Some(running)) = timeout_at(until, turn.take(&what)).await else {
+            return Err(FsError::StillHangs { what });
+        };
+        let permit = match timeout_at(until, permits.own.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Arc::new(Mutex::new(permit)),
             Ok(Err(_)) | Err(_) => return Err(FsError::Exhausted { what }),
         };
-        // The permit travels with the operation: a hung one keeps it, which bounds the threads.
-        let over = Arc::new(AtomicBool::new(false));
-        let guard = Over { hung: self.hung.clone(), what: what.clone(), over: over.clone() };
-        let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let _guard = guard;
+        let (began, watch) = (Instant::now(), running.watch());
+        let mut slow = Slow { armed: true, permit: permit.clone(), spare: permits.spare.clone() };
+        let mut work = tokio::task::spawn_blocking(move || {
+            // Turn and permit travel with the operation: one that hangs keeps them, which bounds the threads.
+            let (_permit, _running) = (permit, running);
             operation()
         });
-        match tokio::time::timeout(DEADLINE, work).await {
+        let done = match timeout_at(began + PATIENCE, &mut work).await {
+            Ok(done) => {
+                slow.armed = false;
+                Ok(done)
+            }
+            Err(_) => {
+                drop(slow);
+                timeout_at(began + DEADLINE, work).await
+            }
+        };
+        match done {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(source))) => Err(FsError::Io { what, source }),
             Ok(Err(_)) => Err(FsError::Bug { what }),
             Err(_) => {
-                let mut hung = self.hung();
-                // It may have ended in this very moment: then nobody would take its name out again.
-                if !over.load(Ordering::Relaxed) {
-                    hung.insert(what.clone());
-                }
-                drop(hung);
+                watch.hangs();
                 Err(FsError::Timeout { what, seconds: DEADLINE.as_secs() })
             }
         }
     }
-
-    fn hung(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// An operation that is under way; when it is over, however it ends, nobody is told any more that it hangs.
-struct Over {
-    hung: Arc<Mutex<BTreeSet<String>>>,
-    what: String,
-    /// Changed under the lock of `hung` only.
-    over: Arc<AtomicBool>,
+/// An operation somebody waits for. When this is dropped it takes long, or nobody waits any more: its thread becomes a
+/// spare one, so that the pool has all of its own for others.
+struct Slow {
+    armed: bool,
+    permit: Arc<Mutex<OwnedSemaphorePermit>>,
+    spare: Arc<Semaphore>,
 }
 
-impl Drop for Over {
+impl Drop for Slow {
     fn drop(&mut self) {
-        let mut hung = self.hung.lock().unwrap_or_else(PoisonError::into_inner);
-        self.over.store(true, Ordering::Relaxed);
-        hung.remove(&self.what);
+        if !self.armed {
+            return;
+        }
+        if let Ok(spare) = self.spare.clone().try_acquire_owned() {
+            *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = spare;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn errors_name_the_operation() {
-        let pool = FsPool::new(2);
-        let error = pool.run("read /nowhere", || std::fs::read("/nowhere/at/all")).await.unwrap_err();
-        assert_eq!(error.to_string(), "read /nowhere");
-        assert_eq!(pool.run("add", || Ok(1 + 1)).await.unwrap(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_panic_stays_in_the_pool() {
-        let pool = FsPool::new(1);
-        let error = pool.run("boom", || -> io::Result<()> { panic!("on purpose") }).await.unwrap_err();
-        assert!(matches!(error, FsError::Bug { .. }));
-        assert_eq!(pool.run("still works", || Ok(7)).await.unwrap(), 7);
-    }
-    #[tokio::test(start_paused = true)]
-    async fn what_hangs_costs_one_thread() {
-        let pool = FsPool::new(2);
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        let hang = || {
-            let held = held.clone();
-            pool.run("stat /dead", move || {
-                let _ = held.lock().unwrap().recv();
-                Ok(())
-            })
-        };
-        // A blocking thread keeps the paused clock from moving by itself.
-        let (first, ()) = tokio::join!(hang(), tokio::time::advance(DEADLINE * 2));
-        assert!(matches!(first, Err(FsError::Timeout { .. })), "{first:?}");
-        for _ in 0..5 {
-            assert!(matches!(hang().await, Err(FsError::StillHangs { .. })));
-        }
-        assert_eq!(pool.run("other", || Ok(1)).await.unwrap(), 1);
-        drop(release);
-        while pool.hung().contains("stat /dead") {
-            tokio::task::yield_now().await;
-        }
-        hang().await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_hung_and_panicked_may_be_tried_again() {
-        let pool = FsPool::new(2);
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let hang = pool.run("stat /dead", move || -> io::Result<()> {
-            let _ = held.recv();
-            panic!("on purpose")
-        });
-        let (first, ()) = tokio::join!(hang, tokio::time::advance(DEADLINE * 2));
-        assert!(matches!(first, Err(FsError::Timeout { .. })), "{first:?}");
-        drop(release);
-        while pool.permits.as_ref().is_some_and(|permits| permits.available_permits() < 2) {
-            std::thread::yield_now();
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(pool.run("stat /dead", || Ok(1)).await.unwrap(), 1);
-    }
-}
+mod tests;
