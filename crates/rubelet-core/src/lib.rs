@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod ids;
 pub mod image;
 pub mod image_credentials;
+pub mod image_volumes;
 pub mod json;
 pub mod kill;
 pub mod labels;

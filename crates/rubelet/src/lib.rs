@@ -96,6 +96,8 @@ mod termination_log;
 pub mod tracing_export;
 pub mod trust_bundles;
 mod user_namespaces;
+pub mod volume_api;
+pub mod volumes_in_use;
 pub mod worker;
 
 pub use embedded::{RunPodError, RunningPod};

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub mod addresses;
 pub mod capacity;
 pub mod conditions;
+pub mod csi;
 pub mod info;
 pub mod lease;
 pub mod lists;
@@ -82,6 +83,9 @@ pub struct NodeObservation<'a> {
     pub images: Option<&'a [ImageReport]>,
     /// Features to declare, see [`info::declared_features`].
     pub declared_features: &'a [String],
+    /// Volumes that must not be detached, by their unique names; `None` when that is not known, when what stands in the
+    /// status stays.
+    pub volumes_in_use: Option<&'a [String]>,
     /// Shortages.
     pub pressures: Pressures,
     /// Whether the node is ready, apart from what the status itself lacks.
@@ -202,6 +206,10 @@ pub fn observe_status(
     }
     let declared = observation.declared_features;
     status.declared_features = (!declared.is_empty()).then(|| declared.to_vec());
+
+    if let Some(volumes) = observation.volumes_in_use {
+        status.volumes_in_use = (!volumes.is_empty()).then(|| volumes.to_vec());
+    }
 
     let readiness = with_missing_capacity(config, &observation.readiness, status.capacity.as_ref());
     let conditions = status.conditions.get_or_insert_default();

@@ -79,6 +79,7 @@ impl World {
             runtime: self.runtime.as_ref(),
             images: self.images.as_deref(),
             declared_features: &[],
+            volumes_in_use: Some(&[]),
             pressures: self.pressures,
             readiness: self.readiness.clone(),
         };

@@ -64,7 +64,6 @@ fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
         (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
         (volume.git_repo.is_some(), "gitRepo"),
         (volume.glusterfs.is_some(), "glusterfs"),
-        (volume.image.is_some(), "image"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.nfs.is_some(), "nfs"),
         (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),

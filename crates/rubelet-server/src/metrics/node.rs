@@ -74,6 +74,8 @@ families! {
         startup_post_registration: Gauge "kubelet_node_startup_post_registration_duration_seconds" Alpha;
         /// Seconds that the serving certificate before this one had lived.
         server_certificate_age: Histogram "kubelet_certificate_manager_server_rotation_seconds" Alpha (CERTIFICATE_AGE);
+        /// Seconds that calls of CSI drivers took, by what came of them.
+        csi_operation: Histogram["driver_name", "method_name", "grpc_status_code", "migrated"] "csi_operations_seconds" Alpha (STORAGE);
         /// Seconds that operations on volumes took, by kind of volume and by result.
         storage_operation: Histogram["volume_plugin", "operation_name", "status", "migrated"] "storage_operation_duration_seconds" Alpha (STORAGE);
     }

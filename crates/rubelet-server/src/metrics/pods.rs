@@ -61,6 +61,12 @@ families! {
     ImageMetrics {
         /// Seconds that pulls of images took with waiting, by the size of the image.
         pull_duration: Histogram["image_size_in_bytes"] "kubelet_image_pull_duration_seconds" Alpha (IMAGE_PULL);
+        /// Images that were asked for as volumes of containers.
+        volumes_requested: Counter "kubelet_image_volume_requested_total" Beta;
+        /// Images that were mounted as volumes.
+        volumes_mounted: Counter "kubelet_image_volume_mounted_succeed_total" Beta;
+        /// Images that the runtime could not mount as volumes.
+        volumes_failed: Counter "kubelet_image_volume_mounted_errors_total" Beta;
         /// How often the image of a container was asked for, by policy, whether it was there, and whether it had to be pulled.
         ensure_requests: Counter["pull_policy", "present_locally", "pull_required"] "kubelet_image_manager_ensure_image_requests_total" Alpha;
         /// Runs of a credential provider plugin that failed.

@@ -127,6 +127,7 @@ fn used() -> Metrics {
     ] {
         gauge.set(1.0);
     }
+    node.csi_operation.with(["d", "/csi.v1.Node/NodeStageVolume", "OK", "false"]).observe(0.1);
     node.storage_operation.with(["kubernetes.io/secret", "volume_mount", "success", "false"]).observe(0.1);
     drop(metrics.http("GET", "/pods", ServerType::ReadWrite));
     metrics.websocket_streaming("exec");

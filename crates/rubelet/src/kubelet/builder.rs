@@ -51,6 +51,7 @@ use crate::stats::{Collector, Sources, StatsSettings};
 use crate::sync_loop::SyncLoop;
 use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
+use crate::volumes_in_use::VolumesInUse;
 
 use super::settings::{RuntimeServices, admission_facts, connect, node_settings, pull_limits, suits};
 use super::{Kubelet, KubeletHandle, SecureParts, StartError};
@@ -268,6 +269,7 @@ impl KubeletBuilder {
         let image_service = images.clone();
         let measured_images = images.clone();
         let (own_node, own_node_view) = watch::channel(None);
+        let volumes_in_use = VolumesInUse::default();
         let node_agent = match &control_plane {
             None => None,
             Some(control) => Some(NodeAgent::new(NodeAgentParams {
@@ -285,12 +287,15 @@ impl KubeletBuilder {
                 clock: clock.clone(),
                 events: events.clone(),
                 metrics: metrics.clone(),
+                volumes_in_use: volumes_in_use.clone(),
             })),
         };
         let (node_agent, node_view) = match node_agent {
             Some((agent, view)) => (Some(agent), view),
             None => (None, NodeView::default()),
         };
+        // No volume of a driver is left by an earlier run: there are none yet.
+        volumes_in_use.adopt([]);
         let startups = StartupLatency::new(metrics.clone());
         let commands = ProcExecWatch::new(runtime.clone(), fs.clone(), PathBuf::from(CGROUP_MOUNT));
         let (prober, probing) = Prober::with_exec_watch(

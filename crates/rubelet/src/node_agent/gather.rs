@@ -43,6 +43,8 @@ pub(super) struct Facts {
     runtime: Option<RuntimeReport>,
     images: Option<Arc<[ImageReport]>>,
     declared: Vec<String>,
+    /// Volumes that the Node is to say are in use.
+    pub(super) volumes_in_use: Vec<String>,
     pressures: Pressures,
     readiness: Readiness,
     /// Device plugins were here before (upstream: there is a checkpoint of them); what they offered stays until they
@@ -59,6 +61,7 @@ impl Facts {
             runtime: self.runtime.as_ref(),
             images: self.images.as_deref(),
             declared_features: &self.declared,
+            volumes_in_use: Some(&self.volumes_in_use),
             pressures: self.pressures,
             readiness: self.readiness.clone(),
         }
@@ -94,6 +97,7 @@ pub(super) struct Gatherer {
     ephemeral_storage_bytes: Option<u64>,
     knows_devices: bool,
     pressure: PressureState,
+    storage_problem: watch::Receiver<Option<String>>,
 }
 
 impl Gatherer {
@@ -105,8 +109,10 @@ impl Gatherer {
         image_service: Arc<dyn ImageService>,
         runtime_state: watch::Receiver<RuntimeState>,
         clock: Clock,
+        storage_problem: watch::Receiver<Option<String>>,
     ) -> Self {
         Self {
+            storage_problem,
             settings,
             machine,
             probe,
@@ -156,6 +162,7 @@ impl Gatherer {
             runtime,
             images: self.images.clone(),
             declared,
+            volumes_in_use: vec![],
             pressures,
             readiness,
             knows_devices: self.knows_devices,
@@ -175,7 +182,9 @@ impl Gatherer {
             // It may be restarting: what it says first when it is back (no network yet) gets the rest of its grace.
             self.settles_at = self.down_at;
         }
-        let problems = health(state, now).problems();
+        let mut problems = health(state, now).problems();
+        // As upstream, what the runtime lacks comes first.
+        problems.extend(self.storage_problem.borrow().clone());
         if problems.is_empty() && state.silent_since.is_none() {
             self.settles_at = None;
         }

@@ -8,9 +8,11 @@
 //! |---|---|---|
 //! | status | runtime state, own Node watch, machine, runtime's images, a clock tick | `nodes`, `nodes/status`, the [`NodeView`], events |
 //! | lease | the Node's UID | the Lease |
+//! | `csi_node` | the Node's UID, drivers | the CSINode, the Node's annotation and labels of drivers |
 //! | network | the Node's pod CIDRs | the runtime's configuration |
 
 mod complaint;
+mod csi_node;
 mod gather;
 mod lease;
 mod network;
@@ -39,7 +41,9 @@ use crate::fs_pool::FsPool;
 use crate::metrics::Metrics;
 use crate::node_view::NodeView;
 use crate::runtime_monitor::RuntimeState;
+use crate::volumes_in_use::VolumesInUse;
 
+pub use csi_node::CsiNodes;
 pub use probe::{FixedProbe, MachineProbe, NodeProbe, Usage};
 pub use settings::{NodeAgentSettings, NodeFlags, SettingsError};
 
@@ -78,6 +82,8 @@ pub struct NodeAgentParams {
     pub events: EventRecorder,
     /// Where it is counted how long the node took to start.
     pub metrics: Metrics,
+    /// Volumes that must not be detached.
+    pub volumes_in_use: VolumesInUse,
 }
 
 /// The node agent, ready to run.
@@ -85,6 +91,7 @@ pub struct NodeAgent {
     status: status::StatusTask,
     lease: lease::LeaseTask,
     network: network::NetworkTask,
+    csi_nodes: CsiNodes,
 }
 
 impl NodeAgent {
@@ -104,8 +111,20 @@ impl NodeAgent {
             params.wake.clone(),
         );
         let network = network::NetworkTask::new(params.runtime.clone(), node_view.clone());
-        let status = status::StatusTask::new(params, node, pressure, refreshes);
-        (Self { status, lease, network }, NodeView::new(node_view, pressure_view, refresh))
+        let view = NodeView::new(node_view, pressure_view, refresh);
+        let csi_nodes = CsiNodes::new(
+            params.client.clone(),
+            params.settings.node.addresses.node_name.clone(),
+            params.settings.request_limit(),
+            view.clone(),
+        );
+        let status = status::StatusTask::new(params, csi_nodes.problem(), node, pressure, refreshes);
+        (Self { status, lease, network, csi_nodes }, view)
+    }
+
+    /// What tells the API server of CSI drivers.
+    pub fn csi_nodes(&self) -> CsiNodes {
+        self.csi_nodes.clone()
     }
 
     /// Runs until dropped. Ends only when one of its tasks does, which is a bug.
@@ -114,6 +133,7 @@ impl NodeAgent {
         tasks.spawn(self.status.run());
         tasks.spawn(self.lease.run());
         tasks.spawn(self.network.run());
+        tasks.spawn(self.csi_nodes.run());
         if let Some(Err(problem)) = tasks.join_next().await {
             tracing::error!("a task of the node agent failed: {problem}");
         }

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::events::{EventRecorder, EventSubject};
 use crate::metrics::NodeStartup;
 use crate::runtime_monitor::RuntimeState;
+use crate::volumes_in_use::VolumesInUse;
 
 /// How long the first status waits for the runtime's first answer.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
@@ -68,11 +69,15 @@ pub(super) struct StatusTask {
     address_complaint: Complaint,
     machine_complaint: Complaint,
     startup: NodeStartup,
+    volumes_in_use: VolumesInUse,
+    volumes_changed: watch::Receiver<u64>,
+    storage_problem: watch::Receiver<Option<String>>,
 }
 
 impl StatusTask {
     pub(super) fn new(
         params: NodeAgentParams,
+        storage_problem: watch::Receiver<Option<String>>,
         published: watch::Sender<Option<Arc<Node>>>,
         pressure: watch::Sender<NodePressure>,
         refreshes: mpsc::Receiver<()>,
@@ -85,8 +90,12 @@ impl StatusTask {
             params.images,
             params.runtime_state.clone(),
             params.clock.clone(),
+            storage_problem.clone(),
         );
         Self {
+            volumes_changed: params.volumes_in_use.changes(),
+            volumes_in_use: params.volumes_in_use,
+            storage_problem,
             startup: NodeStartup::new(params.metrics, params.clock.now()),
             nodes: Api::all(params.client.clone()),
             leases: Api::namespaced(params.client, lease::NAMESPACE),
@@ -136,6 +145,8 @@ impl StatusTask {
             tokio::time::timeout(FIRST_WAIT, self.runtime_state.wait_for(|state| *state != unasked)).await;
         loop {
             self.runtime_state.mark_unchanged();
+            self.volumes_changed.mark_unchanged();
+            self.storage_problem.mark_unchanged();
             self.wake.forget();
             let pause = self.sync().await;
             self.wait(pause).await;
@@ -187,6 +198,9 @@ impl StatusTask {
                 biased;
                 () = changed(&mut self.runtime_state) => return,
                 () = self.wake.called() => return,
+                // A pod waits for the Node to say that its volume is in use.
+                () = changed(&mut self.volumes_changed) => return,
+                () = changed(&mut self.storage_problem) => return,
                 () = changed(&mut self.watched) => {
                     let watched = self.watched.borrow_and_update().clone();
                     if let Some(node) = watched {
@@ -230,7 +244,8 @@ impl StatusTask {
     }
 
     async fn look(&mut self, existing: Option<&Node>) -> Facts {
-        let facts = self.gatherer.gather(existing).await;
+        let mut facts = self.gatherer.gather(existing).await;
+        facts.volumes_in_use = self.volumes_in_use.names(existing);
         let pressure = facts.pressure();
         self.pressure.send_if_modified(|current| std::mem::replace(current, pressure) != pressure);
         facts
@@ -265,6 +280,7 @@ impl StatusTask {
                 info!(node = self.name(), "registered the node");
                 self.startup.registered(self.clock.now());
                 self.registered = true;
+                self.volumes_in_use.written(&facts.volumes_in_use);
                 self.reported(Arc::new(node), true, &events);
                 return Ok(());
             }
@@ -361,13 +377,17 @@ impl StatusTask {
         }
         let events = self.observe(&facts, &mut new);
         let changed = patch::has_changed(&old, &new);
-        if !changed && !self.report_is_due() {
-            return Ok(());
+        if !changed {
+            self.volumes_in_use.written(&facts.volumes_in_use);
+            if !self.report_is_due() {
+                return Ok(());
+            }
         }
         let Some(patch) = patch::status_patch(&old, &new) else { return Ok(()) };
         let (options, patch) = (PatchParams::default(), Patch::Strategic(patch));
         let node = ask(limit, self.nodes.patch_status(self.name(), &options, &patch)).await?;
         self.reconcile = false;
+        self.volumes_in_use.written(&facts.volumes_in_use);
         self.reported(Arc::new(node), changed, &events);
         Ok(())
     }

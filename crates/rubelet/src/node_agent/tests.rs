@@ -79,6 +79,7 @@ struct Setup {
     system_uuid: &'static str,
     clock: Clock,
     memory_left: i64,
+    in_use: VolumesInUse,
 }
 
 impl Setup {
@@ -94,6 +95,7 @@ impl Setup {
             system_uuid: "u-1",
             clock,
             memory_left: 1 << 29,
+            in_use: VolumesInUse::default(),
         }
     }
 
@@ -152,6 +154,7 @@ impl Setup {
             clock: self.clock,
             events: events.clone(),
             metrics: Metrics::new(),
+            volumes_in_use: self.in_use.clone(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.run());

@@ -117,11 +117,11 @@ pub fn start_container(container: &Container) -> Span {
 }
 
 /// Waiting for the image of one container.
-pub fn ensure_image(container: &Container) -> Span {
+pub fn ensure_image(image: &str) -> Span {
     tracing::info_span!(
         target: TARGET,
         "EnsureImageExists",
-        container.image.name = container.image,
+        container.image.name = image,
         otel.status_description = tracing::field::Empty,
     )
 }

@@ -10,7 +10,7 @@ use rubelet_core::dns::{self, DnsFacts, DnsSettings};
 use rubelet_core::env::{self, EnvError, EnvObjects, Missing};
 use rubelet_core::hosts;
 use rubelet_core::ids::{ContainerId, PodUid};
-use rubelet_core::mounts::{MountSource, plan_mounts};
+use rubelet_core::mounts::plan_mounts;
 use rubelet_core::observed::{ObservedPod, ObservedSandbox};
 use rubelet_core::plan::{ContainerKind, StartContainer};
 use rubelet_core::qos::pod_qos;
@@ -19,13 +19,14 @@ use rubelet_core::security::{ImageUser, SecurityFacts, UserNamespaceFacts};
 use rubelet_core::status::{StartError, pod_addresses};
 use rubelet_cri::translate::{
     self, ContainerInputs, DeviceInputs, SandboxFacts, TranslateError, hosts_mount, termination_mount,
-    volume_mount,
 };
 use rubelet_cri::v1;
 use rubelet_volumes::VolumePaths;
 use tracing::warn;
 
 use super::PodWorker;
+use super::image::ImageMounts;
+use super::mounts::mount_sources;
 use super::sync::host_network;
 use crate::events::EventSubject;
 use crate::images::PresentImage;
@@ -45,11 +46,11 @@ pub(super) fn pod_cgroup(services: &Services, pod: &Pod, uid: &PodUid) -> String
     cgroup_path(&cgroup_root(services), pod_qos(pod), Some(uid))
 }
 
-fn failed(reason: &str, message: impl Into<String>) -> StartError {
+pub(super) fn failed(reason: &str, message: impl Into<String>) -> StartError {
     StartError { reason: reason.to_owned(), message: message.into() }
 }
 
-fn config_failed(error: &dyn std::error::Error) -> StartError {
+pub(super) fn config_failed(error: &dyn std::error::Error) -> StartError {
     failed(TranslateError::REASON, crate::logging::chain(error))
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Instance<'a> {
     pub count: u32,
     /// Volumes that are ready.
     pub volumes: &'a VolumePaths,
+    /// Volumes that are images.
+    pub image_volumes: &'a ImageMounts,
 }
 
 impl PodWorker {
@@ -120,31 +123,11 @@ impl PodWorker {
             .map_err(|error| failed(EnvError::REASON, crate::logging::chain(&error)))?;
         let features = services.runtime_state.borrow().handler(&handler).cloned();
         let recursive = features.is_some_and(|features| features.recursive_read_only_mounts);
-        let sources: BTreeMap<String, MountSource> = instance
-            .volumes
-            .iter()
-            .map(|(name, volume)| {
-                let source = MountSource {
-                    path: volume.path.clone(),
-                    read_only: volume.read_only,
-                    relabel: volume.ours,
-                };
-                (name.clone(), source)
-            })
-            .collect();
+        let sources = mount_sources(instance.volumes, instance.image_volumes);
         let planned =
             plan_mounts(container, &env, &sources, recursive).map_err(|error| config_failed(&error))?;
-        if let Some(mount) = planned.iter().find(|mount| !mount.sub_path.is_empty()) {
-            let message = format!(
-                "subPath {:?} of volume {:?}: this version cannot mount sub-paths",
-                mount.sub_path, mount.volume
-            );
-            return Err(failed(TranslateError::REASON, message));
-        }
-        let mut mounts: Vec<v1::Mount> = planned
-            .iter()
-            .map(|mount| volume_mount(mount, &mount.volume_path, services.node.selinux))
-            .collect();
+        let mut mounts = self.volume_mounts(container, &planned, instance.image_volumes).await?;
+        let devices = self.volume_devices(container, &sources).await?;
         mounts.extend(self.own_mounts(pod, container, &pod_ips, &mounts).await?);
         let security = self
             .security_facts(pod, &handler)
@@ -160,7 +143,7 @@ impl PodWorker {
                 image_user: &image_user(instance.image),
                 env: &env,
                 mounts: &mounts,
-                devices: &DeviceInputs::default(),
+                devices: &DeviceInputs { devices, ..DeviceInputs::default() },
                 target: target.as_ref(),
                 exclusive_cpus: false,
                 security: &security,
@@ -210,7 +193,7 @@ impl PodWorker {
     }
 
     /// The runtime handler of a pod.
-    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+    pub(super) async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
         if let Some(api) = self.services.api.as_ref().filter(|_| !is_static_pod(pod)) {
             return api.runtime_handler(pod).await.map_err(|error| error.to_string());
         }

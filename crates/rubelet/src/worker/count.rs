@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Container, PodStatus};
 use rubelet_core::Pod;
 use rubelet_core::image::PullPolicy;
 use rubelet_core::lifecycle::PodState;
@@ -10,9 +10,14 @@ use rubelet_core::phase::Phase;
 use rubelet_core::plan::ContainerKind;
 use rubelet_core::static_pod::CONFIG_SEEN_ANNOTATION;
 use rubelet_core::tally::{image_size_label, terminations};
+use rubelet_cri::CriError;
 
 use super::PodWorker;
+use super::image::ImageMounts;
 use crate::images::Pulled;
+
+/// How a runtime begins to say that it could not mount an image.
+const IMAGE_VOLUME_FAILED: &str = "ImageVolumeMountFailed";
 
 /// What is known of the rounds of a worker.
 #[derive(Debug, Default)]
@@ -106,6 +111,21 @@ impl PodWorker {
         match failed {
             None => pods.containers_started.with([container_type]).inc(),
             Some(reason) => pods.container_start_errors.with([container_type, reason]).inc(),
+        }
+    }
+
+    /// A container that mounts these images was created, or could not be for this reason.
+    pub(super) fn count_image_volumes(
+        &self,
+        container: &Container,
+        mounted: &ImageMounts,
+        failed: Option<&CriError>,
+    ) {
+        let images = &self.services.metrics.images;
+        let failed = failed.is_some_and(|error| error.message.starts_with(IMAGE_VOLUME_FAILED));
+        mounted.keys().for_each(|_| images.volumes_requested.inc());
+        for _ in container.volume_mounts.iter().flatten().filter(|mount| mounted.contains_key(&mount.name)) {
+            if failed { images.volumes_failed.inc() } else { images.volumes_mounted.inc() }
         }
     }
 

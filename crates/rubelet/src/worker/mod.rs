@@ -8,8 +8,10 @@ mod count;
 mod desk;
 mod explain;
 mod hooks;
+mod image;
 mod kill;
 pub mod mailbox;
+mod mounts;
 mod probing;
 mod start;
 mod sync;
@@ -98,7 +100,7 @@ pub struct PodWorker {
     start_errors: StartErrors,
     /// Containers that the sync under way has killed to start them anew, and has not come to yet.
     replacing: Vec<String>,
-    prefetched: BTreeMap<String, start::Prefetched>,
+    prefetched: BTreeMap<String, image::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
     /// When the runtime was last read, if nothing was to be done then and nothing but a hint or an input changes
