@@ -32,22 +32,21 @@ impl DirWatch {
     /// When the directory is not there or the system's limit of watches is reached.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        let mask = WatchMask::CLOSE_WRITE
-            | WatchMask::CREATE
-            | WatchMask::DELETE
-            | WatchMask::MOVED_FROM
-            | WatchMask::MOVED_TO
-            | WatchMask::MODIFY
-            | WatchMask::ATTRIB
-            | WatchMask::DELETE_SELF
-            | WatchMask::MOVE_SELF;
-        inotify.watches().add(dir, mask)?;
+        inotify.watches().add(dir, mask())?;
         Ok(Self {
             events: inotify.into_event_stream([0; 4096])?,
             news_since: None,
             unfinished: BTreeSet::new(),
             hinted: None,
         })
+    }
+
+    /// Watches one more directory. When any of them goes, the whole watch ends with an error.
+    ///
+    /// # Errors
+    /// As [`DirWatch::new`].
+    pub fn also(&self, dir: &Path) -> io::Result<()> {
+        self.events.watches().add(dir, mask()).map(drop)
     }
 
     /// Waits until something may have changed. A file that was renamed into the directory, removed from it or
@@ -100,6 +99,19 @@ impl DirWatch {
     }
 }
 
+/// What is a change.
+fn mask() -> WatchMask {
+    WatchMask::CLOSE_WRITE
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::MOVED_FROM
+        | WatchMask::MOVED_TO
+        | WatchMask::MODIFY
+        | WatchMask::ATTRIB
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +126,22 @@ mod tests {
         watch.changed().await.unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
         while watch.changed().await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn one_watch_can_be_on_several_directories() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b"].map(|name| root.path().join(name));
+        for dir in &dirs {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let mut watch = DirWatch::new(&dirs[0]).unwrap();
+        watch.also(&dirs[1]).unwrap();
+        std::fs::write(dirs[1].join("f"), "x").unwrap();
+        watch.changed().await.unwrap();
+        std::fs::remove_dir_all(&dirs[1]).unwrap();
+        while watch.changed().await.is_ok() {}
+        assert!(watch.also(&dirs[1]).is_err());
     }
 
     /// Waits for a hint and returns how long it took, in milliseconds of a clock that only moves when all wait.
