@@ -1,7 +1,7 @@
 //! The way of every call: noted, judged by the script, done, noted again. Calls go on when their client is gone, as those
 //! of a real driver do, and only one call at a time changes a volume.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +57,8 @@ impl fmt::Display for Call {
 struct Book {
     calls: Vec<Call>,
     mistakes: Vec<String>,
+    /// Volumes about which the driver lied: what the client does with them is no mistake.
+    lied: BTreeSet<String>,
     faults: Faults,
     /// Volumes that a call is changing, with whether its client still waits.
     busy: BTreeMap<String, Arc<AtomicBool>>,
@@ -140,7 +142,10 @@ impl Shared {
         let scripted = |code: Code| Status::new(code, "as the test ordered");
         match &fault {
             Some((Fault::Fail(code), _)) => return Err(scripted(*code)),
-            Some((Fault::Lie, _)) => return Ok(lie),
+            Some((Fault::Lie, _)) => {
+                self.book().lied.insert(volume.to_owned());
+                return Ok(lie);
+            }
             Some((Fault::Hang, handle)) => handle.stopped().await,
             Some((Fault::Late(time), _)) => tokio::time::sleep(*time).await,
             _ => {}
@@ -174,6 +179,7 @@ impl Shared {
         };
         if let Some(status) = refused
             && let Some(what) = status.message().strip_prefix(MISTAKE)
+            && !book.lied.contains(&book.calls[number].volume)
         {
             let told = format!("{:?}: {what}", book.calls[number].method);
             book.mistakes.push(told);

@@ -82,10 +82,11 @@ async fn forbidden_calls_are_refused_and_noted() {
 async fn the_script_is_followed_and_a_volume_has_one_call_at_a_time() {
     let (dir, mut driver, mut client) = started(Character::named("d")).await;
     driver.fault(Rule::on(Method::NodeStageVolume, Fault::Fail(Code::OutOfRange)).times(1));
-    driver.fault(Rule::on(Method::NodeStageVolume, Fault::Lie).times(1));
+    driver.fault(Rule::on(Method::NodeStageVolume, Fault::Lie).volume("other"));
     let hang = driver.fault(Rule::on(Method::NodeStageVolume, Fault::Hang).volume("vol"));
     assert_eq!(client.node_stage_volume(stage(&dir)).await.unwrap_err().code(), Code::OutOfRange);
-    client.node_stage_volume(stage(&dir)).await.unwrap();
+    let other = v1::NodeStageVolumeRequest { volume_id: "other".to_owned(), ..stage(&dir) };
+    client.node_stage_volume(other).await.unwrap();
     assert_eq!(driver.places(), []);
 
     let mut other = client.clone();
@@ -117,4 +118,80 @@ async fn the_script_is_followed_and_a_volume_has_one_call_at_a_time() {
     assert_eq!(info.node_id, "node-of-d");
     driver.stop();
     assert!(!driver.endpoint().exists() && !driver.registration_socket().exists());
+}
+
+fn target(dir: &TempDir, name: &str) -> std::path::PathBuf {
+    dir.path().join(name)
+}
+
+fn publish(
+    dir: &TempDir,
+    volume: &str,
+    capability: Option<v1::VolumeCapability>,
+) -> v1::NodePublishVolumeRequest {
+    v1::NodePublishVolumeRequest {
+        volume_id: volume.to_owned(),
+        staging_target_path: stage(dir).staging_target_path,
+        target_path: target(dir, volume).display().to_string(),
+        volume_capability: capability,
+        ..v1::NodePublishVolumeRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn files_and_devices_come_and_go_for_real() {
+    let (dir, driver, mut client) = started(Character::named("d")).await;
+    let folder = driver.provide("vol", MIB).unwrap();
+    driver.provide_device("raw", MIB).unwrap();
+    fs::write(folder.join("file"), "text").unwrap();
+    fs::create_dir_all(dir.path().join("staging")).unwrap();
+    let staged = client.node_stage_volume(stage(&dir)).await;
+    if !rustix::process::geteuid().is_root() {
+        assert!(staged.unwrap_err().message().contains("binding"), "only root may mount");
+        return;
+    }
+    client.node_publish_volume(publish(&dir, "vol", files())).await.unwrap();
+    client.node_publish_volume(publish(&dir, "vol", files())).await.unwrap();
+    assert_eq!(fs::read_to_string(target(&dir, "vol").join("file")).unwrap(), "text");
+    let unstage = v1::NodeUnstageVolumeRequest {
+        volume_id: "vol".to_owned(),
+        staging_target_path: stage(&dir).staging_target_path,
+    };
+    let early = client.node_unstage_volume(unstage.clone()).await.unwrap_err();
+    assert_eq!(early.code(), Code::FailedPrecondition, "{early}");
+    let unpublish = |volume: &str| v1::NodeUnpublishVolumeRequest {
+        volume_id: volume.to_owned(),
+        target_path: target(&dir, volume).display().to_string(),
+    };
+    client.node_unpublish_volume(unpublish("vol")).await.unwrap();
+    client.node_unstage_volume(unstage.clone()).await.unwrap();
+    assert!(!target(&dir, "vol").exists() && folder.join("file").exists());
+
+    let device = Some(v1::VolumeCapability {
+        access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
+        access_type: Some(AccessType::Block(v1::volume_capability::BlockVolume {})),
+    });
+    let stage_raw = v1::NodeStageVolumeRequest {
+        volume_id: "raw".to_owned(),
+        volume_capability: device.clone(),
+        ..stage(&dir)
+    };
+    client.node_stage_volume(stage_raw).await.unwrap();
+    client.node_publish_volume(publish(&dir, "raw", device)).await.unwrap();
+    fs::write(target(&dir, "raw"), "to the device").unwrap();
+    let expand = v1::NodeExpandVolumeRequest {
+        volume_id: "raw".to_owned(),
+        volume_path: target(&dir, "raw").display().to_string(),
+        capacity_range: Some(v1::CapacityRange { required_bytes: 2 * MIB, limit_bytes: 0 }),
+        ..v1::NodeExpandVolumeRequest::default()
+    };
+    let grown = client.node_expand_volume(expand).await.unwrap().into_inner();
+    assert_eq!(grown.capacity_bytes, 2 * MIB);
+    client.node_unpublish_volume(unpublish("raw")).await.unwrap();
+    client
+        .node_unstage_volume(v1::NodeUnstageVolumeRequest { volume_id: "raw".to_owned(), ..unstage })
+        .await
+        .unwrap();
+    assert!(fs::read(dir.path().join("data/raw.img")).unwrap().starts_with(b"to the device"));
+    assert_eq!((driver.places().len(), driver.mistakes().len()), (0, 1));
 }
