@@ -2,7 +2,10 @@
 //! may hold unsafe code. It reports and does; it decides nothing about pods.
 
 pub mod beneath;
+pub mod block;
 pub mod cgroup;
+mod crossing;
+pub mod disk;
 pub mod exec_leftovers;
 pub mod exit;
 pub mod facts;
@@ -17,5 +20,6 @@ pub mod process;
 pub mod record;
 pub mod remove;
 pub mod sub_path;
+pub mod tool;
 pub mod usage;
 pub mod watch;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +13,19 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MountFlags, UnmountFlags};
 
+/// What `statfs` tells of a file system of huge pages (`HUGETLBFS_MAGIC`).
+const HUGE_PAGES: i64 = 0x9584_58f6;
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Whether `path` is the root of a mount, a bind of a directory or file on the same device included. A path that
-/// does not exist is none.
+/// does not exist is none. What is mounted is not touched where the kernel can tell without (5.6).
 ///
 /// # Errors
 /// When the path cannot be looked at.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    if let Some(told) = crate::crossing::is_mounted_on(path)? {
+        return Ok(told);
+    }
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let status = match statx(CWD, path, flags, StatxFlags::TYPE) {
         Err(rustix::io::Errno::NOENT) => return Ok(false),
@@ -85,6 +91,34 @@ pub fn mount_tmpfs(path: &Path, limit: Option<i64>, mode: u32, group: Option<u32
     mount(options)
 }
 
+/// Mounts huge pages of this size (bytes). The root is the agent's and may be read by all; with a group it is the
+/// group's, and hands that down.
+///
+/// # Errors
+/// When the kernel refuses: `InvalidInput` when it has no pages of that size.
+pub fn mount_huge_pages(path: &Path, page_bytes: u64, group: Option<u32>) -> io::Result<()> {
+    let mut options = format!("pagesize={page_bytes}");
+    if let Some(group) = group {
+        let _ = write!(options, ",mode=775,gid={group}");
+    }
+    let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+    rustix::mount::mount("nodev", path, "hugetlbfs", MountFlags::empty(), options.as_c_str())?;
+    if group.is_some() {
+        // The option does not take the bit that hands the group down.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o2775))?;
+    }
+    Ok(())
+}
+
+/// The size of the huge pages that are mounted at `path`, bytes; `None` when something else is mounted there.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn huge_page_bytes(path: &Path) -> io::Result<Option<u64>> {
+    let found = rustix::fs::statfs(path)?;
+    Ok((found.f_type == HUGE_PAGES).then(|| u64::try_from(found.f_bsize).unwrap_or_default()))
+}
+
 /// Unmounts what is mounted at `path`.
 ///
 /// # Errors
@@ -138,6 +172,13 @@ fn of_mount(present: StatVfsMountFlags) -> MountFlags {
     ];
     let kept = pairs.into_iter().filter(|(seen, _)| present.contains(*seen));
     kept.fold(MountFlags::empty(), |all, (_, flag)| all | flag)
+}
+
+/// Has the kernel give up on a server: whoever waits for what is mounted at `path` gets an error, so that it can be
+/// unmounted. Network file systems and FUSE know this, and what was not written there yet is lost; of others it is a
+/// plain [`unmount`].
+pub fn give_up(path: &Path) {
+    let _ = rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
 }
 
 /// Unmounts everything at `path`, however often it was mounted on; asks the kernel by doing it, so that a bind on the
@@ -260,6 +301,25 @@ mod tests {
         check("/pods/3/local", &["/mnt/disk"]);
         check("/mnt/disk/a b", &["/pods/4/lo cal"]);
         assert_eq!(other_mounts_in("", Path::new("/x")), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn huge_pages_have_their_size_and_group() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m");
+        fs::create_dir(&path).unwrap();
+        assert_eq!(huge_page_bytes(&path).unwrap(), None);
+        if !rustix::process::geteuid().is_root()
+            || !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+        {
+            return;
+        }
+        assert!(mount_huge_pages(&path, 3 << 20, None).is_err(), "no pages of that size");
+        mount_huge_pages(&path, 2 << 20, Some(7)).unwrap();
+        let (size, found) = (huge_page_bytes(&path), fs::metadata(&path));
+        unmount(&path).unwrap();
+        assert_eq!(size.unwrap(), Some(2 << 20));
+        assert_eq!(found.map(|found| (found.mode() & 0o7777, found.gid())).unwrap(), (0o2775, 7));
     }
 
     #[test]

@@ -170,10 +170,7 @@ fn a_container_that_swaps_links_in_gets_nothing_from_outside() {
                 }
             }
         });
-        let began = std::time::Instant::now();
-        let mut count = 0;
-        while began.elapsed() < std::time::Duration::from_millis(1500) {
-            count += 1;
+        for count in 0..3000 {
             for path in ["dir/file".to_owned(), "dir/below/../file".to_owned(), format!("dir/new-{count}/x")]
             {
                 let root = world.volume();
@@ -245,7 +242,8 @@ fn every_kind_of_file_is_bound_once_and_goes_in_the_end() {
     )
     .unwrap();
     symlink("dir/file", volume.join("link")).unwrap();
-    let kinds: [(&str, fn(&fs::FileType) -> bool); 5] = [
+    type Fits = fn(&fs::FileType) -> bool;
+    let kinds: [(&str, Fits); 5] = [
         ("pipe", fs::FileType::is_fifo),
         ("socket", fs::FileType::is_socket),
         ("null", fs::FileType::is_char_device),
