@@ -112,11 +112,28 @@ pub fn volume_plugin(volume: &Volume) -> &'static str {
         "kubernetes.io/projected"
     } else if volume.downward_api.is_some() {
         "kubernetes.io/downward-api"
+    } else if volume.nfs.is_some() {
+        "kubernetes.io/nfs"
+    } else if volume.image.is_some() {
+        "kubernetes.io/image"
+    } else if volume.csi.is_some() || is_of_driver(volume) {
+        "kubernetes.io/csi"
     } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
         "N/A"
     } else {
         "kubernetes.io/empty-dir"
     }
+}
+
+/// Whether a driver stands in for its kind.
+fn is_of_driver(volume: &Volume) -> bool {
+    volume.aws_elastic_block_store.is_some()
+        || volume.gce_persistent_disk.is_some()
+        || volume.azure_disk.is_some()
+        || volume.azure_file.is_some()
+        || volume.cinder.is_some()
+        || volume.portworx_volume.is_some()
+        || volume.vsphere_volume.is_some()
 }
 
 #[cfg(test)]
@@ -189,5 +206,15 @@ mod tests {
         let volume = |value: Value| serde_json::from_value::<Volume>(value).unwrap();
         assert_eq!(volume_plugin(&volume(json!({ "name": "v" }))), "kubernetes.io/empty-dir");
         assert_eq!(volume_plugin(&volume(json!({ "name": "v", "secret": {} }))), "kubernetes.io/secret");
+        let kinds = [
+            (json!({ "name": "v", "csi": { "driver": "d" } }), "kubernetes.io/csi"),
+            (json!({ "name": "v", "cinder": { "volumeID": "c" } }), "kubernetes.io/csi"),
+            (json!({ "name": "v", "nfs": { "server": "s", "path": "/" } }), "kubernetes.io/nfs"),
+            (json!({ "name": "v", "image": { "reference": "r" } }), "kubernetes.io/image"),
+            (json!({ "name": "v", "ephemeral": {} }), "N/A"),
+        ];
+        for (of_kind, plugin) in kinds {
+            assert_eq!(volume_plugin(&volume(of_kind)), plugin);
+        }
     }
 }
