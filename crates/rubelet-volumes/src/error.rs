@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use rubelet_core::claims::ClaimError;
 use rubelet_core::projection::ProjectionErrors;
+use rubelet_core::volumes::SourceError;
 use rubelet_linux::fs_pool::FsError;
+
+use crate::csi::CsiProblem;
 
 /// A volume that could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +28,8 @@ impl VolumeError {
     pub fn event_message(&self) -> String {
         let step = match &self.problem {
             Problem::Claim(error) => return error.event_message(&self.volume),
-            Problem::LocalPath { .. } => "MountVolume.NewMounter initialization failed",
+            Problem::LocalPath { .. } | Problem::Source(_) => "MountVolume.NewMounter initialization failed",
+            Problem::Csi(problem) => problem.step.name(),
             _ => "MountVolume.SetUp failed",
         };
         let volume = self.persistent.as_ref().unwrap_or(&self.volume);
@@ -36,6 +40,16 @@ impl VolumeError {
             source = cause.source();
         }
         text
+    }
+}
+
+impl VolumeError {
+    /// The reason of that event.
+    pub fn event_reason(&self) -> &'static str {
+        match &self.problem {
+            Problem::Csi(problem) => problem.step.reason(),
+            _ => "FailedMount",
+        }
     }
 }
 
@@ -70,6 +84,12 @@ pub enum Problem {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The source of a driver's volume makes no sense.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The driver's volume cannot be had.
+    #[error("{CSI_PLUGIN}: {0}", CSI_PLUGIN = crate::csi::CSI_PLUGIN)]
+    Csi(#[from] CsiProblem),
     /// Its files cannot be made.
     #[error(transparent)]
     Projection(#[from] ProjectionErrors),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rubelet_core::ids::PodUid;
 use rubelet_core::volumes::{CsiVolume, VolumeMode};
-use rubelet_linux::mounts;
+use rubelet_linux::{block, mounts};
 
 use super::paths::{CsiPlaces, mount, pod_device, pod_devices, pod_volume, pod_volumes};
 use super::vol_data::{self, VolumeData, entries, gone};
@@ -131,19 +131,15 @@ pub(super) fn bind_device(places: &CsiPlaces, volume: &CsiVolume, pod: &PodUid) 
     let binds = places.device_binds(&volume.spec_name);
     make_dirs(&binds)?;
     let bind = binds.join(pod.as_str());
-    if is_mounted(&bind)? {
-        return Ok(true);
-    }
-    fs::OpenOptions::new().create(true).truncate(false).write(true).open(&bind)?;
-    mounts::bind(&fs::canonicalize(target)?, &bind, &[])?;
+    block::bind_device(&fs::canonicalize(target)?, &bind)?;
+    // As upstream: held open, the device's name is not given to another one meanwhile.
+    block::attach_loop(&bind)?;
     Ok(true)
 }
 
-/// Undoes [`bind_device`].
+/// Undoes [`bind_device`], or what a kubelet did in its place.
 pub(super) fn unbind_device(places: &CsiPlaces, volume: &CsiVolume, pod: &PodUid) -> io::Result<()> {
-    let bind = places.device_binds(&volume.spec_name).join(pod.as_str());
-    mounts::unmount_all(&bind)?;
-    gone(fs::remove_file(bind))
+    block::unbind_device(&places.device_binds(&volume.spec_name).join(pod.as_str()))
 }
 
 /// What is left behind of a staged volume is taken away; `false` when it is mounted still.

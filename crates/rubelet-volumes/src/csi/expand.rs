@@ -199,8 +199,18 @@ impl Growing {
             }
             Err(failed) => failed,
         };
+        let tell = async |infeasible| {
+            let Some(api) = api.filter(|_| tell_claim) else { return };
+            let text = cause.to_string();
+            if let Err(missing) = api.claim_not_expanded(namespace, name, infeasible, &text).await {
+                warn!("claim {namespace}/{name} cannot be told of it: {}", words(&missing));
+            }
+        };
         match failure {
             ExpansionFailure::NotSupported | ExpansionFailure::InUse => {
+                if failure == ExpansionFailure::InUse {
+                    tell(false).await;
+                }
                 warn!("volume {:?} does not grow on this node: {cause}", self.volume.unique_name());
                 // Not asked for again while it is mounted.
                 turn.user(&self.uid).size.bytes = Some(bytes);
@@ -209,13 +219,7 @@ impl Growing {
             ExpansionFailure::Again => {}
             ExpansionFailure::Refused | ExpansionFailure::Infeasible => {
                 turn.user(&self.uid).size.refused = true;
-                let infeasible = failure == ExpansionFailure::Infeasible;
-                if let Some(api) = api.filter(|_| tell_claim)
-                    && let Err(missing) =
-                        api.claim_not_expanded(namespace, name, infeasible, &cause.to_string()).await
-                {
-                    warn!("claim {namespace}/{name} cannot be told of it: {}", words(&missing));
-                }
+                tell(failure == ExpansionFailure::Infeasible).await;
             }
         }
         Err(turn.user(&self.uid).expand.failed(problem(cause), Instant::now()))

@@ -15,6 +15,8 @@ use rubelet_core::volumes::access::{CsiAccessMode, csi_access_mode};
 use rubelet_core::volumes::attach::{AttachError, attachment_name, is_attachable, is_attached};
 use rubelet_core::volumes::group::{FsGroupPolicy, fs_group_plan};
 use rubelet_core::volumes::lifecycle::{check_lifecycle, pod_info};
+use rubelet_core::volumes::limits::is_exhausted;
+use rubelet_core::volumes::selinux::{context_option, mount_label};
 use rubelet_core::volumes::tokens::{TOKENS, token_requests, tokens_in_secrets, tokens_value};
 use rubelet_core::volumes::{CsiVolume, SecretPlace};
 use rubelet_csi::{AccessMode, Secrets};
@@ -61,8 +63,11 @@ impl Shared {
             .map_err(|error| problem(CsiCause::NotSupported(error.to_string())))?;
         let policy =
             FsGroupPolicy::of(object).map_err(|error| problem(CsiCause::NotSupported(error.to_string())))?;
-        let publish_context =
-            if is_attachable(volume, object) { self.attached(volume, step).await? } else { BTreeMap::new() };
+        let publish_context = if is_attachable(volume, object) {
+            self.attached(volume, object, step).await?
+        } else {
+            BTreeMap::new()
+        };
         let driver = self.drivers.wanted(&volume.driver, uid, step)?;
         let stage_secret =
             volume.stage_secret.as_ref().filter(|_| driver.can.stage_unstage && !volume.inline);
@@ -80,6 +85,9 @@ impl Shared {
                 publish_attributes.insert(TOKENS.to_owned(), tokens);
             }
         }
+        let file_label = self.file_label.as_deref();
+        let selinux = mount_label(volume, call.pod, call.name, object, file_label)
+            .map_err(|error| problem(CsiCause::NotSupported(error.to_string())))?;
         let mode = csi_access_mode(&volume.access_modes, driver.can.single_node_multi_writer);
         Ok(Work {
             access_mode: on_the_wire(mode),
@@ -93,8 +101,13 @@ impl Shared {
             stage_secrets,
             publish_secrets,
             publish_attributes,
-            mount_flags: volume.mount_options.clone(),
-            selinux: String::new(),
+            mount_flags: volume
+                .mount_options
+                .iter()
+                .cloned()
+                .chain(selinux.as_deref().map(context_option))
+                .collect(),
+            selinux: selinux.unwrap_or_default(),
             now: call.now,
         })
     }
@@ -103,6 +116,7 @@ impl Shared {
     async fn attached(
         &self,
         volume: &CsiVolume,
+        object: Option<&CSIDriver>,
         step: CsiStep,
     ) -> Result<BTreeMap<String, String>, CsiProblem> {
         let step = match step {
@@ -127,10 +141,10 @@ impl Shared {
         let name = attachment_name(&volume.handle, &volume.driver, &self.places.node_name);
         let deadline = Instant::now() + ATTACH_DEADLINE;
         let problem = |cause| CsiProblem::new(step, cause);
-        self.await_node_status(api.as_ref(), volume, &name, deadline).await.map_err(problem)?;
+        self.await_node_status(api.as_ref(), volume, object, &name, deadline).await.map_err(problem)?;
         let mut pause = ATTACH_FIRST;
         loop {
-            let why = match self.attachment(api.as_ref(), volume, &name).await.map_err(problem)? {
+            let why = match self.attachment(api.as_ref(), volume, object, &name).await.map_err(problem)? {
                 Ok(context) => return Ok(context),
                 Err(why) => why,
             };
@@ -148,6 +162,7 @@ impl Shared {
         &self,
         api: &dyn VolumeApi,
         volume: &CsiVolume,
+        object: Option<&CSIDriver>,
         name: &str,
         deadline: Instant,
     ) -> Result<(), CsiCause> {
@@ -163,14 +178,14 @@ impl Shared {
             if timeout_at(until, &mut waiting).await.is_ok() {
                 return Ok(());
             }
-            let looked = self.attachment(api, volume, name).await;
-            if let Err(CsiCause::NotAttached(why)) = looked {
-                return Err(CsiCause::NotAttached(why));
+            let looked = self.attachment(api, volume, object, name).await;
+            if looked.is_err() {
+                return looked.map(|_| ());
             }
             if Instant::now() >= deadline {
                 let why = match looked {
                     Ok(Err(why)) => why,
-                    Err(cause) => cause.to_string(),
+                    Err(cause) => return Err(cause),
                     Ok(Ok(_)) => "it is not in the node's status".to_owned(),
                 };
                 return Err(CsiCause::NotAttached(format!(
@@ -186,12 +201,16 @@ impl Shared {
         &self,
         api: &dyn VolumeApi,
         volume: &CsiVolume,
+        object: Option<&CSIDriver>,
         name: &str,
     ) -> Result<Result<BTreeMap<String, String>, String>, CsiCause> {
         match api.volume_attachment(name).await {
             Ok(attachment) => match is_attached(&attachment, &volume.handle) {
                 Ok(context) => Ok(Ok(context)),
                 Err(error @ AttachError::NotYet { .. }) => Ok(Err(error.to_string())),
+                Err(error) if is_exhausted(&attachment, object) => {
+                    Err(CsiCause::Exhausted(error.to_string()))
+                }
                 Err(error) => Err(CsiCause::NotAttached(error.to_string())),
             },
             Err(missing) => Ok(Err(format!(

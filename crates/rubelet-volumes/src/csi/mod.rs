@@ -28,9 +28,6 @@ mod take_down;
 mod vol_data;
 mod work;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -69,6 +66,7 @@ struct Shared {
     tokens: Option<Arc<TokenManager>>,
     observer: Option<CallObserver>,
     wake: Option<WakePod>,
+    file_label: Option<String>,
     deadlines: CsiDeadlines,
     drivers: Drivers,
     table: Table,
@@ -100,6 +98,8 @@ pub struct CsiParts {
     pub observer: Option<CallObserver>,
     /// Is told of pods that waited for a driver, when it registers.
     pub wake: Option<WakePod>,
+    /// SELinux label of files of containers on this node; none without SELinux.
+    pub file_label: Option<String>,
     /// How long drivers may take.
     pub deadlines: CsiDeadlines,
 }
@@ -115,6 +115,7 @@ impl CsiParts {
             tokens: None,
             observer: None,
             wake: None,
+            file_label: None,
             deadlines: CsiDeadlines::default(),
         }
     }
@@ -127,6 +128,8 @@ pub struct CsiUse<'a> {
     pub pod: &'a Pod,
     /// Its directory.
     pub pod_dir: &'a Path,
+    /// The pod's name for the volume.
+    pub name: &'a str,
     /// Its containers may only read the volume.
     pub read_only: bool,
     /// Namespace and name of the claim; none for an inline volume.
@@ -151,7 +154,7 @@ pub struct CsiReady {
 impl Csi {
     /// Volumes of drivers of this node. Nothing is read or asked yet.
     pub fn new(parts: CsiParts) -> Self {
-        let CsiParts { places, fs, objects, api, tokens, observer, wake, deadlines } = parts;
+        let CsiParts { places, fs, objects, api, tokens, observer, wake, file_label, deadlines } = parts;
         Self(Arc::new(Shared {
             places,
             fs,
@@ -160,6 +163,7 @@ impl Csi {
             tokens,
             observer,
             wake,
+            file_label,
             deadlines,
             drivers: Drivers::default(),
             table: Table::default(),

@@ -47,12 +47,12 @@ impl CsiPlaces {
 
     /// The directory that a driver stages a block device in.
     pub(super) fn device_staging(&self, spec_name: &str) -> PathBuf {
-        self.devices().join("staging").join(spec_name)
+        self.devices().join("staging").join(escaped(spec_name))
     }
 
     /// The directory with one published device for each pod.
     pub(super) fn device_publish_dir(&self, spec_name: &str) -> PathBuf {
-        self.devices().join("publish").join(spec_name)
+        self.devices().join("publish").join(escaped(spec_name))
     }
 
     /// The file that a driver publishes a block device at.
@@ -122,11 +122,11 @@ pub(crate) fn pod_devices(pod_dir: &Path) -> PathBuf {
 
 /// The link to a pod's block device.
 pub(crate) fn pod_device(pod_dir: &Path, spec_name: &str) -> PathBuf {
-    pod_devices(pod_dir).join(spec_name)
+    pod_devices(pod_dir).join(escaped(spec_name))
 }
 
 /// A name as upstream makes it fit for a path (`EscapeQualifiedName`).
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     name.replace('/', "~")
 }
 

@@ -88,6 +88,10 @@ pub enum CsiCause {
     /// It is not attached to this node.
     #[error("{0}")]
     NotAttached(String),
+    /// The node has as many volumes of the driver as it takes: the pod has to go elsewhere
+    /// (`VolumeAttachmentLimitExceeded`).
+    #[error("{0}")]
+    Exhausted(String),
     /// The driver does not offer what is asked for.
     #[error("{0}")]
     NotSupported(String),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use rubelet_core::ids::{PodUid, pod_uid};
+use rubelet_core::volumes::group::{FsGroupPlan, FsGroupPolicy, fs_group_plan};
 use rubelet_core::volumes::lifecycle::requires_republish;
 use rubelet_core::volumes::{CsiVolume, VolumeMode};
 use rubelet_linux::ownership;
 use tokio::time::Instant;
 
-use super::paths::{is_file_name, mount, pod_device, pod_volume};
+use super::paths::{escaped, is_file_name, mount, pod_device, pod_volume};
 use super::problem::{CsiCause, CsiProblem, CsiStep};
 use super::state::{Reached, Turn};
 use super::vol_data::VolumeData;
@@ -46,16 +47,20 @@ impl Csi {
         let uid = pod_uid(call.pod);
         let block = volume.mode == VolumeMode::Block;
         let step = if block { CsiStep::MapDevice } else { CsiStep::SetUp };
-        if let Some(name) =
-            [&volume.spec_name, &volume.driver].into_iter().find(|name| !is_file_name(name.as_str()))
-        {
-            return Err(CsiProblem::new(step, CsiCause::Name(name.clone())));
+        // They become names of directories.
+        for name in [escaped(&volume.spec_name), volume.driver.clone()] {
+            if !is_file_name(&name) {
+                return Err(CsiProblem::new(step, CsiCause::Name(name)));
+            }
         }
         let object = shared.driver_object(&volume.driver, step).await;
+        // From now on the pod's end has something to take down, were it only the word that the volume is in use.
+        shared.table.begin(&uid, volume);
         let looked = {
             let mut turn = shared.table.turn(volume.unique_name()).await;
-            shared.look(&mut turn, volume, &uid, call).await?;
-            let look = looked(&mut turn, &uid, object.as_ref().ok().and_then(Option::as_deref), call.now);
+            let object = object.as_ref().ok().and_then(Option::as_deref);
+            shared.look(&mut turn, volume, &uid, call, object).await?;
+            let look = looked(&mut turn, &uid, object, call.now);
             if matches!(look, Look::Missing) {
                 turn.may_try(&uid, volume, step)?;
             }
@@ -134,6 +139,7 @@ impl Shared {
         volume: &CsiVolume,
         uid: &PodUid,
         call: &CsiUse<'_>,
+        object: Option<&CSIDriver>,
     ) -> Result<(), CsiProblem> {
         let step = if volume.mode == VolumeMode::Block { CsiStep::MapDevice } else { CsiStep::SetUp };
         if turn.staged == Reached::NotLooked {
@@ -152,8 +158,13 @@ impl Shared {
             return Ok(());
         }
         let what = format!("look for volume {} of pod {uid}", volume.spec_name);
-        let group = call.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
-        let group = group.filter(|_| !call.read_only).and_then(|group| u32::try_from(group).ok());
+        // While the driver is not there, a mount is believed to have been finished.
+        let hands = self.drivers.get(&volume.driver).is_some_and(|driver| !driver.can.volume_mount_group);
+        let plan = FsGroupPolicy::of(object).map(|policy| fs_group_plan(policy, false, volume, call.pod));
+        let group = match plan {
+            Ok(FsGroupPlan::Agent { group, .. }) if hands => Some(group),
+            _ => None,
+        };
         let (places, wanted, pod, pod_dir) =
             (self.places.clone(), volume.clone(), uid.clone(), call.pod_dir.to_owned());
         let found = self.fs.run(what, move || match wanted.mode {
@@ -171,9 +182,6 @@ impl Shared {
             }
         });
         let (published, ready) = found.await.map_err(|error| CsiProblem::new(step, error.into()))?;
-        if published != Reached::No {
-            self.table.begin(uid, volume);
-        }
         let user = turn.user(uid);
         (user.published, user.ready) = (published, ready);
         if ready {
@@ -193,8 +201,6 @@ impl Shared {
         step: CsiStep,
     ) -> Result<(), CsiProblem> {
         let object = object.map_err(Clone::clone)?;
-        // From now on the pod's end has something to take down, were it only the word that the volume is in use.
-        self.table.begin(uid, volume);
         let work = self.gather(volume, uid, call, object, step).await?;
         let mut turn = self.table.turn(volume.unique_name()).await;
         if !turn.user(uid).ready {

@@ -99,6 +99,12 @@ struct Inner {
     pods: BTreeMap<PodUid, BTreeMap<String, CsiVolume>>,
 }
 
+impl Inner {
+    fn is_used(&self, unique_name: &str) -> bool {
+        self.pods.values().any(|volumes| volumes.contains_key(unique_name))
+    }
+}
+
 /// The right to do something with a volume; others wait until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -141,7 +147,15 @@ impl Table {
 
     /// Whether a pod may have it.
     pub(super) fn is_used(&self, unique_name: &str) -> bool {
-        self.inner().pods.values().any(|volumes| volumes.contains_key(unique_name))
+        self.inner().is_used(unique_name)
+    }
+
+    /// Does something short unless a pod may have the volume; none can begin to meanwhile.
+    pub(super) fn unless_used(&self, unique_name: &str, short: impl FnOnce()) {
+        let inner = self.inner();
+        if !inner.is_used(unique_name) {
+            short();
+        }
     }
 
     /// How many volumes are known.

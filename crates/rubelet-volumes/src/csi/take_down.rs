@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::disk::{self, Found};
+use super::paths::{escaped, mount, pod_device, pod_volume};
 use super::problem::{CsiCause, CsiProblem, CsiProblems, CsiStep};
 use super::state::{Reached, Turn};
+use super::vol_data::{entries, gone};
 use super::{Csi, Shared};
 
 impl Csi {
@@ -79,7 +81,7 @@ impl Csi {
         let places = self.0.places.clone();
         let found = self.0.fs.run("look for volumes in use", move || {
             let mut volumes = disk::staged(&places)?;
-            for pod in super::vol_data::entries(&places.pods())? {
+            for pod in entries(&places.pods())? {
                 volumes.extend(disk::of_pod(&places, &pod.path())?.iter().filter_map(Found::volume));
             }
             Ok(volumes)
@@ -107,7 +109,7 @@ fn all_of(found: Vec<Found>, memory: Vec<CsiVolume>, known: &[CsiVolume]) -> (Ve
         let told = memory
             .iter()
             .chain(known)
-            .find(|volume| volume.spec_name == found.name && volume.mode == found.mode)
+            .find(|volume| escaped(&volume.spec_name) == found.name && volume.mode == found.mode)
             .cloned();
         match (found.volume().or(told), found.data) {
             (Some(volume), _) => volumes.push(volume),
@@ -142,16 +144,15 @@ impl Shared {
             (self.places.clone(), uid.clone(), pod_dir.to_owned(), name.to_owned());
         let what = format!("clean up volume {name}");
         let removed = self.fs.run(what, move || match mode {
-            VolumeMode::Filesystem => disk::remove_place(
-                &super::paths::mount(&pod_dir, &spec_name),
-                &super::paths::pod_volume(&pod_dir, &spec_name),
-            ),
+            VolumeMode::Filesystem => {
+                disk::remove_place(&mount(&pod_dir, &spec_name), &pod_volume(&pod_dir, &spec_name))
+            }
             VolumeMode::Block => {
                 let target = places.device_publish(&spec_name, &uid);
                 if disk::is_there(&target)? {
                     return Ok(false);
                 }
-                super::vol_data::gone(std::fs::remove_file(super::paths::pod_device(&pod_dir, &spec_name)))?;
+                gone(std::fs::remove_file(pod_device(&pod_dir, &spec_name)))?;
                 Ok(true)
             }
         });
@@ -180,7 +181,7 @@ impl Shared {
             let is_gone = gone.is_ok();
             // Nobody may be listening any more.
             let _ = tell.send(gone);
-            if is_gone && turn.users.is_empty() {
+            if is_gone && !shared.table.is_used(&volume.unique_name()) {
                 shared.unstage_or_retry(turn, volume).await;
             }
         });
@@ -195,8 +196,13 @@ impl Shared {
         pod_dir: &Path,
     ) -> Result<(), CsiProblem> {
         // It was only waited for: nothing was asked of the driver.
-        let untouched = matches!(turn.user(uid).published, Reached::No);
-        let undone = if untouched { self.forget_traces(volume, uid, pod_dir).await } else { Ok(false) };
+        let published = turn.user(uid).published;
+        let untouched = matches!(published, Reached::No | Reached::NotLooked);
+        let undone = if untouched {
+            self.forget_traces(volume, uid, pod_dir, published == Reached::NotLooked).await
+        } else {
+            Ok(false)
+        };
         let undone = match undone {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -216,19 +222,25 @@ impl Shared {
         }
     }
 
-    /// Takes away what was made for a volume that was never published; `false` when there is more than that.
+    /// Takes away what was made for a volume that was never published; `false` when there is more than that. `earlier`:
+    /// an earlier run of the agent may have asked for it, so that every trace counts.
     async fn forget_traces(
         &self,
         volume: &CsiVolume,
         uid: &PodUid,
         pod_dir: &Path,
+        earlier: bool,
     ) -> Result<bool, CsiProblem> {
         let (places, traced, pod, dir) =
             (self.places.clone(), volume.clone(), uid.clone(), pod_dir.to_owned());
         let what = format!("look at volume {} of pod {uid}", volume.spec_name);
         let done = self.fs.run(what, move || {
             let target = places.target(&traced, &pod, &dir);
-            if disk::is_there(&target)? {
+            let trace = match traced.mode {
+                VolumeMode::Filesystem => pod_volume(&dir, &traced.spec_name),
+                VolumeMode::Block => pod_device(&dir, &traced.spec_name),
+            };
+            if disk::is_there(&target)? || earlier && disk::is_there(&trace)? {
                 return Ok(false);
             }
             disk::remove_target(&places, &traced, &pod, &dir)
@@ -354,7 +366,8 @@ impl Shared {
         turn.stage.clear();
         turn.unstage.clear();
         if let Some(api) = &self.api {
-            api.release_volume(&name);
+            // A pod that has begun to set it up meanwhile has said again that it is in use.
+            self.table.unless_used(&name, || api.release_volume(&name));
         }
         Ok(())
     }

@@ -258,7 +258,8 @@ impl Work {
         let begun = std::mem::replace(&mut turn.user(&self.uid).handing, true);
         let trust_root = trust_root || begun && !again;
         let what = format!("hand volume {} to group {group}", target.display());
-        let handed = shared.fs.run(what, move || {
+        let place = target.clone();
+        let handed = shared.fs.run_in(&place, what, move || {
             if trust_root && ownership::is_handed(&target, group)? {
                 return Ok(());
             }
