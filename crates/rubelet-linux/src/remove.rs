@@ -1,13 +1,17 @@
 //! Removes a directory tree and never crosses into a mount, not even a bind on the same device: what is mounted
-//! below is not ours to delete. Symbolic links are removed, never followed.
+//! on it or below is not ours to delete, nor looked at, for it may be a server's that is gone. Symbolic links are removed, never followed.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fd::{AsFd, OwnedFd};
-
-use crate::mounts::is_mount_root;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::crossing;
+use crate::mounts::is_mount_root;
 
 /// How deep the walk goes before it moves a directory up.
 const MAX_DEPTH: u32 = 24;
@@ -15,17 +19,16 @@ const MAX_DEPTH: u32 = 24;
 /// Removes `path` with everything below it.
 ///
 /// # Errors
-/// The first thing that cannot be removed; `ErrorKind::CrossesDevices` for a mount point below `path`, whose
+/// The first thing that cannot be removed; `ErrorKind::CrossesDevices` for a mount point at or below `path`, whose
 /// content stays untouched. `NotFound` when `path` does not exist.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let parent = path.parent().ok_or_else(|| io::Error::other("the root cannot be removed"))?;
     let name = path.file_name().ok_or_else(|| io::Error::other("the path has no last part"))?;
     let parent = openat(rustix::fs::CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let top = open_dir(&parent, name)?;
-    let device = fstat(&top)?.st_dev;
+    let top = open_here(&parent, name)?;
     // What lies too deep is moved up and taken in the next round, so that neither descriptors nor the stack grow
     // with the depth of a tree that a container made.
-    let mut removal = Removal { top: &top, device, moved: 0 };
+    let mut removal = Removal { top: &top, moved: 0 };
     loop {
         let before = removal.moved;
         removal.empty(&top, 0)?;
@@ -43,9 +46,31 @@ fn open_dir(at: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
     Ok(openat(at, name, flags, Mode::empty())?)
 }
 
+/// Opens a directory on which nothing is mounted. What is mounted is not even looked at where the kernel can tell.
+fn open_here(at: &OwnedFd, name: &(impl AsRef<OsStr> + ?Sized)) -> io::Result<OwnedFd> {
+    let name = name.as_ref();
+    match crossing::open_dir(at, name) {
+        Ok(Some(opened)) => return Ok(opened),
+        Ok(None) => {}
+        Err(Errno::XDEV) => return Err(is_mounted(name)),
+        Err(error) => return Err(error.into()),
+    }
+    let device = fstat(at)?.st_dev;
+    if statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?.st_dev != device
+        || is_mount_root(at, name, || Ok(device))?
+    {
+        return Err(is_mounted(name));
+    }
+    open_dir(at, name)
+}
+
+fn is_mounted(name: &OsStr) -> io::Error {
+    let text = format!("{} is a mount point", name.to_string_lossy());
+    io::Error::new(io::ErrorKind::CrossesDevices, text)
+}
+
 struct Removal<'a> {
     top: &'a OwnedFd,
-    device: u64,
     /// Directories moved up so far.
     moved: u64,
 }
@@ -58,21 +83,22 @@ impl Removal<'_> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let status = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(rustix::io::Errno::NOENT) => continue,
-                status => status?,
+            let is_dir = match entry.file_type() {
+                FileType::Unknown => match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => continue,
+                    status => FileType::from_raw_mode(status?.st_mode) == FileType::Directory,
+                },
+                found => found == FileType::Directory,
             };
-            if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+            if !is_dir {
+                // The kernel keeps what something is mounted on.
                 ignore_gone(unlinkat(dir, name, AtFlags::empty()))?;
                 continue;
             }
-            let device = self.device;
-            if status.st_dev != device || is_mount_root(dir, name, || Ok(device))? {
-                return Err(io::Error::new(
-                    io::ErrorKind::CrossesDevices,
-                    format!("{} is a mount point", name.to_string_lossy()),
-                ));
-            }
+            let below = match open_here(dir, OsStr::from_bytes(name.to_bytes())) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                below => below?,
+            };
             if depth == MAX_DEPTH {
                 self.moved += 1;
                 ignore_gone(renameat(
@@ -83,7 +109,6 @@ impl Removal<'_> {
                 ))?;
                 continue;
             }
-            let below = open_dir(dir, name)?;
             self.empty(&below, depth + 1)?;
             drop(below);
             ignore_gone(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
@@ -94,7 +119,7 @@ impl Removal<'_> {
 
 fn ignore_gone(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
-        Err(rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
+        Err(Errno::NOENT) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -181,6 +206,13 @@ mod tests {
             assert!(kept);
         };
         check();
+        rustix::mount::mount("tmpfs", &tree, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+        fs::write(tree.join("precious"), "x").unwrap();
+        let result = remove_tree(&tree);
+        let kept = tree.join("precious").exists();
+        rustix::mount::unmount(&tree, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::CrossesDevices);
+        assert!(kept);
         let other = root.path().join("other");
         fs::create_dir(&other).unwrap();
         rustix::mount::mount_bind(&other, tree.join("mounted")).unwrap();
