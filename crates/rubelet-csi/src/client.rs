@@ -51,6 +51,8 @@ pub struct CallRecord<'a> {
     pub code: Code,
     /// How long it took.
     pub took: Duration,
+    /// For a volume that was written down as one of a kind that drivers took over ([`CsiClient::migrated`]).
+    pub migrated: bool,
 }
 
 /// Is told of every call that has ended, in the task that called. Calls that were given up are not told.
@@ -128,6 +130,7 @@ pub struct VolumeStats {
 #[derive(Clone)]
 pub struct CsiClient {
     inner: Arc<Inner>,
+    migrated: bool,
 }
 
 struct Inner {
@@ -187,7 +190,13 @@ impl CsiClient {
                 deadlines: CsiDeadlines::default(),
                 observer: None,
             }),
+            migrated: false,
         }
+    }
+
+    /// The same client, for calls about a volume of a kind that drivers took over: only the observer is told.
+    pub fn migrated(self, migrated: bool) -> Self {
+        Self { migrated, ..self }
     }
 
     /// The same client with other deadlines.
@@ -208,7 +217,7 @@ impl CsiClient {
             observer: self.inner.observer.clone(),
         };
         change(&mut inner);
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), migrated: self.migrated }
     }
 
     /// The driver's name.
@@ -366,7 +375,7 @@ impl CsiClient {
         };
         if let Some(observer) = &self.inner.observer {
             let code = result.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-            observer(CallRecord { driver, method, code, took: began.elapsed() });
+            observer(CallRecord { driver, method, code, took: began.elapsed(), migrated: self.migrated });
         }
         result
     }

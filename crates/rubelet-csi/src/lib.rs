@@ -9,7 +9,10 @@ pub mod request;
 mod socket;
 pub mod v1;
 
-pub use client::{CallRecord, CsiClient, CsiDeadlines, NodeCapabilities, NodeInfo, PluginInfo, VolumeStats};
+pub use client::{
+    CallObserver, CallRecord, CsiClient, CsiDeadlines, NodeCapabilities, NodeInfo, PluginInfo, Usage,
+    VolumeCondition, VolumeStats,
+};
 pub use error::CsiError;
 pub use request::{Access, Capability, ExpandRequest, PublishRequest, Secrets, StageRequest, StatsRequest};
 /// Codes of gRPC, with which drivers say what went wrong.

@@ -84,6 +84,8 @@ struct Entry {
     wants: Option<Name>,
     /// What the handler has of it.
     registered: Option<Plugin>,
+    /// It was dealt with at least once, whatever came of it.
+    answered: bool,
     failures: u32,
     /// Why it could not be asked or registered when that was last tried.
     problem: Option<String>,
@@ -113,6 +115,7 @@ impl Book {
                 stage: Stage::Idle(None),
                 wants: None,
                 registered: None,
+                answered: false,
                 failures: 0,
                 problem: None,
             });
@@ -215,6 +218,7 @@ impl Book {
         }
         if let Some(entry) = self.entries.get_mut(&path) {
             entry.registered = Some(plugin);
+            entry.answered = true;
         }
         match result {
             Registration::Untold(problem) => self.fail(&path, Some(problem), now),
@@ -277,9 +281,7 @@ impl Book {
 
     /// Whether a socket was asked and dealt with at least once, or has gone.
     pub(crate) fn has_answered(&self, path: &Path) -> bool {
-        self.entries.get(path).is_none_or(|entry| {
-            entry.registered.is_some() || (entry.failures > 0 && entry.stage != Stage::Busy)
-        })
+        self.entries.get(path).is_none_or(|entry| entry.answered)
     }
 
     /// The step of a socket goes on with a deregistration, unless its name is another's business just now.
@@ -306,6 +308,7 @@ impl Book {
     fn fail(&mut self, path: &Path, problem: Option<String>, now: Instant) {
         if let Some(entry) = self.entries.get_mut(path) {
             entry.problem = problem;
+            entry.answered = true;
         }
         self.end(path, now);
         if let Some(entry) = self.entries.get_mut(path)

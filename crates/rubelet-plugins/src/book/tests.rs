@@ -96,6 +96,7 @@ fn a_socket_is_asked_registered_and_deregistered_when_it_goes() {
 fn who_does_not_answer_is_asked_less_and_less_often() {
     let mut desk = Desk::new();
     desk.has(A, 1);
+    assert!(!desk.book.has_answered(Path::new(A)));
     for wait in [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 122_000, 122_000] {
         assert_eq!(desk.steps(), [Step::Ask(A.into())]);
         desk.book.asked(Path::new(A), Err("silent".into()), desk.now);
@@ -211,6 +212,7 @@ fn of_two_with_one_name_the_accepted_has_it_until_it_goes() {
     desk.has(B, 2);
     desk.registers(&b);
     assert_eq!(desk.registered(), [(B, "1.1.0")]);
+    assert!([A, B].iter().all(|socket| desk.book.has_answered(Path::new(socket))));
     // The first neither takes it back nor, when it goes, takes it away.
     desk.at_rest();
     desk.loses(A);
