@@ -1,21 +1,19 @@
 //! The agent where what it knows ends: an API server that is away while manifests change, a node taken over from
 //! another agent. Real agent, fake API, scripted runtime, paused clock.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod in_process;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use in_process::until;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use rubelet::KubeletConfiguration;
 use rubelet::clock::Clock;
-use rubelet::control_plane::ApiServer;
-use rubelet::node_agent::{FixedProbe, NodeFlags};
-use rubelet::{Kubelet, KubeletConfiguration};
-use rubelet_apiclient::Connections;
+use rubelet::node_agent::NodeFlags;
 use rubelet_cri::{RuntimeService, v1};
-use rubelet_linux::facts::MachineFacts;
-use rubelet_linux::node_facts::NodeMachine;
 use rubelet_testkit::fake_api::{Failure, Fault, Outage};
 use rubelet_testkit::scripted::{BASE_SECOND, Behaviour, RuntimeKind};
 use rubelet_testkit::{FakeApi, ScriptedCri};
@@ -64,36 +62,13 @@ impl World {
     async fn start(&self, root: &str) -> Agent {
         let root = self.dir.path().join(root);
         let config = KubeletConfiguration {
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
             static_pod_path: self.manifests().display().to_string(),
-            pod_logs_dir: root.join("logs").display().to_string(),
-            ..KubeletConfiguration::default()
+            ..in_process::config(&root)
         };
-        let client = || self.api.client(&format!("system:node:{NODE}"));
-        let connections = Connections { requests: client(), urgent: client(), heartbeats: client() };
+        let agent = in_process::agent(config, &root, NODE, self.clock.clone());
         let runtime = Arc::new(self.cri.clone());
-        let builder = Kubelet::builder(config)
-            .runtime(runtime.clone(), runtime)
-            .clock(self.clock.clone())
-            .machine(machine())
-            .root_dir(&root)
-            .container_logs_dir(root.join("links"))
-            .node_name(NODE)
-            .node_ips([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))])
-            .node_flags(self.flags.clone())
-            .api_server(ApiServer::Connected(connections))
-            .node_machine(
-                NodeMachine { cpus: 16, memory_bytes: 64 << 30, ..NodeMachine::default() },
-                Arc::new(FixedProbe {
-                    ips: vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
-                    ..Default::default()
-                }),
-            );
+        let builder =
+            in_process::join(agent, &self.api, NODE, self.flags.clone()).runtime(runtime.clone(), runtime);
         let kubelet = builder.build().await.expect("a world of the test's own");
         Agent(tokio::spawn(kubelet.run(std::future::pending())))
     }
@@ -131,37 +106,11 @@ impl World {
     }
 }
 
-/// Lets time pass until it is so, at most two minutes of the paused clock.
-async fn until(what: &str, so: impl Fn() -> bool) {
-    let mut looks = 0;
-    while !so() {
-        assert!(looks < 1200, "never: {what}");
-        looks += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// As an editor does: a whole file takes the place of the other.
 fn write(path: &Path, text: &str) {
     let temporary = path.with_extension("tmp~");
     std::fs::write(&temporary, text).expect("a world of the test's own");
     std::fs::rename(&temporary, path).expect("a world of the test's own");
-}
-
-fn machine() -> MachineFacts {
-    MachineFacts {
-        memory: 64 << 30,
-        cpus: 16,
-        hostname: NODE.to_owned(),
-        kernel_release: "6.1.0".to_owned(),
-        kernel: (6, 1),
-        boot_id: "boot".to_owned(),
-        swap_in_use: false,
-        cgroup_v2: true,
-        apparmor: false,
-        selinux: false,
-        thermal_throttle_paths: vec![],
-    }
 }
 
 /// A control plane that a bad manifest took down is mended by a better manifest: nobody can ask the API server.

@@ -1,20 +1,17 @@
 //! What a pod says of its waiting, and how often. Real agent, fake API, scripted runtime, paused clock: every version of
 //! a pod that the API ever had is looked at, so that what is written too early, too often or left behind is seen.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod in_process;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use rubelet::clock::Clock;
-use rubelet::control_plane::ApiServer;
-use rubelet::node_agent::{FixedProbe, NodeFlags};
-use rubelet::{Kubelet, KubeletConfiguration};
-use rubelet_apiclient::Connections;
+use rubelet::node_agent::NodeFlags;
+
 use rubelet_cri::CriErrorKind;
-use rubelet_linux::facts::MachineFacts;
-use rubelet_linux::node_facts::NodeMachine;
 use rubelet_testkit::fake_api::{Failure, Fault};
 use rubelet_testkit::scripted::{
     BASE_SECOND, Behaviour, ExecScript, Fault as RuntimeFault, Op, PullScript, RuntimeKind,
@@ -42,48 +39,11 @@ impl World {
         let dir = tempfile::tempdir().expect("a world of the test's own");
         let root = dir.path().join("root");
         let api = FakeApi::new();
-        let config = KubeletConfiguration {
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
-            pod_logs_dir: root.join("logs").display().to_string(),
-            ..KubeletConfiguration::default()
-        };
-        let client = || api.client(&format!("system:node:{NODE}"));
-        let connections = Connections { requests: client(), urgent: client(), heartbeats: client() };
-        let runtime = Arc::new(cri.clone());
-        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let base = Timestamp::from_second(BASE_SECOND).expect("a world of the test's own");
-        let machine = MachineFacts {
-            memory: 64 << 30,
-            cpus: 16,
-            hostname: NODE.to_owned(),
-            kernel_release: "6.1.0".to_owned(),
-            kernel: (6, 1),
-            boot_id: "boot".to_owned(),
-            swap_in_use: false,
-            cgroup_v2: true,
-            apparmor: false,
-            selinux: false,
-            thermal_throttle_paths: vec![],
-        };
-        let kubelet = Kubelet::builder(config)
+        let agent = in_process::agent(in_process::config(&root), &root, NODE, Clock::simulated(base));
+        let runtime = Arc::new(cri.clone());
+        let kubelet = in_process::join(agent, &api, NODE, NodeFlags::default())
             .runtime(runtime.clone(), runtime)
-            .clock(Clock::simulated(base))
-            .machine(machine)
-            .root_dir(&root)
-            .container_logs_dir(root.join("links"))
-            .node_name(NODE)
-            .node_ips([address])
-            .node_flags(NodeFlags::default())
-            .api_server(ApiServer::Connected(connections))
-            .node_machine(
-                NodeMachine { cpus: 16, memory_bytes: 64 << 30, ..NodeMachine::default() },
-                Arc::new(FixedProbe { ips: vec![address], ..Default::default() }),
-            )
             .build()
             .await
             .expect("a world of the test's own");

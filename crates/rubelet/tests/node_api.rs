@@ -3,7 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has to fail")]
 
-use std::net::{IpAddr, Ipv4Addr};
+mod in_process;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
@@ -12,9 +13,8 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
 use rubelet::clock::Clock;
-use rubelet::{ContainerBuilder, Kubelet, KubeletConfiguration, KubeletHandle, PodBuilder};
+use rubelet::{ContainerBuilder, KubeletConfiguration, KubeletHandle, PodBuilder};
 use rubelet_cri::CriErrorKind;
-use rubelet_linux::facts::MachineFacts;
 use rubelet_server::api::{Api, Site};
 use rubelet_testkit::ScriptedCri;
 use rubelet_testkit::scripted::{BASE_SECOND, ExecScript, Fault, Op, RuntimeKind};
@@ -40,38 +40,11 @@ impl Node {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cri = ScriptedCri::new(RuntimeKind::Containerd2);
-        let config = KubeletConfiguration {
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
-            max_pods: 17,
-            pod_logs_dir: dir.path().join("logs").display().to_string(),
-            ..KubeletConfiguration::default()
-        };
+        let config = KubeletConfiguration { max_pods: 17, ..in_process::config(dir.path()) };
         let runtime = Arc::new(cri.clone());
-        let kubelet = Kubelet::builder(config)
+        let clock = Clock::simulated(Timestamp::from_second(BASE_SECOND).unwrap());
+        let kubelet = in_process::agent(config, dir.path(), "node", clock)
             .runtime(runtime.clone(), runtime)
-            .clock(Clock::simulated(Timestamp::from_second(BASE_SECOND).unwrap()))
-            .machine(MachineFacts {
-                hostname: "node".into(),
-                cpus: 4,
-                memory: 8 << 30,
-                cgroup_v2: true,
-                kernel_release: "6.1.0".into(),
-                boot_id: "boot".into(),
-                kernel: (6, 1),
-                selinux: false,
-                apparmor: false,
-                swap_in_use: false,
-                thermal_throttle_paths: vec![],
-            })
-            .root_dir(dir.path())
-            .container_logs_dir(dir.path().join("links"))
-            .node_name("node")
-            .node_ips([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))])
             .embedded()
             .build()
             .await

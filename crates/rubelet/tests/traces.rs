@@ -1,16 +1,16 @@
 //! The trace of a pod's start, as a collector gets it: the real agent and its client of the runtime, the scripted
 //! runtime on a socket, a collector of our own. Real time, of which nothing here takes long.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod in_process;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rubelet::clock::Clock;
 use rubelet::tracing_export::{self, TracingExport};
-use rubelet::{Kubelet, KubeletConfiguration, KubeletHandle};
+use rubelet::{KubeletConfiguration, KubeletHandle};
 use rubelet_config::TracingConfiguration;
 use rubelet_cri::CriErrorKind;
-use rubelet_linux::facts::MachineFacts;
 use rubelet_testkit::ScriptedCri;
 use rubelet_testkit::otlp::{Collector, ReceivedSpan};
 use rubelet_testkit::pods::{container, pod};
@@ -51,27 +51,12 @@ impl World {
         let export = export.map(|prepared| prepared.start("machine-1").expect("an endpoint"));
         let config = KubeletConfiguration {
             container_runtime_endpoint: runtime.endpoint(),
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
-            pod_logs_dir: dir.path().join("logs").display().to_string(),
             tracing,
-            ..KubeletConfiguration::default()
+            ..in_process::config(dir.path())
         };
-        let kubelet = Kubelet::builder(config)
-            .clock(Clock::simulated(Timestamp::from_second(BASE_SECOND).expect("a time")))
-            .machine(machine())
-            .root_dir(dir.path().join("root"))
-            .container_logs_dir(dir.path().join("links"))
-            .node_name("node")
-            .node_ips([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))])
-            .embedded()
-            .build()
-            .await
-            .expect("an agent");
+        let clock = Clock::simulated(Timestamp::from_second(BASE_SECOND).expect("a time"));
+        let kubelet =
+            in_process::agent(config, dir.path(), "node", clock).embedded().build().await.expect("an agent");
         let pods = kubelet.handle();
         let agent = tokio::spawn(kubelet.run(std::future::pending()));
         Self { cri, runtime, collector, pods, agent, export, _dir: dir, _traced: traced }
@@ -89,22 +74,6 @@ impl World {
             export.finish().await;
         }
         Spans(self.collector.spans())
-    }
-}
-
-fn machine() -> MachineFacts {
-    MachineFacts {
-        memory: 64 << 30,
-        cpus: 16,
-        hostname: "n1".to_owned(),
-        kernel_release: "6.1.0".to_owned(),
-        kernel: (6, 1),
-        boot_id: "boot".to_owned(),
-        swap_in_use: false,
-        cgroup_v2: true,
-        apparmor: false,
-        selinux: false,
-        thermal_throttle_paths: vec![],
     }
 }
 

@@ -14,11 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rubelet::clock::Clock;
 use rubelet::control_plane::ApiServer;
 use rubelet::node_agent::{FixedProbe, Usage};
-use rubelet::{Kubelet, KubeletConfiguration};
+use rubelet::KubeletConfiguration;
 use rubelet_core::node::info::MachineIdentity;
 use rubelet_core::node::pressure::Observation;
 use rubelet_cri::Deadlines;
-use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::{FileSystem, NodeMachine};
 use rubelet_testkit::fake_api::{Failure, FaultHandle, Options, Outage};
 use rubelet_testkit::scripted::{BASE_SECOND, HookAction, Op, PullScript};
@@ -27,6 +26,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::in_process;
 use crate::gate::{CrashPoint, Gate, Side};
 use crate::judge::{Judge, is_node_ready, uid_of};
 use crate::scenario::{Away, GATE, Kind, NODE, Scenario, SimPod, Step, WatchTrouble, fault};
@@ -172,29 +172,16 @@ impl World {
         let root = self.dir.path();
         std::fs::create_dir_all(root.join("manifests")).map_err(|error| error.to_string())?;
         let config = KubeletConfiguration {
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
             static_pod_path: root.join("manifests").display().to_string(),
-            pod_logs_dir: root.join("logs").display().to_string(),
-            ..KubeletConfiguration::default()
+            ..in_process::config(root)
         };
         let deadlines = Deadlines {
             exec_without_timeout: Duration::from_secs(60),
             ..Deadlines::with_request(Duration::from_secs(30))
         };
         let runtime = Arc::new(self.cri.with_deadlines(deadlines));
-        let kubelet = Kubelet::builder(config)
+        let kubelet = in_process::agent(config, root, NODE, self.clock.clone())
             .runtime(runtime.clone(), runtime)
-            .clock(self.clock.clone())
-            .machine(machine())
-            .root_dir(root)
-            .container_logs_dir(root.join("links"))
-            .node_name(NODE)
-            .node_ips([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))])
             .api_server(ApiServer::Connected(self.wire.connect()))
             .node_machine(node_machine(), Arc::new(probe()))
             .build()
@@ -583,21 +570,6 @@ fn scratch() -> TempDir {
         .expect("a scratch directory")
 }
 
-fn machine() -> MachineFacts {
-    MachineFacts {
-        memory: 64 << 30,
-        cpus: 16,
-        hostname: NODE.to_owned(),
-        kernel_release: "6.1.0".to_owned(),
-        kernel: (6, 1),
-        boot_id: "boot".to_owned(),
-        swap_in_use: false,
-        cgroup_v2: true,
-        apparmor: false,
-        selinux: false,
-        thermal_throttle_paths: vec![],
-    }
-}
 
 fn node_machine() -> NodeMachine {
     NodeMachine {

@@ -2,7 +2,6 @@
 //! what is seen of them. Carries out a scenario step by step; judges nothing but an agent that spins.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,9 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rubelet::clock::Clock;
-use rubelet::{Kubelet, KubeletConfiguration, KubeletHandle};
+use rubelet::KubeletHandle;
 use rubelet_cri::Deadlines;
-use rubelet_linux::facts::MachineFacts;
 use rubelet_testkit::ScriptedCri;
 use rubelet_testkit::scripted::server::{self, CriServer};
 use rubelet_testkit::scripted::{BASE_SECOND, CallPoint, HookAction, Op, Phase};
@@ -22,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::in_process;
 use crate::log::{Mark, Marks, StatusView};
 use crate::scenario::{Scenario, Step, uid_of};
 
@@ -212,39 +211,21 @@ impl World {
             (gate.dead, gate.listed, gate.calls) = (false, false, 0);
         }
         let root = self.dir.path();
-        let mut config = KubeletConfiguration {
-            enable_server: false,
-            healthz_port: 0,
-            read_only_port: 0,
-            cgroups_per_qos: false,
-            fail_swap_on: false,
-            resolv_conf: String::new(),
-            pod_logs_dir: root.join("logs").display().to_string(),
-            ..KubeletConfiguration::default()
-        };
-        let mut builder = Kubelet::builder(config.clone());
-        match &self.server {
-            Some(server) => {
-                config.container_runtime_endpoint = server.endpoint();
-                config.runtime_request_timeout = rubelet_config::GoDuration::from_secs(30);
-                builder = Kubelet::builder(config);
-            }
-            None => {
-                let deadlines = Deadlines {
-                    exec_without_timeout: Duration::from_secs(60),
-                    ..Deadlines::with_request(Duration::from_secs(30))
-                };
-                let runtime = Arc::new(self.cri.with_deadlines(deadlines));
-                builder = builder.runtime(runtime.clone(), runtime);
-            }
+        let mut config = in_process::config(root);
+        if let Some(server) = &self.server {
+            config.container_runtime_endpoint = server.endpoint();
+            config.runtime_request_timeout = rubelet_config::GoDuration::from_secs(30);
+        }
+        let mut builder = in_process::agent(config, root, "node", self.clock.clone());
+        if self.server.is_none() {
+            let deadlines = Deadlines {
+                exec_without_timeout: Duration::from_secs(60),
+                ..Deadlines::with_request(Duration::from_secs(30))
+            };
+            let runtime = Arc::new(self.cri.with_deadlines(deadlines));
+            builder = builder.runtime(runtime.clone(), runtime);
         }
         let kubelet = builder
-            .clock(self.clock.clone())
-            .machine(machine())
-            .root_dir(root)
-            .container_logs_dir(root.join("links"))
-            .node_name("node")
-            .node_ips([IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))])
             .embedded()
             .build()
             .await
@@ -478,18 +459,3 @@ fn scratch() -> TempDir {
         .expect("a scratch directory")
 }
 
-fn machine() -> MachineFacts {
-    MachineFacts {
-        memory: 64 << 30,
-        cpus: 16,
-        hostname: "node".to_owned(),
-        kernel_release: "6.1.0".to_owned(),
-        kernel: (6, 1),
-        boot_id: "boot".to_owned(),
-        swap_in_use: false,
-        cgroup_v2: true,
-        apparmor: false,
-        selinux: false,
-        thermal_throttle_paths: vec![],
-    }
-}
