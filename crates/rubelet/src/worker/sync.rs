@@ -349,15 +349,22 @@ impl PodWorker {
         // What changes from here on is news again.
         self.volumes_due = false;
         let facts = VolumeFacts { downward, node, now };
-        let set_up = unless_ending(&self.mailbox, self.services.volumes.set_up(pod, &dir, &facts));
+        // On the heap: a worker at rest does not carry what mounting takes.
+        let set_up = Box::pin(self.services.volumes.set_up(pod, &dir, &facts));
+        let set_up = unless_ending(&self.mailbox, set_up);
         let Some(set_up) = self.through(Doing::Volumes, set_up).await else { return Err(Stop::Ending) };
         match set_up {
             Ok(mounted) => {
                 self.explaining.done(PodStep::Volumes);
                 self.volumes_at = mounted.refresh_at.into_iter().chain(self.next_look(pod)).min();
                 self.tell_volumes(&mounted.behind);
-                for warning in mounted.warnings {
-                    self.services.events.warning(&self.subject, warning.reason, warning.message);
+                let events = &self.services.events;
+                for told in mounted.warnings {
+                    if told.normal {
+                        events.normal(&self.subject, told.reason, told.message);
+                    } else {
+                        events.warning(&self.subject, told.reason, told.message);
+                    }
                 }
                 Ok(mounted.paths)
             }
@@ -382,7 +389,7 @@ impl PodWorker {
 
     fn tell_volumes(&self, problems: &[VolumeError]) {
         for problem in problems {
-            self.services.events.warning(&self.subject, "FailedMount", problem.event_message());
+            self.services.events.warning(&self.subject, problem.event_reason(), problem.event_message());
         }
     }
 
