@@ -6,6 +6,7 @@
 //! that one that is slow cannot take the pool from the others; one in which something did not answer is in quarantine,
 //! and nothing else is tried there until it answers. Who takes long leaves the pool's own threads to others.
 
+mod moving;
 mod places;
 
 use std::io;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use rubelet_core::claims::ClaimError;
 use rubelet_core::projection::ProjectionErrors;
 use rubelet_core::volumes::SourceError;
+use rubelet_linux::disk::DiskError;
 use rubelet_linux::fs_pool::FsError;
 
 use crate::csi::CsiProblem;
@@ -30,6 +31,7 @@ impl VolumeError {
             Problem::Claim(error) => return error.event_message(&self.volume),
             Problem::LocalPath { .. } | Problem::Source(_) => "MountVolume.NewMounter initialization failed",
             Problem::Csi(problem) => problem.step.name(),
+            Problem::LocalDevice { .. } => "MountVolume.MountDevice failed",
             _ => "MountVolume.SetUp failed",
         };
         let volume = self.persistent.as_ref().unwrap_or(&self.volume);
@@ -59,12 +61,18 @@ pub enum Problem {
     /// This version cannot mount that kind.
     #[error(
         "it is of kind {0}, which this version cannot mount; it mounts hostPath, emptyDir, configMap, secret, \
-         downwardAPI, projected, and claims of hostPath and local volumes"
+         downwardAPI, projected, nfs, images, volumes of CSI drivers, and claims of hostPath, local, nfs and CSI volumes"
     )]
     Unsupported(&'static str),
     /// Its name cannot be a directory's.
     #[error("its name is no file name: give the volume another")]
     Name,
+    /// Huge pages cannot be had as asked for.
+    #[error("{0}")]
+    HugePages(String),
+    /// The type of a hostPath is none.
+    #[error("{0} is an invalid volume type")]
+    HostPathUnknownType(String),
     /// A hostPath is not what its type says.
     #[error("hostPath type check failed: {path} is not {wanted}")]
     HostPathType {
@@ -84,6 +92,22 @@ pub enum Problem {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The file system of a local volume's device is not mounted.
+    #[error("local: failed to mount device {device} at {target} (fstype: {fs_type})")]
+    LocalDevice {
+        /// The device.
+        device: String,
+        /// Where it is to be mounted for all pods.
+        target: String,
+        /// Its file system.
+        fs_type: String,
+        /// Why not.
+        #[source]
+        problem: DiskError,
+    },
+    /// The node's `mount` did not do it.
+    #[error(transparent)]
+    Mount(#[from] DiskError),
     /// The source of a driver's volume makes no sense.
     #[error(transparent)]
     Source(#[from] SourceError),

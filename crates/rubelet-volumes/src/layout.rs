@@ -13,6 +13,7 @@ pub(crate) enum Home {
     DownwardApi,
     Projected,
     Local,
+    Nfs,
 }
 
 impl Home {
@@ -21,8 +22,15 @@ impl Home {
         [Self::EmptyDir, Self::ConfigMap, Self::Secret, Self::DownwardApi, Self::Projected];
 
     /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::EmptyDir, Self::ConfigMap, Self::Secret, Self::DownwardApi, Self::Projected, Self::Local];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::EmptyDir,
+        Self::ConfigMap,
+        Self::Secret,
+        Self::DownwardApi,
+        Self::Projected,
+        Self::Local,
+        Self::Nfs,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -32,6 +40,7 @@ impl Home {
             Self::DownwardApi => "kubernetes.io~downward-api",
             Self::Projected => "kubernetes.io~projected",
             Self::Local => "kubernetes.io~local-volume",
+            Self::Nfs => "kubernetes.io~nfs",
         }
     }
 
@@ -43,6 +52,37 @@ impl Home {
     /// `<pod>/volumes/<kind>/<volume>`; a claimed volume goes by the name of its PersistentVolume.
     pub(crate) fn volume(self, pod_dir: &Path, volume: &str) -> PathBuf {
         self.dir(pod_dir).join(volume)
+    }
+}
+
+/// The places of a local volume that is a block device.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalDevice {
+    /// Where its file system is mounted for all pods: `<root>/plugins/kubernetes.io/local-volume/mounts/<pv>`.
+    pub(crate) mount: PathBuf,
+    /// Where the device is bound for this pod:
+    /// `<root>/plugins/kubernetes.io~local-volume/volumeDevices/<pv>/<uid>`.
+    pub(crate) bound: PathBuf,
+    /// The pod's link to it: `<pod>/volumeDevices/kubernetes.io~local-volume/<pv>`.
+    pub(crate) link: PathBuf,
+}
+
+impl LocalDevice {
+    /// Those of one PersistentVolume and pod.
+    pub(crate) fn of(pod_dir: &Path, name: &str) -> Self {
+        // `<root>/pods/<uid>`.
+        let plugins = pod_dir.ancestors().nth(2).unwrap_or(pod_dir).join("plugins");
+        let uid = pod_dir.file_name().unwrap_or_default();
+        Self {
+            mount: plugins.join("kubernetes.io/local-volume/mounts").join(name),
+            bound: plugins.join(Home::Local.name()).join("volumeDevices").join(name).join(uid),
+            link: Self::links(pod_dir).join(name),
+        }
+    }
+
+    /// The directory of a pod's links.
+    pub(crate) fn links(pod_dir: &Path) -> PathBuf {
+        pod_dir.join("volumeDevices").join(Home::Local.name())
     }
 }
 

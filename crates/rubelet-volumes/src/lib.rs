@@ -9,6 +9,7 @@ pub mod atomic;
 mod claims;
 pub mod csi;
 mod error;
+mod group;
 mod journal;
 mod kinds;
 mod layout;
@@ -19,6 +20,7 @@ mod tokens;
 mod volumes;
 
 pub use error::{Problem, VolumeError, VolumeErrors};
+pub use group::Notices;
 pub use journal::{MountEntry, MountJournal, MountSource, MountState};
 pub use kinds::tmpfs::Tmpfs;
 pub use measured::MeasuredVolume;
@@ -27,6 +29,6 @@ pub use sub_paths::SubPathProblem;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
 pub use volumes::pending::remaining_volumes;
 pub use volumes::{
-    MountedVolumes, ReadyVolume, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning,
+    MountedVolumes, ReadyVolume, Steps, TearDownError, TearDownErrors, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning,
     Volumes,
 };

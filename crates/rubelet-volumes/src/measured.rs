@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::claims::{Claim, ClaimedSource};
 use rubelet_core::ids::pod_uid;
 use rubelet_core::static_pod::unsupported_volumes;
+use rubelet_core::tally::volume_plugin;
+use rubelet_core::volumes::VolumeMode;
 
 use crate::kinds::files_home;
 use crate::layout::Home;
@@ -28,7 +30,7 @@ pub struct MeasuredVolume {
 }
 
 impl Volumes {
-    /// The volumes of a pod that can be measured. As upstream, nothing is told of hostPath, claimed or not: it is not
+    /// The volumes of a pod that can be measured, without those that do not answer. As upstream, nothing is told of hostPath, claimed or not: it is not
     /// known what of it is the pod's.
     pub fn measured(&self, pod: &Pod, pod_dir: &Path) -> Vec<MeasuredVolume> {
         let uid = pod_uid(pod);
@@ -36,7 +38,10 @@ impl Volumes {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let volumes = volumes.filter(|volume| {
             let path = !matches!(volume.name.as_str(), "" | "." | "..") && !volume.name.contains(['/', '\0']);
-            path && volume.host_path.is_none() && volume.image.is_none() && !unsupported.iter().any(|(name, _)| *name == volume.name)
+            // Those of drivers are measured by their drivers.
+            let elsewhere = ["kubernetes.io/host-path", "kubernetes.io/image", "kubernetes.io/csi"];
+            let here = !elsewhere.contains(&volume_plugin(volume));
+            path && here && !unsupported.iter().any(|(name, _)| *name == volume.name)
         });
         volumes
             .filter_map(|volume| {
@@ -49,8 +54,12 @@ impl Volumes {
                 };
                 if let Some(claim) = Claim::of(pod, volume) {
                     let claimed = self.journal.claimed(&uid, &volume.name)?;
-                    let ClaimedSource::Local { .. } = claimed.source else { return None };
-                    let path = Home::Local.volume(pod_dir, &claimed.name);
+                    let home = match claimed.source {
+                        ClaimedSource::Local { .. } if claimed.mode == VolumeMode::Filesystem => Home::Local,
+                        ClaimedSource::Nfs(_) => Home::Nfs,
+                        _ => return None,
+                    };
+                    let path = home.volume(pod_dir, &claimed.name);
                     return Some(MeasuredVolume {
                         claim: Some((claim.namespace, claim.name)),
                         ..plain(path)
@@ -60,11 +69,16 @@ impl Volumes {
                     let ephemeral = home == Home::ConfigMap;
                     return Some(MeasuredVolume { ephemeral, settled: true, ..plain(path) });
                 }
+                if volume.nfs.is_some() {
+                    return Some(plain(Home::Nfs.volume(pod_dir, &volume.name)));
+                }
                 let medium = volume.empty_dir.as_ref().and_then(|dir| dir.medium.as_deref());
                 let ephemeral = medium.unwrap_or_default().is_empty();
                 let path = Home::EmptyDir.volume(pod_dir, &volume.name);
                 Some(MeasuredVolume { ephemeral, ..plain(path) })
             })
+            // Whoever measures one that does not answer would not either.
+            .filter(|volume| !self.fs.hangs(&volume.path))
             .collect()
     }
 }
@@ -73,7 +87,6 @@ impl Volumes {
 mod tests {
     use rubelet_core::claims::ClaimedVolume;
     use rubelet_core::ids::PodUid;
-    use rubelet_core::volumes::VolumeMode;
     use rubelet_linux::fs_pool::FsPool;
     use serde_json::json;
 
@@ -90,6 +103,10 @@ mod tests {
                 {"name": "secret", "secret": {"secretName": "s"}},
                 {"name": "host", "hostPath": {"path": "/"}},
                 {"name": "net", "nfs": {"server": "s", "path": "/"}},
+                {"name": "driver", "csi": {"driver": "d"}},
+                {"name": "disk", "cinder": {"volumeID": "c"}},
+                {"name": "image", "image": {"reference": "r"}},
+                {"name": "device", "persistentVolumeClaim": {"claimName": "device"}},
                 {"name": "..", "emptyDir": {}},
                 {"name": "waits", "persistentVolumeClaim": {"claimName": "waits"}},
                 {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
@@ -105,13 +122,16 @@ mod tests {
             options: vec![],
             fs_type: String::new(),
         };
-        for (name, source) in
-            [("data", local()), ("own", local()), ("path", ClaimedSource::HostPath(Default::default()))]
-        {
+        for (name, source, mode) in [
+            ("data", local(), VolumeMode::Filesystem),
+            ("own", local(), VolumeMode::Filesystem),
+            ("device", local(), VolumeMode::Block),
+            ("path", ClaimedSource::HostPath(Default::default()), VolumeMode::Filesystem),
+        ] {
             let claimed = ClaimedVolume {
                 name: format!("pv-{name}"),
                 source,
-                mode: VolumeMode::Filesystem,
+                mode,
                 read_only: false,
                 group: None,
                 claim: ("shop".into(), name.into()),
@@ -138,6 +158,7 @@ mod tests {
                 "memory /p/volumes/kubernetes.io~empty-dir/memory",
                 "config /p/volumes/kubernetes.io~configmap/config ephemeral settled",
                 "secret /p/volumes/kubernetes.io~secret/secret settled",
+                "net /p/volumes/kubernetes.io~nfs/net",
                 "data /p/volumes/kubernetes.io~local-volume/pv-data shop/data",
                 "own /p/volumes/kubernetes.io~local-volume/pv-own shop/web-own",
             ]

@@ -39,8 +39,8 @@ pub fn filter_invalid(pods: Vec<Arc<Pod>>) -> (Vec<Arc<Pod>>, Vec<Dropped>) {
 
 /// Volumes of kinds that this version cannot mount yet: name and kind of each.
 ///
-/// Mounted are `hostPath`, plain `emptyDir` (on disk or in memory), `configMap`, `secret`, `downwardAPI`, `projected`,
-/// and claims of what [`crate::claims`] knows. Issues to come shorten the list.
+/// Mounted are `hostPath`, `emptyDir`, `configMap`, `secret`, `downwardAPI`, `projected`, `nfs`, images, volumes of CSI
+/// drivers, and claims of what [`crate::claims`] knows.
 pub fn unsupported_volumes(pod: &Pod) -> Vec<(String, &'static str)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some((volume.name.clone(), unsupported_kind(volume)?))).collect()
@@ -48,37 +48,20 @@ pub fn unsupported_volumes(pod: &Pod) -> Vec<(String, &'static str)> {
 
 fn unsupported_kind(volume: &Volume) -> Option<&'static str> {
     let kinds = [
-        (
-            volume.empty_dir.as_ref().is_some_and(|dir| is_huge_page(dir.medium.as_deref())),
-            "emptyDir on huge pages",
-        ),
-        (volume.aws_elastic_block_store.is_some(), "awsElasticBlockStore"),
-        (volume.azure_disk.is_some(), "azureDisk"),
-        (volume.azure_file.is_some(), "azureFile"),
         (volume.cephfs.is_some(), "cephfs"),
-        (volume.cinder.is_some(), "cinder"),
-        (volume.csi.is_some(), "csi"),
         (volume.fc.is_some(), "fc"),
         (volume.flex_volume.is_some(), "flexVolume"),
         (volume.flocker.is_some(), "flocker"),
-        (volume.gce_persistent_disk.is_some(), "gcePersistentDisk"),
         (volume.git_repo.is_some(), "gitRepo"),
         (volume.glusterfs.is_some(), "glusterfs"),
         (volume.iscsi.is_some(), "iscsi"),
-        (volume.nfs.is_some(), "nfs"),
         (volume.photon_persistent_disk.is_some(), "photonPersistentDisk"),
-        (volume.portworx_volume.is_some(), "portworxVolume"),
         (volume.quobyte.is_some(), "quobyte"),
         (volume.rbd.is_some(), "rbd"),
         (volume.scale_io.is_some(), "scaleIO"),
         (volume.storageos.is_some(), "storageos"),
-        (volume.vsphere_volume.is_some(), "vsphereVolume"),
     ];
     kinds.into_iter().find(|(present, _)| *present).map(|(_, kind)| kind)
-}
-
-fn is_huge_page(medium: Option<&str>) -> bool {
-    medium.is_some_and(|medium| medium.starts_with("HugePages"))
 }
 
 #[cfg(test)]
@@ -119,11 +102,13 @@ mod tests {
                 {"name": "j", "persistentVolumeClaim": {"claimName": "x"}},
                 {"name": "k", "ephemeral": {}},
                 {"name": "f", "nfs": {"server": "s", "path": "/"}},
+                {"name": "l", "iscsi": {"targetPortal": "p", "iqn": "q", "lun": 0}},
+                {"name": "m", "flexVolume": {"driver": "d"}},
             ]},
         }))
         .unwrap();
         let unsupported: Vec<(String, &str)> = unsupported_volumes(&pod);
-        let expected = [("d", "emptyDir on huge pages"), ("f", "nfs")];
+        let expected = [("l", "iscsi"), ("m", "flexVolume")];
         assert_eq!(unsupported, expected.map(|(name, kind)| (name.to_owned(), kind)));
         assert_eq!(unsupported_volumes(&Pod::default()), []);
     }

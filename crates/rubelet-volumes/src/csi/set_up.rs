@@ -69,7 +69,8 @@ impl Csi {
         let done = match looked {
             Look::Ready => Ok(()),
             Look::Again | Look::Missing => {
-                shared.bring(volume, &uid, call, object.as_ref().map(Option::as_deref), step).await
+                let object = object.as_ref().map(Option::as_deref);
+                Box::pin(shared.bring(volume, &uid, call, object, step)).await
             }
         };
         let behind = match (done, looked) {
@@ -77,7 +78,7 @@ impl Csi {
             (Err(problem), Look::Missing) => return Err(problem),
             (Err(problem), _) => Some(problem),
         };
-        let grown = shared.grow(volume, &uid, call).await?;
+        let grown = Box::pin(shared.grow(volume, &uid, call)).await?;
         let mut ready = CsiReady {
             volume: shared.ready_volume(volume, call),
             refresh_at: grown.refresh_at,

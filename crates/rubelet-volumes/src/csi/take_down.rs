@@ -43,7 +43,7 @@ impl Csi {
         let (volumes, unknown) = all_of(found, shared.table.of_pod(uid), known);
         let taken = volumes.into_iter().map(async |volume| {
             let name = volume.spec_name.clone();
-            (name, shared.take_down(volume, uid, pod_dir).await)
+            (name, Box::pin(shared.take_down(volume, uid, pod_dir)).await)
         });
         let cleared = unknown.into_iter().map(async |(name, mode, why)| {
             let problem = shared.clear_unknown(&name, mode, uid, pod_dir, why).await;

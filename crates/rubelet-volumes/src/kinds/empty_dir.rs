@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Volume;
 use rubelet_core::quantity::Amount;
 
 use super::tmpfs::{self, Tmpfs};
-use super::{PlanFacts, make_dirs, mark_ready};
+use super::{PlanFacts, huge_pages, make_dirs, mark_ready};
+use crate::error::Problem;
 use crate::layout::{Home, ready_mark};
 
 /// A directory to make.
@@ -18,6 +19,8 @@ pub(crate) struct EmptyDirPlan {
     pub(super) path: PathBuf,
     mark: PathBuf,
     in_memory: bool,
+    /// Its pages, bytes, when it is of huge pages.
+    page_bytes: Option<u64>,
     /// Bytes it may hold; only memory is limited here.
     size: Option<i64>,
     group: Option<u32>,
@@ -25,18 +28,21 @@ pub(crate) struct EmptyDirPlan {
 
 impl EmptyDirPlan {
     /// Plans it.
-    pub(super) fn of(volume: &Volume, facts: &PlanFacts<'_>) -> Self {
+    pub(super) fn of(volume: &Volume, facts: &PlanFacts<'_>) -> Result<Self, Problem> {
         let source = volume.empty_dir.as_ref();
         let in_memory = source.is_some_and(|source| source.medium.as_deref() == Some("Memory"));
+        let medium = source.and_then(|source| source.medium.as_deref()).filter(|m| huge_pages::is_medium(m));
+        let page_bytes = medium.map(|medium| huge_pages::page_bytes(facts.pod, medium)).transpose()?;
         let limit = source.and_then(|source| source.size_limit.as_ref());
         let limit = limit.and_then(|limit| Amount::of(limit).ok());
-        Self {
+        Ok(Self {
             path: Home::EmptyDir.volume(facts.pod_dir, &volume.name),
             mark: ready_mark(facts.pod_dir, Home::EmptyDir, &volume.name),
             in_memory,
+            page_bytes,
             size: if in_memory { tmpfs::size(facts.pod, facts.downward, limit) } else { None },
             group: facts.group(),
-        }
+        })
     }
 
     /// Makes it; one that is there keeps its content, and mode and owner as containers may have changed them.
@@ -45,6 +51,9 @@ impl EmptyDirPlan {
         if self.in_memory && tmpfs == Tmpfs::Mount {
             fs::create_dir_all(&self.path)?;
             tmpfs::ensure(&self.path, self.size, self.group)?;
+        } else if let Some(bytes) = self.page_bytes.filter(|_| tmpfs == Tmpfs::Mount) {
+            fs::create_dir_all(&self.path)?;
+            huge_pages::ensure(&self.path, bytes, self.group)?;
         } else if !self.path.exists() {
             // It gets its name last, so that an agent killed in between leaves none that is half made.
             let name = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -80,7 +89,7 @@ mod tests {
     fn plan(root: &Path, source: serde_json::Value, group: Option<u32>) -> EmptyDirPlan {
         let volume = json!({"name": "v", "emptyDir": source});
         let pod: Pod = serde_json::from_value(
-            json!({"spec": {"containers": [], "volumes": [volume], "securityContext": {"fsGroup": group}}}),
+            json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"hugepages-2Mi": "2Mi"}}}], "volumes": [volume], "securityContext": {"fsGroup": group}}}),
         )
         .unwrap();
         let facts = PlanFacts {
@@ -89,7 +98,7 @@ mod tests {
             gathered: &Gathered::default(),
             downward: &DownwardFacts::default(),
         };
-        EmptyDirPlan::of(&pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0], &facts)
+        EmptyDirPlan::of(&pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0], &facts).unwrap()
     }
 
     #[test]
@@ -118,6 +127,31 @@ mod tests {
         plan.set_up(Tmpfs::Mount).unwrap();
         let metadata = fs::metadata(&plan.path).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, own));
+    }
+
+    #[test]
+    fn huge_pages_are_mounted_once_with_their_size() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = plan(root.path(), json!({"medium": "HugePages-2Mi"}), Some(7));
+        if !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+            || !rustix::process::geteuid().is_root()
+        {
+            return;
+        }
+        let done = plan.set_up(Tmpfs::Mount).and_then(|()| plan.set_up(Tmpfs::Mount));
+        let size = rubelet_linux::mounts::huge_page_bytes(&plan.path);
+        let metadata = fs::metadata(&plan.path).map(|found| (found.mode() & 0o7777, found.gid()));
+        let other = EmptyDirPlan { page_bytes: Some(1 << 30), ..plan };
+        let differs = other.set_up(Tmpfs::Mount).map_err(|error| error.to_string());
+        super::super::tear_down(root.path()).unwrap();
+        done.unwrap();
+        assert_eq!((size.unwrap(), metadata.unwrap()), (Some(2 << 20), (0o2775, 7)));
+        assert!(
+            differs
+                .unwrap_err()
+                .ends_with("pagesize '2097152' and requested medium size '1073741824' differ")
+        );
+        assert!(!other.path.exists() && !other.mark.exists());
     }
 
     #[test]

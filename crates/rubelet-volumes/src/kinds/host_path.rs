@@ -9,6 +9,10 @@ use k8s_openapi::api::core::v1::HostPathVolumeSource;
 
 use crate::error::Problem;
 
+/// The types there are.
+const KINDS: [&str; 8] =
+    ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+
 /// A path and what has to be there.
 #[derive(Debug)]
 pub(crate) struct HostPathPlan {
@@ -24,6 +28,9 @@ impl HostPathPlan {
 
     /// Checks it, and makes what an `…OrCreate` type asks for.
     pub(super) fn set_up(&self) -> io::Result<Result<(), Problem>> {
+        if !KINDS.contains(&self.kind.as_str()) {
+            return Ok(Err(Problem::HostPathUnknownType(self.kind.clone())));
+        }
         let fits = check_host_path(&self.path, &self.kind)?;
         Ok(fits.map_err(|wanted| Problem::HostPathType { path: self.path.display().to_string(), wanted }))
     }
@@ -54,7 +61,7 @@ fn check_host_path(path: &Path, kind: &str) -> io::Result<Result<(), &'static st
             (is(FileType::is_file)?, "a file")
         }
         "File" => (is(FileType::is_file)?, "a file"),
-        "Socket" => (is(FileType::is_socket)?, "a socket"),
+        "Socket" => (is(FileType::is_socket)?, "a socket file"),
         "CharDevice" => (is(FileType::is_char_device)?, "a character device"),
         "BlockDevice" => (is(FileType::is_block_device)?, "a block device"),
         _ => (false, "of a known type"),
@@ -89,9 +96,11 @@ mod tests {
         check("ROOT/file", "Directory", Err("a directory"));
         check("ROOT/file/below", "Directory", Err("a directory"));
         check("ROOT/dir", "File", Err("a file"));
-        check("ROOT/file", "Socket", Err("a socket"));
+        check("ROOT/file", "Socket", Err("a socket file"));
         check("/dev/null", "CharDevice", Ok(()));
         check("/dev/null", "BlockDevice", Err("a block device"));
-        check("ROOT/dir", "Unheard", Err("of a known type"));
+        let unheard = HostPathVolumeSource { path: shown, type_: Some("Unheard".to_owned()) };
+        let done = HostPathPlan::of(&unheard).set_up().unwrap();
+        assert_eq!(done.unwrap_err().to_string(), "Unheard is an invalid volume type");
     }
 }

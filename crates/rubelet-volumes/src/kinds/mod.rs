@@ -1,6 +1,6 @@
 //! The kinds of volumes. Each has a file with the same parts: `plan` (pure: from the spec and what was gathered to a
 //! value), `set_up` (does what the plan says, idempotent, may block) and tests; what a kind leaves on disk is removed
-//! by [`tear_down`], which needs no spec.
+//! by [`crate::Volumes::tear_down`], which needs no spec.
 //!
 //! A new kind is a variant of [`VolumePlan`], a file here and, if it has a directory, a `Home`. What stands behind
 //! claims is planned by `crate::claims`.
@@ -8,7 +8,9 @@
 mod empty_dir;
 mod files;
 mod host_path;
+mod huge_pages;
 mod local;
+mod nfs;
 pub(crate) mod tmpfs;
 
 use std::fs;
@@ -19,16 +21,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::projection::{FilesSource, Gathered};
+use rubelet_linux::tool::Tools;
 
 use self::empty_dir::EmptyDirPlan;
 use self::files::FilesPlan;
 pub(crate) use self::files::is_set_up;
 use self::host_path::HostPathPlan;
-pub(crate) use self::local::LocalPlan;
+pub(crate) use self::local::{LocalPlan, LocalStep, release as release_local, tear_down_devices};
+pub(crate) use self::nfs::NfsPlan;
 use self::tmpfs::Tmpfs;
 use crate::ReadyVolume;
 use crate::error::Problem;
-use crate::layout::{self, Home};
+use crate::layout::Home;
+#[cfg(test)]
+pub(crate) use crate::volumes::take_down::tear_down;
 
 /// What is known when a pod's volumes are planned.
 pub(crate) struct PlanFacts<'a> {
@@ -52,6 +58,7 @@ pub(crate) enum VolumePlan {
     HostPath(HostPathPlan),
     EmptyDir(EmptyDirPlan),
     Files(FilesPlan),
+    Nfs(NfsPlan),
 }
 
 impl VolumePlan {
@@ -68,9 +75,12 @@ impl VolumePlan {
         if let Some(source) = &volume.host_path {
             return Ok(Self::host_path(source));
         }
+        if let Some(source) = rubelet_core::volumes::nfs(volume) {
+            return Ok(Self::Nfs(NfsPlan::of(&volume.name, &source, facts.pod_dir)));
+        }
         match FilesSource::of(volume) {
             Some(source) => FilesPlan::of(&volume.name, source, facts).map(Self::Files),
-            None => Ok(Self::EmptyDir(EmptyDirPlan::of(volume, facts))),
+            None => EmptyDirPlan::of(volume, facts).map(Self::EmptyDir),
         }
     }
 
@@ -85,12 +95,16 @@ impl VolumePlan {
             Self::HostPath(plan) => ReadyVolume { path: plan.path.clone(), ours: false, read_only: false },
             Self::EmptyDir(plan) => ReadyVolume { path: plan.path.clone(), ours: true, read_only: false },
             Self::Files(plan) => ReadyVolume { path: plan.path.clone(), ours: true, read_only: true },
+            Self::Nfs(plan) => {
+                ReadyVolume { path: plan.path.clone(), ours: false, read_only: plan.read_only }
+            }
         }
     }
 
     /// What doing it is called in errors.
     pub(crate) fn describe(&self) -> String {
         let (verb, path) = match self {
+            Self::Nfs(plan) => return format!("mount {} on {}", plan.device, plan.path.display()),
             Self::HostPath(plan) => ("check hostPath", &plan.path),
             Self::EmptyDir(plan) => ("create emptyDir", &plan.path),
             Self::Files(plan) => ("write volume", &plan.path),
@@ -104,6 +118,7 @@ impl VolumePlan {
             Self::HostPath(plan) => plan.set_up(),
             Self::EmptyDir(plan) => plan.set_up(tmpfs).map(Ok),
             Self::Files(plan) => plan.set_up(tmpfs, now).map(Ok),
+            Self::Nfs(plan) => plan.set_up(tmpfs, &Tools::default()),
         }
     }
 }
@@ -112,43 +127,6 @@ impl VolumePlan {
 pub(crate) fn files_home(volume: &Volume, pod_dir: &Path) -> Option<(Home, PathBuf)> {
     let home = files::home_of(FilesSource::of(volume)?);
     Some((home, home.volume(pod_dir, &volume.name)))
-}
-
-/// Unmounts and removes every volume that the agent made for a pod, in this run or an earlier one, an upstream
-/// kubelet's included. For threads that may block.
-///
-/// # Errors
-/// When something cannot be removed, for one because something is mounted below a volume: that is not the agent's,
-/// and nothing below it is deleted.
-pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
-    rubelet_linux::sub_path::tear_down(pod_dir)?;
-    remove(&layout::marks(pod_dir))?;
-    local::tear_down(&Home::Local.dir(pod_dir))?;
-    for home in Home::OURS {
-        let dir = home.dir(pod_dir);
-        let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let volume = entry?.path();
-            // What a container mounted over the volume lies above what the agent mounted.
-            while rubelet_linux::mounts::is_mount_point(&volume)? {
-                rubelet_linux::mounts::unmount(&volume).map_err(|error| {
-                    io::Error::new(error.kind(), format!("unmount {}: {error}", volume.display()))
-                })?;
-            }
-        }
-        remove(&dir)?;
-    }
-    Ok(())
-}
-
-fn remove(dir: &Path) -> io::Result<()> {
-    match rubelet_linux::remove::remove_tree(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }
 
 /// Leaves the mark by which an upstream kubelet knows a volume that is made.

@@ -4,12 +4,14 @@
 //! whenever something a volume shows may have changed, and once at the end.
 
 pub(crate) mod pending;
+pub(crate) mod take_down;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Volume};
@@ -17,22 +19,25 @@ use rubelet_core::claims::Claim;
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::env::Missing;
 use rubelet_core::ids::PodUid;
-use rubelet_core::lifecycle::ContainersStopped;
 use rubelet_core::projection::{
     FilesSource, Gathered, Needs, ObjectKind, TOKEN_RETRY_SECONDS, TokenKey, adopted_token, clean_path, needs,
 };
 use rubelet_core::tally::volume_plugin;
-use rubelet_linux::fs_pool::{FsError, FsPool};
+use rubelet_core::volumes::{CsiVolume, inline_csi};
+use rubelet_linux::fs_pool::FsPool;
 use tokio::time::Instant;
 
 use crate::atomic::DATA;
+use crate::csi::{CSI_PLUGIN, Csi, CsiUse};
 use crate::error::{Problem, VolumeError, VolumeErrors};
 use crate::journal::{MountJournal, MountSource};
+use crate::group::Notices;
 use crate::kinds::tmpfs::Tmpfs;
-use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up, tear_down};
+use crate::kinds::{PlanFacts, VolumePlan, files_home, is_set_up};
 use crate::objects::ObjectReader;
 use crate::tokens::TokenManager;
 use pending::Pending;
+pub use take_down::{TearDownError, TearDownErrors};
 
 /// Largest token that is looked for in a volume, bytes.
 const TOKEN_LIMIT: u64 = 64 * 1024;
@@ -102,6 +107,9 @@ pub struct VolumeOperation {
 /// Is told of operations; must not block.
 pub type VolumeObserver = Arc<dyn Fn(&VolumeOperation) + Send + Sync>;
 
+/// Is told before and after each thing that is done outside the agent, so that tests can end it there. Must not block.
+pub type Steps = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// The volumes of this node's pods. Cheap to clone.
 #[derive(Clone)]
 pub struct Volumes {
@@ -111,7 +119,10 @@ pub struct Volumes {
     pub(crate) tmpfs: Tmpfs,
     pub(crate) journal: MountJournal,
     pub(crate) pending: Pending,
+    pub(crate) csi: Option<Csi>,
     observer: Option<VolumeObserver>,
+    pub(crate) notices: Option<Notices>,
+    steps: Option<Steps>,
 }
 
 impl Volumes {
@@ -128,7 +139,10 @@ impl Volumes {
             tmpfs: Tmpfs::Mount,
             journal: MountJournal::in_memory(),
             pending: Pending::default(),
+            csi: None,
             observer: None,
+            notices: None,
+            steps: None,
         }
     }
 
@@ -146,11 +160,38 @@ impl Volumes {
         self
     }
 
+    /// Has volumes of drivers, which a node without it cannot mount.
+    #[must_use]
+    pub fn with_csi(mut self, csi: Csi) -> Self {
+        self.csi = Some(csi);
+        self
+    }
+
+    /// Tells pods of what takes long, while it does.
+    #[must_use]
+    pub fn with_notices(mut self, notices: Notices) -> Self {
+        self.notices = Some(notices);
+        self
+    }
+
     /// Tells of every operation on a volume.
     #[must_use]
     pub fn with_observer(mut self, observer: VolumeObserver) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Tells of every step. For tests.
+    #[must_use]
+    pub fn with_steps(mut self, steps: Steps) -> Self {
+        self.steps = Some(steps);
+        self
+    }
+
+    pub(crate) fn step(&self, what: &str) {
+        if let Some(steps) = &self.steps {
+            steps(what);
+        }
     }
 
     /// Mounts a volume that lives outside the pod's own directories, as the journal knows before and after.
@@ -161,9 +202,13 @@ impl Volumes {
         source: MountSource,
         mount: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
+        self.step("begin record");
         self.journal.begin(uid, volume, source).await?;
+        self.step("mount");
         let mounted = mount.await?;
+        self.step("mounted");
         self.journal.mounted(uid, volume).await?;
+        self.step("recorded");
         Ok(mounted)
     }
 
@@ -199,9 +244,9 @@ impl Volumes {
         let volumes = volumes.filter(|volume| volume.image.is_none());
         let others = volumes.filter(|volume| Claim::of(pod, volume).is_none()).map(async |volume| {
             let _working = self.pending.begin(&uid, &volume.name);
-            (volume, self.set_up_one(volume, pod, pod_dir, facts).await)
+            (volume, self.set_up_one(volume, pod, pod_dir, facts).boxed().await)
         });
-        let (others, claims) = join(join_all(others), self.set_up_claims(pod, pod_dir, facts)).await;
+        let (others, claims) = join(join_all(others), self.set_up_claims(pod, pod_dir, facts).boxed()).await;
         let mut mounted = MountedVolumes {
             paths: VolumePaths::new(),
             refresh_at: None,
@@ -213,7 +258,7 @@ impl Volumes {
             if let Some(at) = outcome.refresh_at {
                 mounted.refresh_at = Some(mounted.refresh_at.map_or(at, |earliest| earliest.min(at)));
             }
-            mounted.warnings.extend(outcome.warning);
+            mounted.warnings.extend(outcome.warnings);
             if let Some(ready) = outcome.ready {
                 mounted.paths.insert(volume.name.clone(), ready);
                 mounted.behind.extend(outcome.problem);
@@ -230,6 +275,11 @@ impl Volumes {
     }
 
     async fn set_up_one(&self, volume: &Volume, pod: &Pod, pod_dir: &Path, facts: &VolumeFacts) -> Outcome {
+        match inline_csi(pod, volume) {
+            Ok(None) => {}
+            Ok(Some(csi)) => return self.set_up_inline(volume, csi, pod, pod_dir, facts).await,
+            Err(problem) => return Outcome::failed(&volume.name, None, problem.into()),
+        }
         let (gathered, refresh_at) = match FilesSource::of(volume) {
             Some(source) => self.gather(volume, source, pod, pod_dir, facts.now).await,
             None => (Gathered::default(), None),
@@ -250,15 +300,56 @@ impl Volumes {
                     ready,
                     problem: Some(VolumeError { volume: volume.name.clone(), persistent: None, problem }),
                     refresh_at: [refresh_at, soon].into_iter().flatten().min(),
-                    warning: None,
+                    warnings: Vec::new(),
                 }
             }
         }
     }
 
+    /// A driver's volume in the pod's own spec.
+    async fn set_up_inline(
+        &self,
+        volume: &Volume,
+        csi: CsiVolume,
+        pod: &Pod,
+        pod_dir: &Path,
+        facts: &VolumeFacts,
+    ) -> Outcome {
+        let uid = PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default());
+        let call = CsiUse {
+            pod,
+            pod_dir,
+            name: &volume.name,
+            read_only: csi.read_only,
+            claim: None,
+            now: facts.now,
+        };
+        let mount = self.set_up_csi(&csi, &call);
+        let mount = self.journaled(&uid, &volume.name, MountSource::Csi(csi.clone()), mount);
+        match self.observed(CSI_PLUGIN, "volume_mount", mount).await {
+            Ok(mounted) => mounted.into_outcome(&volume.name, None),
+            Err(problem) => Outcome::failed(&volume.name, None, problem),
+        }
+    }
+
+    pub(crate) async fn set_up_csi(&self, volume: &CsiVolume, call: &CsiUse<'_>) -> Result<Mounted, Problem> {
+        let csi = self.csi.as_ref().ok_or(Problem::Unsupported("csi"))?;
+        // Large while it waits, and gone when it is done.
+        let ready = Box::pin(csi.set_up(volume, call)).await?;
+        Ok(Mounted {
+            ready: ready.volume,
+            refresh_at: ready.refresh_at,
+            behind: ready.behind.map(Problem::Csi),
+            warnings: ready.warnings,
+        })
+    }
+
     pub(crate) async fn execute(&self, plan: VolumePlan, now: Timestamp) -> Result<ReadyVolume, Problem> {
         let (ready, what, tmpfs) = (plan.ready(), plan.describe(), self.tmpfs);
-        self.fs.run(what, move || plan.set_up(tmpfs, now)).await??;
+        self.step(&what);
+        // What it shows may be anybody's, a hostPath above all.
+        self.fs.run_in(&ready.path, what, move || plan.set_up(tmpfs, now)).await??;
+        self.step("set up");
         Ok(ready)
     }
 
@@ -362,20 +453,6 @@ impl Volumes {
             }
         }
     }
-
-    /// Unmounts and removes every volume that was made for a pod, in this run of the agent or an earlier one, and
-    /// forgets its tokens; idempotent, needs no spec. hostPaths are never touched.
-    ///
-    /// # Errors
-    /// When something cannot be removed, a foreign mount below a volume for one: nothing below it is deleted.
-    pub async fn tear_down(&self, proof: &ContainersStopped, pod_dir: &Path) -> Result<(), FsError> {
-        if let Some(tokens) = &self.tokens {
-            tokens.forget(proof.uid());
-        }
-        let dir = pod_dir.to_owned();
-        self.fs.run(format!("remove the volumes of pod {}", proof.uid()), move || tear_down(&dir)).await?;
-        self.journal.forget(proof.uid()).await
-    }
 }
 
 /// What came of one volume.
@@ -385,7 +462,45 @@ pub(crate) struct Outcome {
     pub(crate) ready: Option<ReadyVolume>,
     pub(crate) problem: Option<VolumeError>,
     pub(crate) refresh_at: Option<Timestamp>,
-    pub(crate) warning: Option<VolumeWarning>,
+    pub(crate) warnings: Vec<VolumeWarning>,
+}
+
+impl Outcome {
+    /// It is not there. `persistent`: the PersistentVolume behind it, once known.
+    pub(crate) fn failed(volume: &str, persistent: Option<&str>, problem: Problem) -> Self {
+        let persistent = persistent.map(str::to_owned);
+        let error = VolumeError { volume: volume.to_owned(), persistent, problem };
+        Self { problem: Some(error), ..Self::default() }
+    }
+}
+
+/// A volume that is mounted, with what came of it besides.
+pub(crate) struct Mounted {
+    pub(crate) ready: ReadyVolume,
+    pub(crate) refresh_at: Option<Timestamp>,
+    /// It could not be brought up to date.
+    pub(crate) behind: Option<Problem>,
+    pub(crate) warnings: Vec<VolumeWarning>,
+}
+
+impl Mounted {
+    pub(crate) fn plain(ready: ReadyVolume) -> Self {
+        Self { ready, refresh_at: None, behind: None, warnings: Vec::new() }
+    }
+
+    pub(crate) fn into_outcome(self, volume: &str, persistent: Option<&str>) -> Outcome {
+        let behind = self.behind.map(|problem| VolumeError {
+            volume: volume.to_owned(),
+            persistent: persistent.map(str::to_owned),
+            problem,
+        });
+        Outcome {
+            ready: Some(self.ready),
+            problem: behind,
+            refresh_at: self.refresh_at,
+            warnings: self.warnings,
+        }
+    }
 }
 
 enum Read {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
-use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
+use rubelet_core::lifecycle::{ContainersStopped, Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::projection::IssuedToken;
 use rubelet_core::quantity::Amount;
@@ -161,7 +161,7 @@ impl Node {
         (1..9).map(|number| number * 1000).find(|begin| token == jwt(&token_key(), *begin)).unwrap_or(0)
     }
 
-    async fn tear_down(&self) -> Result<(), FsError> {
+    async fn tear_down(&self) -> Result<(), TearDownErrors> {
         self.volumes.tear_down(&proof(), self.root.path()).await
     }
 }
@@ -289,12 +289,12 @@ async fn missing_objects_are_told_all_together() {
     );
     let alone = Volumes::new(FsPool::new(1), None, None).with_tmpfs(Tmpfs::PlainDirectory);
     let pod = pod(
-        json!([{"name": "cm", "configMap": {"name": "x"}}, {"name": "n", "nfs": {"server": "s", "path": "/"}}, {"name": "a/b", "emptyDir": {}}]),
+        json!([{"name": "cm", "configMap": {"name": "x"}}, {"name": "n", "flexVolume": {"driver": "d"}}, {"name": "a/b", "emptyDir": {}}]),
     );
     let errors = alone.set_up(&pod, node.root.path(), &facts(1)).await.unwrap_err();
     let texts: Vec<String> = errors.0.iter().map(|error| error.problem.to_string()).collect();
     assert_eq!(texts[0], "configMap shop/x cannot be read: this node has no API server");
-    assert!(texts[1].starts_with("it is of kind nfs, which this version cannot mount"), "{}", texts[1]);
+    assert!(texts[1].starts_with("it is of kind flexVolume, which this version cannot mount"), "{}", texts[1]);
     assert!(texts[2].starts_with("its name is no file name"), "{}", texts[2]);
 }
 
