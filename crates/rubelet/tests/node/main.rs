@@ -82,4 +82,7 @@ mod runtime_loss;
 mod security;
 mod start;
 mod volumes;
+mod volumes_devices;
+mod volumes_files;
+mod volumes_mounts;
 mod wait;

@@ -1,11 +1,63 @@
-//! The volumes of this version: emptyDir and hostPath; other kinds say that they are not there yet.
+//! emptyDir and hostPath on a node alone; kinds that are not served are named; and what a node had before a test.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 
+use std::path::Path;
+
 use crate::node::Node;
 use crate::pods;
+use crate::runtime::mounts_below;
+use crate::wait::{self, PATIENCE};
+
+/// The mount table and the directories of a node before a test's pods.
+pub struct Before {
+    mounts: Vec<String>,
+    files: Vec<String>,
+}
+
+impl Before {
+    /// As they are now.
+    pub fn of(node: &Node) -> Self {
+        Self { mounts: mounts_below(&node.path("")), files: below(&node.root()) }
+    }
+
+    /// Waits until they are the same again.
+    pub fn wait_again(&self, node: &Node) {
+        wait::until("mounts and directories to be as before", PATIENCE, || {
+            let Self { mounts, files } = Self::of(node);
+            let more = |now: Vec<String>, before: &[String]| -> Vec<String> {
+                now.into_iter().filter(|one| !before.contains(one)).collect()
+            };
+            let lost: Vec<&String> = self.mounts.iter().filter(|mount| !mounts.contains(mount)).collect();
+            assert!(lost.is_empty(), "mounts that are none of the pods' are gone: {lost:?}");
+            let left = (more(mounts, &self.mounts), more(files, &self.files));
+            if left.0.is_empty() && left.1.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+}
+
+/// Everything of pods and plugins in the agent's directory.
+fn below(root: &Path) -> Vec<String> {
+    fn walk(dir: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            found.push(entry.path().display().to_string());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                walk(&entry.path(), found);
+            }
+        }
+    }
+    let mut found = vec![];
+    for dir in ["pods", "plugins", "rubelet/mounts"] {
+        walk(&root.join(dir), &mut found);
+    }
+    // Plugins keep the directories that all of their volumes share.
+    let shared = ["kubernetes.io", "local-volume", "mounts", "kubernetes.io~local-volume", "volumeDevices"];
+    found.retain(|path| !shared.iter().any(|name| path.ends_with(&format!("/{name}"))));
+    found.sort();
+    found
+}
 
 #[test]
 fn an_empty_dir_is_shared_and_survives_restarts() {
@@ -95,13 +147,68 @@ containers: [{{name: c, image: $IMAGE, command: [sleep, '1000'], volumeMounts: [
 volumes: [{{name: v, {volume}}}]"
         )
     };
-    node.apply("nfs", &pod("nfs: {server: 127.0.0.1, path: /x}"));
+    node.apply("flex", &pod("flexVolume: {driver: example.com/x}"));
     node.apply("secret", &pod("secret: {secretName: s}"));
     node.apply("good", &pod("emptyDir: {}"));
     node.wait_ready("good");
     // A secret is an API object, which static pods must not refer to.
     node.wait_agent_log(&["secret.yaml", "secret"]);
     assert!(node.try_pod("secret").is_err());
-    node.wait_agent_log(&["nfs-node-1", "nfs", "FailedMount"]);
-    assert!(pods::container_id(&node.pod("nfs"), "c").is_empty());
+    node.wait_agent_log(&["flex-node-1", "flexVolume", "FailedMount"]);
+    assert!(pods::container_id(&node.pod("flex"), "c").is_empty());
+}
+
+#[test]
+fn volumes_that_are_invalid_are_refused_by_their_field() {
+    let node = Node::start();
+    let pod = |volumes: &str, mount: &str| {
+        format!(
+            "containers: [{{name: c, image: $IMAGE, command: [sleep, '1000'], volumeMounts: [{{name: v, mountPath: /v{mount}}}]}}]
+volumes: [{volumes}]"
+        )
+    };
+    let bad = [
+        ("mode", "{name: v, downwardAPI: {defaultMode: 512}}", "", "downwardAPI.defaultMode"),
+        (
+            "item-mode",
+            "{name: v, downwardAPI: {items: [{path: a, mode: -1, fieldRef: {fieldPath: metadata.name}}]}}",
+            "",
+            "mode",
+        ),
+        (
+            "item-path",
+            "{name: v, downwardAPI: {items: [{path: ../a, fieldRef: {fieldPath: metadata.name}}]}}",
+            "",
+            "path",
+        ),
+        (
+            "item-field",
+            "{name: v, downwardAPI: {items: [{path: a, fieldRef: {fieldPath: spec.none}}]}}",
+            "",
+            "fieldPath",
+        ),
+        ("size", "{name: v, emptyDir: {sizeLimit: lots}}", "", "sizeLimit"),
+        ("negative", "{name: v, emptyDir: {sizeLimit: -1Mi}}", "", "sizeLimit"),
+        ("two", "{name: v, emptyDir: {}, hostPath: {path: /tmp}}", "", "hostPath"),
+        ("none", "{name: w, emptyDir: {}}", "", "volumeMounts[0].name"),
+        ("twice", "{name: v, emptyDir: {}}, {name: v, emptyDir: {}}", "", "volumes[1].name"),
+        ("name", "{name: a/b, emptyDir: {}}", "", "volumes[0].name"),
+        ("up", "{name: v, hostPath: {path: /tmp/../etc}}", "", "hostPath.path"),
+        ("type", "{name: v, hostPath: {path: /tmp, type: Folder}}", "", "hostPath.type"),
+        ("sub", "{name: v, emptyDir: {}}", ", subPath: /etc", "subPath"),
+        ("sub-up", "{name: v, emptyDir: {}}", ", subPathExpr: a/../../b", "subPathExpr"),
+        ("both", "{name: v, emptyDir: {}}", ", subPath: a, subPathExpr: b", "subPathExpr"),
+        ("spread", "{name: v, emptyDir: {}}", ", mountPropagation: Bidirectional", "mountPropagation"),
+        ("odd", "{name: v, emptyDir: {}}", ", mountPropagation: Sideways", "mountPropagation"),
+        ("recursion", "{name: v, emptyDir: {}}", ", recursiveReadOnly: Enabled", "recursiveReadOnly"),
+    ];
+    for (name, volumes, mount, _) in bad {
+        node.apply(name, &pod(volumes, mount));
+    }
+    node.apply("good", &pod("{name: v, emptyDir: {sizeLimit: 1Mi}}", ", subPath: a..b"));
+    node.wait_ready("good");
+    for (name, _, _, field) in bad {
+        node.wait_agent_log(&[&format!("/{name}.yaml"), field]);
+        assert!(node.try_pod(name).is_err(), "{name}");
+    }
 }

@@ -14,7 +14,21 @@ pub fn uptime() -> f64 {
 }
 
 /// Looks until `look` has a value; its last refusal is what the panic tells.
-pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn until<T>(what: &str, patience: Duration, look: impl FnMut() -> Result<T, String>) -> T {
+    every(PERIOD, what, patience, look)
+}
+
+/// The same with hardly a pause between two looks, for what is measured.
+pub fn briefly<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    every(Duration::from_millis(1), what, PATIENCE, look)
+}
+
+fn every<T>(
+    period: Duration,
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let limit = uptime() + patience.as_secs_f64();
     loop {
         match look() {
@@ -22,7 +36,7 @@ pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Result
             Err(seen) if uptime() > limit => {
                 panic!("waited {} s in vain: {what}; seen: {seen}", patience.as_secs())
             }
-            Err(_) => pause(PERIOD),
+            Err(_) => pause(period),
         }
     }
 }
