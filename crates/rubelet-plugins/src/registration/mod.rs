@@ -91,7 +91,7 @@ where
     };
     match tokio::time::timeout(DEADLINE, exchange).await {
         Ok(answer) => answer.map(Response::into_inner),
-        Err(_elapsed) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
+        Err(_elapsed) => Err(too_late()),
     }
 }
 
@@ -106,9 +106,17 @@ async fn connect(socket: &Path) -> Result<Channel, String> {
     endpoint.connect_with_connector(connector).await.map_err(|error| error.to_string())
 }
 
+fn too_late() -> String {
+    format!("no answer within {} s", DEADLINE.as_secs())
+}
+
 /// What a failed call says; of a failure of the connection the innermost cause.
 fn words_of(status: &Status) -> String {
     let first = status.source();
     let innermost = std::iter::successors(first, |cause| (*cause).source()).last();
+    // The transport keeps the deadline as well, and is sometimes the first to notice.
+    if innermost.is_some_and(|cause| cause.is::<tonic::TimeoutExpired>()) {
+        return too_late();
+    }
     innermost.map_or_else(|| format!("{}: {}", status.code(), status.message()), ToString::to_string)
 }
