@@ -1,7 +1,8 @@
 //! Rung 5 of the testing ladder: the built agent, as a process of its own, on a real containerd.
 //!
 //! Every test owns a [`node::Node`]: a private containerd, an agent, a directory of static pods; those named `api_` own
-//! a [`cluster::Cluster`], which adds an API server that refuses what a real one would. Tests only look from
+//! a [`cluster::Cluster`], which adds an API server that refuses what a real one would, and those named `csi_` a
+//! [`csi::CsiNode`], which adds a driver of volumes that does too. Tests only look from
 //! outside: the read-only port, files, control groups, and `ctr`. They wait on values with a deadline and never sleep
 //! to let something happen. Called by `cargo xtask test` for each containerd version; see docs/development.md.
 #![expect(
@@ -23,6 +24,12 @@ mod api_pods;
 mod api_volumes;
 mod bad_input;
 mod cluster;
+mod csi;
+mod csi_block;
+mod csi_faults;
+mod csi_files;
+mod csi_node;
+mod csi_restart;
 mod ending;
 mod explain;
 mod health_neighbours;
