@@ -33,6 +33,9 @@ use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
 
 /// How often leftovers on disk are looked for when nothing calls for it.
 const SWEEP_PERIOD: Duration = Duration::from_secs(300);
+
+/// How long after the start the first sweep is tried, and then until everything is known that it takes.
+const FIRST_SWEEP: Duration = Duration::from_secs(5);
 /// Reason of a rejection that may be due to labels seen too late.
 const NODE_AFFINITY: &str = "NodeAffinity";
 /// Pause before a worker that panicked is started again.
@@ -161,7 +164,7 @@ impl SyncLoop {
 
     /// Runs until dropped.
     pub async fn run(mut self) {
-        let mut sweep_at = Instant::now() + Duration::from_secs(5);
+        let mut sweep_at = Instant::now() + FIRST_SWEEP;
         let mut runtime_state = self.services.runtime_state.clone();
         let mut beat = tokio::time::interval(Duration::from_secs(30));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -179,6 +182,7 @@ impl SyncLoop {
                 Ok(()) = runtime_state.changed() => Event::Look,
                 () = self.node.changed() => Event::Node,
                 uids = changed_objects(self.services.api.as_ref()) => Event::Objects(uids),
+                uids = self.services.wakes.woken() => Event::Objects(uids),
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
@@ -211,8 +215,8 @@ impl SyncLoop {
                     self.reconcile();
                 }
                 Event::Sweep => {
-                    self.sweep();
-                    sweep_at = Instant::now() + SWEEP_PERIOD;
+                    let period = if self.sweep() { SWEEP_PERIOD } else { FIRST_SWEEP };
+                    sweep_at = Instant::now() + period;
                 }
             }
         }
@@ -663,12 +667,15 @@ impl SyncLoop {
         }
     }
 
-    /// Removes what pods that are gone have left on disk. Only with complete knowledge.
-    fn sweep(&mut self) {
+    /// Removes what pods that are gone have left on disk. Only with complete knowledge; false without.
+    fn sweep(&mut self) -> bool {
         let desired = self.desired.borrow().clone();
-        let Some(listing) = self.listing.borrow().clone() else { return };
-        if !desired.complete || desired.doubtful || !self.sweeping.is_empty() {
-            return;
+        let Some(listing) = self.listing.borrow().clone() else { return false };
+        if !desired.complete || desired.doubtful {
+            return false;
+        }
+        if !self.sweeping.is_empty() {
+            return true;
         }
         let known: BTreeSet<PodUid> = desired
             .pods
@@ -682,6 +689,7 @@ impl SyncLoop {
         self.records.retain(|uid, _| known.contains(uid));
         let services = self.services.clone();
         self.sweeping.spawn(async move { crate::sweep::run(&services, &known).await });
+        true
     }
 }
 

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiclient::level::Level;
+use rubelet_apiclient::watch::seed_of;
 use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
 use rubelet_core::node::capacity::node_allocatable;
 use rubelet_core::static_pod::NodeIdentity;
 use rubelet_cri::{ImageService, RuntimeService};
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
+use rubelet_plugins::{PluginHandler, PluginRegistry};
 use rubelet_server::api::{Api, Site};
-use rubelet_volumes::{ObjectReader, Tmpfs, TokenManager, Volumes};
+use rubelet_volumes::csi::{Csi, CsiParts, CsiPlaces};
+use rubelet_volumes::{MountJournal, ObjectReader, Tmpfs, TokenManager, VolumeApi, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,6 +25,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
+use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
 use crate::embedded::EmbeddedPods;
 use crate::events::EventRecorder;
@@ -40,6 +44,7 @@ use crate::node_view::NodeView;
 use crate::oom::{self, OomParts, OomWatch};
 use crate::pleg::Pleg;
 use crate::pod_streams::PodStreams;
+use crate::pod_wakes::PodWakes;
 use crate::prober::Prober;
 use crate::pull_credentials::{ProviderFiles, PullCredentialSettings, PullCredentials, ServiceAccounts};
 use crate::runtime_monitor::{self, RuntimeState};
@@ -51,6 +56,7 @@ use crate::stats::{Collector, Sources, StatsSettings};
 use crate::sync_loop::SyncLoop;
 use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
+use crate::volume_api::ApiVolumes;
 use crate::volumes_in_use::VolumesInUse;
 
 use super::settings::{RuntimeServices, admission_facts, connect, node_settings, pull_limits, suits};
@@ -220,6 +226,10 @@ impl KubeletBuilder {
         for problem in loaded.problems {
             warn!("a damaged journal record: {problem}");
         }
+        let mounts = MountJournal::new(&node.root_dir, disk.clone());
+        for problem in mounts.load().await.map_err(StartError::RootDir)? {
+            warn!("a damaged record of what is mounted: {problem}");
+        }
 
         let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
         let pleg = Pleg::new(runtime.clone(), fs.clone(), metrics.clone(), clock.clone());
@@ -294,8 +304,24 @@ impl KubeletBuilder {
             Some((agent, view)) => (Some(agent), view),
             None => (None, NodeView::default()),
         };
-        // No volume of a driver is left by an earlier run: there are none yet.
-        volumes_in_use.adopt([]);
+        let volume_api = control_plane.as_ref().map(|control| {
+            let client = control.connections().urgent;
+            let (in_use, seed) = (volumes_in_use.clone(), seed_of(&name));
+            Arc::new(ApiVolumes::new(client, seed, control.wake(), in_use, node_view.clone(), clock.clone()))
+        });
+        let wakes = PodWakes::default();
+        let waker = wakes.clone();
+        let places = CsiPlaces { root: node.root_dir.clone(), node_name: name.clone() };
+        let csi = Csi::new(CsiParts {
+            objects: reader.clone(),
+            api: volume_api.clone().map(|api| api as Arc<dyn VolumeApi>),
+            tokens: tokens.clone(),
+            observer: Some(metrics::csi_calls(&metrics)),
+            wake: Some(Arc::new(move |pod| waker.wake(pod))),
+            ..CsiParts::new(places, fs.clone())
+        });
+        let told = node_agent.as_ref().zip(volume_api.clone()).map(|(agent, api)| (agent.csi_nodes(), api));
+        let csi_drivers = CsiDrivers::new(csi.clone(), volumes_in_use, told);
         let startups = StartupLatency::new(metrics.clone());
         let commands = ProcExecWatch::new(runtime.clone(), fs.clone(), PathBuf::from(CGROUP_MOUNT));
         let (prober, probing) = Prober::with_exec_watch(
@@ -340,7 +366,10 @@ impl KubeletBuilder {
             fs: fs.clone(),
             volumes: Volumes::new(fs.clone(), reader, tokens)
                 .with_tmpfs(tmpfs)
+                .with_journal(mounts)
+                .with_csi(csi)
                 .with_observer(metrics::volumes(&metrics)),
+            wakes,
             api: objects,
             table: table.clone(),
             runtime_state: runtime_state.follow(),
@@ -403,6 +432,7 @@ impl KubeletBuilder {
             tasks: JoinSet::new(),
             health: health.clone(),
             objects: services.api.clone(),
+            volume_api,
         };
         let secure = SecureParts {
             cert_dir: self.cert_dir.unwrap_or_else(|| services.node.root_dir.join("pki")),
@@ -458,6 +488,13 @@ impl KubeletBuilder {
             metrics: services.metrics.clone(),
             node_name: services.node.name.clone(),
         };
+        // Registration is real sockets: a simulated node has none.
+        if !services.clock.is_simulated() {
+            let folder = services.node.root_dir.join("plugins_registry");
+            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone())];
+            kubelet.tasks.spawn(PluginRegistry::new(folder, services.fs.clone(), handlers).run());
+        }
+        kubelet.tasks.spawn(csi_drivers.run());
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(probing.run());
         if let Some(rotating) = rotating {

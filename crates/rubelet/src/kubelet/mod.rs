@@ -34,6 +34,7 @@ use crate::services::Services;
 use crate::serving_cert::{self, ServingError, ServingParams};
 use crate::stats::Collector;
 use crate::table::{PodRow, PodTable};
+use crate::volume_api::ApiVolumes;
 
 pub use builder::KubeletBuilder;
 pub use settings::check_machine;
@@ -81,6 +82,7 @@ pub struct Kubelet {
     health: Health,
     /// What goes on by itself while anybody has it.
     objects: Option<ApiObjects>,
+    volume_api: Option<Arc<ApiVolumes>>,
     /// Ways into containers end with the agent, whoever still has a handle.
     _streams: DropGuard,
 }
@@ -128,6 +130,9 @@ impl Kubelet {
         // Whoever stops the API server next is not to be told that the agent misses it.
         if let Some(objects) = &self.objects {
             objects.end();
+        }
+        if let Some(api) = &self.volume_api {
+            api.end();
         }
         let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
         ended

@@ -16,5 +16,5 @@ pub use rubelet_server::metrics::Metrics;
 pub use collect::serving_certificate;
 pub(crate) use collect::{ClientCertificate, NodeFacts, PodFacts, certificates, node, pods};
 pub(crate) use node_startup::NodeStartup;
-pub(crate) use observers::{requests, volumes};
+pub(crate) use observers::{csi_calls, requests, volumes};
 pub use startup::StartupLatency;

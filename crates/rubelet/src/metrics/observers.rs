@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use rubelet_apiclient::connection::{Observed, Observer};
+use rubelet_csi::client::CallObserver;
+use rubelet_csi::error::code_name;
 use rubelet_volumes::VolumeObserver;
 
 use super::Metrics;
@@ -39,6 +41,15 @@ pub(crate) fn volumes(metrics: &Metrics) -> VolumeObserver {
         let status = if operation.done { "success" } else { "fail-unknown" };
         let labels = [operation.plugin, operation.operation, status, "false"];
         metrics.node.storage_operation.with(labels).observe_duration(operation.took);
+    })
+}
+
+/// Counts calls of CSI drivers (`csi_operations_seconds`).
+pub(crate) fn csi_calls(metrics: &Metrics) -> CallObserver {
+    let metrics = metrics.clone();
+    Arc::new(move |call| {
+        let labels = [call.driver, call.method, code_name(call.code), "false"];
+        metrics.node.csi_operation.with(labels).observe_duration(call.took);
     })
 }
 

@@ -172,11 +172,13 @@ impl Rig {
         ready_of(&self.node().unwrap())
     }
 
-    /// Every Ready that the API ever had, without repetitions.
+    /// Every Ready that the API ever had, without repetitions, and without the moment in which a new Node has no CSINode.
     fn ready_history(&self) -> Vec<String> {
         let uid = self.node().unwrap().metadata.uid.unwrap();
-        let mut seen: Vec<String> =
-            self.api.history::<Node>(&uid).iter().map(|node| ready_of(node).0).collect();
+        let history = self.api.history::<Node>(&uid);
+        let ready = history.iter().map(ready_of);
+        let ready = ready.filter(|(_, message)| message != rubelet_core::node::csi::NOT_INITIALIZED);
+        let mut seen: Vec<String> = ready.map(|(status, _)| status).collect();
         seen.dedup();
         seen
     }
@@ -226,7 +228,7 @@ async fn the_first_post_says_ready_even_when_the_runtime_answers_a_little_later(
     rig.registered().await;
     seconds(1).await;
     assert_eq!(rig.ready_history(), ["True"]);
-    assert_eq!((rig.count("create nodes"), rig.count("patch nodes/status")), (1, 0));
+    assert_eq!((rig.count("create nodes"), rig.count("patch nodes/status")), (1, 1));
     let status = rig.node().unwrap().status.unwrap();
     assert_eq!(status.images.unwrap()[0].size_bytes, Some(300_000));
     assert_eq!(status.addresses.unwrap()[0].address, "192.0.2.10");
@@ -235,7 +237,7 @@ async fn the_first_post_says_ready_even_when_the_runtime_answers_a_little_later(
     assert_eq!(lease.metadata.owner_references.unwrap()[0].uid, rig.node().unwrap().metadata.uid.unwrap());
     assert_eq!(
         rig.reasons(),
-        ["Starting", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"]
+        ["Starting", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"]
     );
     no_violations(&rig.api);
 }
@@ -290,7 +292,7 @@ async fn changes_are_posted_at_once() {
             "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized".into()
         )
     );
-    assert_eq!(rig.count("patch nodes/status"), 1);
+    assert_eq!(rig.count("patch nodes/status"), 2);
     assert!(rig.reasons().contains(&"NodeNotReady".to_owned()));
 }
 
@@ -382,7 +384,7 @@ async fn a_restart_does_not_flap() {
     seconds(100).await;
     assert_eq!(rig.ready_history(), ["True"]);
     // A start posts once, so that the cluster hears of it.
-    assert_eq!(rig.count("patch nodes/status"), 1);
+    assert_eq!(rig.count("patch nodes/status"), 2);
     no_violations(&rig.api);
 
     // One that never hears of the runtime says so in the end.
@@ -451,7 +453,7 @@ async fn who_may_not_create_takes_the_node_that_is_there() {
     assert_eq!((labels["team"].as_str(), labels["kubernetes.io/hostname"].as_str()), ("a", NAME));
     assert_eq!(labels["kubernetes.io/arch"], "amd64");
     assert_eq!(node.spec.unwrap().taints.unwrap()[0].key, "k");
-    assert_eq!(rig.count("patch nodes/status"), 1);
+    assert_eq!(rig.count("patch nodes/status"), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -599,7 +601,7 @@ async fn pod_cidrs_reach_the_runtime_and_cordoning_is_told() {
     assert_eq!(rig.cri.calls_of(Op::UpdateRuntimeConfig), 1);
     let reasons = rig.reasons();
     assert_eq!(reasons[reasons.len() - 2..], ["NodeNotSchedulable", "NodeSchedulable"]);
-    assert_eq!(rig.count("patch nodes/status"), 0);
+    assert_eq!(rig.count("patch nodes/status"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -636,4 +638,41 @@ fn spread_is_even_and_repeatable() {
     let mean = (0..1000).map(|count| spread("node-1", count)).sum::<f64>() / 1000.0;
     assert!((0.45..0.55).contains(&mean));
     assert_eq!(spread("node-1", 7), spread("node-1", 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_node_is_ready_once_it_has_its_csi_node() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    let began = tokio::time::Instant::now();
+    rig.api.wait_for(|_| (rig.ready().0 == "True").then_some(())).await;
+    assert!(began.elapsed() < Duration::from_millis(500), "it waits for no tick: {:?}", began.elapsed());
+    let uid = rig.node().unwrap().metadata.uid.unwrap();
+    let first = ready_of(&rig.api.history::<Node>(&uid)[0]);
+    assert_eq!(first, ("False".to_owned(), "CSINode is not yet initialized".to_owned()));
+    assert!(rig.api.get::<k8s_openapi::api::storage::v1::CSINode>("", NAME).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_in_use_when_the_api_says_so_and_no_tick_is_waited_for() {
+    let setup = Setup::new();
+    let in_use = setup.in_use.clone();
+    setup.api.create_json(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}}));
+    setup.api.modify_status::<Node>("", NAME, |node| {
+        let status = node.status.get_or_insert_default();
+        status.volumes_in_use = Some(vec!["old".to_owned(), "left".to_owned()]);
+    });
+    let rig = setup.start();
+    rig.api.wait_for(|_| (rig.ready().0 == "True").then_some(())).await;
+    let told = || rig.node().unwrap().status.unwrap().volumes_in_use.unwrap_or_default();
+    let began = tokio::time::Instant::now();
+    in_use.hold("new").await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(told(), ["left", "new", "old"], "what an earlier run left stays until it is known");
+    in_use.adopt(["left".to_owned()]);
+    rig.api.wait_for(|_| (told() == ["left", "new"]).then_some(())).await;
+    in_use.release("left");
+    in_use.release("new");
+    rig.api.wait_for(|_| told().is_empty().then_some(())).await;
+    assert_eq!(rig.api.violations(), []);
 }

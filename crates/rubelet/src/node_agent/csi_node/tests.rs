@@ -169,7 +169,7 @@ async fn one_of_an_earlier_node_is_replaced_with_all_drivers() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_is_told_of_and_asked_again() {
     let api = FakeApi::new();
-    api.fail(Fault::on("create csinodes", Failure::Status(500, None)).times(2));
+    api.fail(Fault::on("create", "csinodes", Failure::Status(500, None)).times(2));
     let rig = Rig::new(&api);
     rig.register();
     let mut problem = rig.csi.problem();
