@@ -363,12 +363,13 @@ impl CsiClient {
     {
         let began = Instant::now();
         let driver = self.driver();
-        let exchange = async {
+        // On the heap: the state of a call is large, and most of the time nobody is making one.
+        let exchange = Box::pin(async {
             let channel = socket::connect(self.socket()).await.map_err(|reason| {
                 CsiError::unreachable(driver, call, format!("connection error: {reason}"))
             })?;
             invoke(channel).await.map_err(|status| CsiError::of_status(driver, call, &status))
-        };
+        });
         let result = match tokio::time::timeout(deadline, exchange).await {
             Ok(result) => result.map(Response::into_inner),
             Err(_elapsed) => Err(CsiError::no_answer(driver, call)),
