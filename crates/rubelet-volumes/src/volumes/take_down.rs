@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use futures::future::{join, join_all};
+use rubelet_core::ids::PodUid;
 use rubelet_core::lifecycle::ContainersStopped;
 use rubelet_linux::fs_pool::FsError;
 use rubelet_linux::{mounts, remove};
@@ -86,6 +87,19 @@ impl Volumes {
         self.journal.forget(uid).await.map_err(one)?;
         self.step("forgot record");
         Ok(())
+    }
+
+    /// Pods that have, or may have, something mounted outside of their directories.
+    pub fn journaled_pods(&self) -> Vec<PodUid> {
+        self.journal.pods()
+    }
+
+    /// Gives back volumes of drivers that no pod has, from whatever time they are. To be called when every source has
+    /// told its pods, and then seldom: it reads directories.
+    pub async fn unstage_unused(&self) {
+        if let Some(csi) = &self.csi {
+            csi.unstage_unused().await;
+        }
     }
 
     /// One step with directories of the agent's own.

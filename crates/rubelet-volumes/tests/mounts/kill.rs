@@ -17,9 +17,29 @@ use serde_json::{Value, json};
 
 use crate::node::{Api, facts, mounts_below, pod, proof};
 
-/// The system calls before which the agent is killed.
-const CALLS: &str = "mount,umount2,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,symlink,symlinkat,chmod,\
-                     fchmod,fchmodat,chown,fchown,fchownat,lchown,write";
+/// The system calls before which the agent is killed: every one that it changes something with.
+const CALLS: [&str; 20] = [
+    "mount",
+    "umount2",
+    "mkdir",
+    "mkdirat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "symlink",
+    "symlinkat",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "chown",
+    "fchown",
+    "fchownat",
+    "lchown",
+    "write",
+];
 
 /// What the killed agent is told: its root, `set-up` or `tear-down`, and the volumes of its pod.
 const ROOT: &str = "RUBELET_KILL_ROOT";
@@ -95,11 +115,11 @@ impl World {
         self.agent(false).await.tear_down(&proof("u1"), &self.pod_dir()).await.unwrap();
     }
 
-    /// Runs an agent that is killed before its call number `at`; false when it had fewer.
-    fn killed(&self, act: &str, at: u32) -> bool {
+    /// Runs an agent that is killed before it does `call` for the time number `at`; false when it did so less often.
+    fn killed(&self, act: &str, call: &str, at: u32) -> bool {
         let mut agent = Command::new("strace");
-        agent.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}")]);
-        agent.args(["-e", &format!("inject={CALLS}:signal=SIGKILL:when={at}")]);
+        agent.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        agent.args(["-e", &format!("inject={call}:signal=SIGKILL:when={at}")]);
         agent.arg(env::current_exe().unwrap()).args(["kill::agent", "--exact", "--test-threads=1", "-q"]);
         agent.env(ROOT, &self.root).env(ACT, act).env(KINDS, self.mask.to_string());
         let ended = agent.output().unwrap();
@@ -200,19 +220,23 @@ async fn killed_before_every_call_of_mounting() {
     }
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path(), u32::MAX);
-    let mut at = 1;
-    while world.killed("set-up", at) {
-        let when = format!("killed before call {at}");
-        world.check(&when);
-        world.set_up(true).await.unwrap();
-        world.check_set_up(&when);
+    let mut kills = 0;
+    for call in CALLS {
+        let mut at = 1;
+        while world.killed("set-up", call, at) {
+            let when = format!("killed before {call} number {at}");
+            world.check(&when);
+            world.set_up(true).await.unwrap();
+            world.check_set_up(&when);
+            world.tear_down().await;
+            world.check_gone(&when);
+            (at, kills) = (at + 1, kills + 1);
+        }
+        world.check_set_up("not killed");
         world.tear_down().await;
-        world.check_gone(&when);
-        at += 1;
     }
-    println!("{} calls", at - 1);
-    assert!(at > 40, "it was killed only {at} times");
-    world.check_set_up("not killed");
+    println!("killed {kills} times while mounting");
+    assert!(kills > 60, "it was killed only {kills} times");
 }
 
 #[tokio::test]
@@ -222,23 +246,25 @@ async fn killed_before_every_call_of_unmounting() {
     }
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path(), u32::MAX);
-    let mut at = 1;
-    loop {
-        world.set_up(true).await.unwrap();
-        world.write();
-        let killed = world.killed("tear-down", at);
-        let when = format!("killed before call {at}");
-        world.check(&when);
-        if !killed {
-            break;
+    let mut kills = 0;
+    for call in CALLS {
+        for at in 1.. {
+            world.set_up(true).await.unwrap();
+            world.write();
+            let killed = world.killed("tear-down", call, at);
+            let when = format!("killed before {call} number {at}");
+            world.check(&when);
+            if !killed {
+                world.check_gone("not killed");
+                break;
+            }
+            kills += 1;
+            world.tear_down().await;
+            world.check_gone(&when);
         }
-        world.tear_down().await;
-        world.check_gone(&when);
-        at += 1;
     }
-    println!("{} calls", at - 1);
-    assert!(at > 30, "it was killed only {at} times");
-    world.check_gone("not killed");
+    println!("killed {kills} times while unmounting");
+    assert!(kills > 40, "it was killed only {kills} times");
 }
 
 #[tokio::test]
@@ -272,10 +298,12 @@ async fn live(seed: u64) -> u64 {
     // At least one volume.
     let world = World::new(dir.path(), below(1 << 10) | 1 << below(10));
     let mut kills = 0;
+    const MOUNTING: [&str; 7] = ["mount", "mkdir", "rename", "write", "fchmod", "chmod", "symlink"];
+    const UNMOUNTING: [&str; 4] = ["umount2", "rmdir", "unlinkat", "unlink"];
     for _ in 0..below(3) {
-        let at = 1 + below(90);
-        kills += u64::from(world.killed("set-up", at));
-        world.check(&format!("seed {seed}: set up, call {at}"));
+        let (call, at) = (MOUNTING[below(7) as usize], 1 + below(9));
+        kills += u64::from(world.killed("set-up", call, at));
+        world.check(&format!("seed {seed}: set up, {call} {at}"));
     }
     // A third of the pods end before they have all volumes.
     if below(3) != 0 {
@@ -285,9 +313,9 @@ async fn live(seed: u64) -> u64 {
         // A container runs: whatever happens to the agent, its volumes are what they were.
         let before = mounts_below(dir.path());
         for _ in 0..below(2) {
-            let at = 1 + below(40);
-            kills += u64::from(world.killed("set-up", at));
-            assert_eq!(mounts_below(dir.path()), before, "seed {seed}: restarted, call {at}");
+            let (call, at) = (MOUNTING[below(7) as usize], 1 + below(4));
+            kills += u64::from(world.killed("set-up", call, at));
+            assert_eq!(mounts_below(dir.path()), before, "seed {seed}: restarted, {call} {at}");
         }
         world.set_up(false).await.unwrap();
         assert_eq!(mounts_below(dir.path()), before, "seed {seed}: restarted without an API");
@@ -295,9 +323,9 @@ async fn live(seed: u64) -> u64 {
         world.check_written(&format!("seed {seed}: restarted"));
     }
     for _ in 0..below(3) {
-        let at = 1 + below(70);
-        kills += u64::from(world.killed("tear-down", at));
-        world.check(&format!("seed {seed}: torn down, call {at}"));
+        let (call, at) = (UNMOUNTING[below(4) as usize], 1 + below(12));
+        kills += u64::from(world.killed("tear-down", call, at));
+        world.check(&format!("seed {seed}: torn down, {call} {at}"));
     }
     world.tear_down().await;
     world.check_gone(&format!("seed {seed}: torn down"));

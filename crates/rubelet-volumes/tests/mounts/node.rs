@@ -34,7 +34,10 @@ impl Api {
         Arc::new(Self(objects))
     }
 
-    fn get<T: serde::de::DeserializeOwned + Send + Sync + 'static>(&self, name: &str) -> BoxFuture<'_, Result<Arc<T>, Missing>> {
+    fn get<T: serde::de::DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        name: &str,
+    ) -> BoxFuture<'_, Result<Arc<T>, Missing>> {
         let found = self.0.get(name).map(|object| Arc::new(serde_json::from_value(object.clone()).unwrap()));
         let found = found.ok_or_else(|| Missing::NotFound(format!("{name} not found")));
         Box::pin(std::future::ready(found))
