@@ -103,7 +103,7 @@ pub enum Problem {
         fs_type: String,
         /// Why not.
         #[source]
-        problem: DiskError,
+        problem: Box<DiskError>,
     },
     /// The node's `mount` did not do it.
     #[error(transparent)]
@@ -113,13 +113,20 @@ pub enum Problem {
     Source(#[from] SourceError),
     /// The driver's volume cannot be had.
     #[error("{CSI_PLUGIN}: {0}", CSI_PLUGIN = crate::csi::CSI_PLUGIN)]
-    Csi(#[from] CsiProblem),
+    Csi(CsiProblem),
     /// Its files cannot be made.
     #[error(transparent)]
     Projection(#[from] ProjectionErrors),
     /// The file system did not do it.
     #[error(transparent)]
     Fs(#[from] FsError),
+}
+
+impl From<CsiProblem> for Problem {
+    /// Not as a source: its words are the message's.
+    fn from(problem: CsiProblem) -> Self {
+        Self::Csi(problem)
+    }
 }
 
 /// All volumes of a pod that could not be made ready, at least one.

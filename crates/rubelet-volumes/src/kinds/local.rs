@@ -137,6 +137,7 @@ impl LocalPlan {
         let failed = |problem: DiskError| {
             let _ = fs::remove_dir(target);
             let (device, target) = (self.source.display().to_string(), target.display().to_string());
+            let problem = Box::new(problem);
             Ok(Err(Problem::LocalDevice { device, target, fs_type: fs_type.to_owned(), problem }))
         };
         let mut options = self.options.clone();
