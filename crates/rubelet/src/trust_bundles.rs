@@ -116,3 +116,82 @@ impl TrustBundles {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use rubelet_apiclient::watch::WatchSpec;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server that lists one bundle, then tells of another, then of nothing.
+    fn reflector() -> Reflector<ClusterTrustBundle> {
+        let bundle = |name: &str| {
+            json!({"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle",
+                "metadata": {"name": name, "uid": name, "resourceVersion": "2"}, "spec": {"trustBundle": "pem"}})
+        };
+        let list = json!({"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundleList",
+            "metadata": {"resourceVersion": "1"}, "items": [bundle("first")]});
+        let event = json!({"type": "ADDED", "object": bundle("second")});
+        let answer = move |request: &http::Request<Body>| -> Option<Value> {
+            let asked = request.uri().to_string();
+            assert!(asked.contains("certificates.k8s.io/v1beta1/clustertrustbundles"), "{asked}");
+            match asked.contains("watch=") {
+                false => Some(list.clone()),
+                true if asked.contains("resourceVersion=1") => Some(event.clone()),
+                true => None,
+            }
+        };
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let answer = answer(&request);
+            async move {
+                match answer {
+                    Some(answer) => {
+                        let body = http_body_util::Full::new(format!("{answer}\n").into());
+                        Ok::<_, std::convert::Infallible>(http::Response::new(body.boxed()))
+                    }
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        Reflector::start(kube::Client::new(service, "default"), WatchSpec::all(1))
+    }
+
+    fn pod(shows: bool) -> Pod {
+        let source =
+            if shows { json!({"clusterTrustBundle": {"path": "p", "name": "first"}}) } else { json!({}) };
+        let volume = json!({"name": "v", "projected": {"sources": [source]}});
+        serde_json::from_value(json!({"spec": {"containers": [], "volumes": [volume]}})).unwrap()
+    }
+
+    async fn names(bundles: &TrustBundles) -> Vec<String> {
+        let all = bundles.all().await.unwrap();
+        all.iter().filter_map(|bundle| bundle.metadata.name.clone()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bundles_are_followed_for_pods_that_show_them() {
+        let bundles = TrustBundles::new(reflector);
+        bundles.hold(&"other".into(), &pod(false));
+        assert!(bundles.all().await.is_err(), "nobody shows any: they are not followed");
+        bundles.hold(&"one".into(), &pod(true));
+        bundles.hold(&"two".into(), &pod(true));
+        assert!(names(&bundles).await.contains(&"first".to_owned()));
+        while names(&bundles).await != ["first", "second"] {
+            assert_eq!(bundles.changed().await, BTreeSet::from(["one".into(), "two".into()]));
+        }
+        bundles.release(&"one".into());
+        bundles.end();
+        assert_eq!(names(&bundles).await, ["first", "second"], "what is known stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_gate_volumes_are_told_so() {
+        let bundles = TrustBundles::off();
+        bundles.hold(&"one".into(), &pod(true));
+        let Err(Missing::Failed(message)) = bundles.all().await else { panic!("there are some") };
+        assert!(message.contains("feature gate ClusterTrustBundleProjection is off"), "{message}");
+    }
+}
