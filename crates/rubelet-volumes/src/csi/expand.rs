@@ -94,7 +94,10 @@ impl Shared {
         let refresh_at = driver.can.expand.then(|| later(call)).flatten();
         match grown {
             Ok(warnings) => Ok(Grown { refresh_at, behind: None, warnings }),
-            Err(problem) if in_use => Ok(Grown { refresh_at, behind: Some(problem), warnings: Vec::new() }),
+            Err(problem) if in_use => {
+                let problem = CsiProblem::new(CsiStep::ExpandInUse, problem.cause);
+                Ok(Grown { refresh_at, behind: Some(problem), warnings: Vec::new() })
+            }
             Err(problem) => Err(problem),
         }
     }

@@ -17,6 +17,8 @@ pub enum CsiStep {
     SetUp,
     /// Growing while it is mounted.
     Expand,
+    /// Growing under a pod that runs.
+    ExpandInUse,
     /// Staging of a block device.
     SetUpDevice,
     /// Publishing of a block device.
@@ -39,6 +41,7 @@ impl CsiStep {
             Self::MountDevice => "MountVolume.MountDevice failed",
             Self::SetUp => "MountVolume.SetUp failed",
             Self::Expand => "MountVolume.Setup failed while expanding volume",
+            Self::ExpandInUse => "NodeExpandVolume.NodeExpandVolume failed",
             Self::SetUpDevice => "MapVolume.SetUpDevice failed",
             Self::MapDevice => "MapVolume.MapPodDevice failed",
             Self::TearDown => "UnmountVolume.TearDown failed",
@@ -52,6 +55,7 @@ impl CsiStep {
         match self {
             Self::WaitForAttachDevice | Self::SetUpDevice | Self::MapDevice => "FailedMapVolume",
             Self::TearDown | Self::UnmapDevice | Self::UnmountDevice => "FailedUnmount",
+            Self::ExpandInUse => "VolumeResizeFailed",
             _ => "FailedMount",
         }
     }
