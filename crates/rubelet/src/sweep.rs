@@ -1,10 +1,11 @@
 //! Removes what pods that are long gone have left on the node: directories, logs, journal records, dangling
-//! log links. It is told which pods are known and touches nothing of those; a volume that may still be
-//! mounted is left alone and named.
+//! log links, volumes of drivers that nobody uses. It is told which pods are known and touches nothing of those; a
+//! volume that may still be mounted is left alone, and all of those are told in one message.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use futures::future::join_all;
 use rubelet_core::ids::PodUid;
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use tracing::{info, warn};
@@ -12,25 +13,27 @@ use tracing::{info, warn};
 use crate::pod_dirs;
 use crate::services::Services;
 
+/// Pods whose volumes are taken away at the same time: one that hangs keeps few others waiting.
+const AT_ONCE: usize = 4;
+
+/// Pods that are named when something of them stays; the rest are counted.
+const TOLD: usize = 5;
+
 /// Looks once. `known` is every pod that is desired, worked on, or held by the runtime.
 pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
     let pods_dir = services.node.root_dir.join("pods");
     match pod_dirs::pods_on_disk(&services.fs, &pods_dir).await {
-        Ok(found) => {
-            let (mut cleaned, mut failed) = (0_u32, 0_u32);
-            for uid in found.iter().filter(|uid| !is_known(services, known, uid)) {
-                if remove_pod(services, uid).await {
-                    cleaned += 1;
-                } else {
-                    failed += 1;
-                }
-            }
-            let pods = &services.metrics.pods;
-            pods.orphan_volumes_cleaned.set(cleaned.into());
-            pods.orphan_volumes_errors.set(failed.into());
+        Ok(mut found) => {
+            // One whose directory is gone may have volumes that are not.
+            found.extend(services.volumes.journaled_pods());
+            found.retain(|uid| !is_known(services, known, uid));
+            found.sort();
+            found.dedup();
+            remove_pods(services, &found).await;
         }
         Err(error) => warn!("{}", crate::logging::chain(&error)),
     }
+    services.volumes.unstage_unused().await;
     match services.journal.list().await {
         Ok(listed) => {
             for uid in listed.iter().filter(|uid| !is_known(services, known, uid)) {
@@ -49,13 +52,34 @@ fn is_known(services: &Services, known: &BTreeSet<PodUid>, uid: &PodUid) -> bool
     known.contains(uid) || services.table.get(uid).is_some()
 }
 
-/// Removes the directory of a pod that is gone; false when something of it has to stay.
-async fn remove_pod(services: &Services, uid: &PodUid) -> bool {
-    let dir = services.node.root_dir.join("pods").join(uid.as_str());
-    if let Err(problem) = remove_volumes(services, uid, &dir).await {
-        warn!(%uid, "the volumes of a pod that is gone stay: {problem}");
-        return false;
+/// Removes what pods that are gone have left; tells what stays of all of them in one message.
+async fn remove_pods(services: &Services, gone: &[PodUid]) {
+    let (mut cleaned, mut stays) = (0_u32, Vec::new());
+    for some in gone.chunks(AT_ONCE) {
+        let removed = join_all(some.iter().map(|uid| remove_pod(services, uid))).await;
+        for (uid, removed) in some.iter().zip(removed) {
+            match removed {
+                Ok(()) => cleaned += 1,
+                Err(problem) => stays.push(format!("{uid}: {problem}")),
+            }
+        }
     }
+    let pods = &services.metrics.pods;
+    pods.orphan_volumes_cleaned.set(cleaned.into());
+    pods.orphan_volumes_errors.set(u32::try_from(stays.len()).unwrap_or(u32::MAX).into());
+    if cleaned > 0 {
+        info!(pods = cleaned, "removed the directories of pods that are gone");
+    }
+    if !stays.is_empty() {
+        let told = stays.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+        warn!(pods = stays.len(), "volumes or directories of pods that are gone stay for now: {told}");
+    }
+}
+
+/// Removes the directory of a pod that is gone; says why when something of it has to stay.
+async fn remove_pod(services: &Services, uid: &PodUid) -> Result<(), String> {
+    let dir = services.node.root_dir.join("pods").join(uid.as_str());
+    remove_volumes(services, uid, &dir).await?;
     let volumes = dir.join("volumes");
     let foreign = services
         .fs
@@ -63,19 +87,9 @@ async fn remove_pod(services: &Services, uid: &PodUid) -> bool {
         .await
         .unwrap_or_else(|error| vec![error.to_string().into()]);
     if !foreign.is_empty() {
-        warn!(%uid, ?foreign, "the directory of a pod that is gone still holds volumes; they are left alone");
-        return false;
+        return Err(format!("it holds volumes of others, which are left alone: {foreign:?}"));
     }
-    match pod_dirs::remove(&services.fs, &dir).await {
-        Ok(()) => {
-            info!(%uid, "removed the directory of a pod that is gone");
-            true
-        }
-        Err(error) => {
-            warn!(%uid, "{}", crate::logging::chain(&error));
-            false
-        }
-    }
+    pod_dirs::remove(&services.fs, &dir).await.map_err(|error| crate::logging::chain(&error))
 }
 
 /// Takes away volumes this agent made, on proof that nothing of the pod runs: the runtime is asked again.
