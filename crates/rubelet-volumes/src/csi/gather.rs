@@ -108,7 +108,6 @@ impl Shared {
                 .chain(selinux.as_deref().map(context_option))
                 .collect(),
             selinux: selinux.unwrap_or_default(),
-            now: call.now,
         })
     }
 

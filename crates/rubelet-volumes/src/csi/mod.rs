@@ -41,6 +41,7 @@ use rubelet_linux::fs_pool::{FsError, FsPool};
 
 pub use self::paths::CsiPlaces;
 pub use self::problem::{CsiCause, CsiProblem, CsiProblems, CsiStep};
+use crate::group::Notices;
 use crate::objects::{ObjectReader, VolumeApi};
 use crate::tokens::TokenManager;
 use crate::volumes::{ReadyVolume, VolumeWarning};
@@ -67,6 +68,7 @@ struct Shared {
     observer: Option<CallObserver>,
     wake: Option<WakePod>,
     file_label: Option<String>,
+    notices: Option<Notices>,
     deadlines: CsiDeadlines,
     drivers: Drivers,
     table: Table,
@@ -100,6 +102,8 @@ pub struct CsiParts {
     pub wake: Option<WakePod>,
     /// SELinux label of files of containers on this node; none without SELinux.
     pub file_label: Option<String>,
+    /// Is told when handing a volume to a pod's group takes long.
+    pub notices: Option<Notices>,
     /// How long drivers may take.
     pub deadlines: CsiDeadlines,
 }
@@ -116,6 +120,7 @@ impl CsiParts {
             observer: None,
             wake: None,
             file_label: None,
+            notices: None,
             deadlines: CsiDeadlines::default(),
         }
     }
@@ -154,7 +159,8 @@ pub struct CsiReady {
 impl Csi {
     /// Volumes of drivers of this node. Nothing is read or asked yet.
     pub fn new(parts: CsiParts) -> Self {
-        let CsiParts { places, fs, objects, api, tokens, observer, wake, file_label, deadlines } = parts;
+        let CsiParts { places, fs, objects, api, tokens, observer, wake, file_label, notices, deadlines } =
+            parts;
         Self(Arc::new(Shared {
             places,
             fs,
@@ -164,6 +170,7 @@ impl Csi {
             observer,
             wake,
             file_label,
+            notices,
             deadlines,
             drivers: Drivers::default(),
             table: Table::default(),

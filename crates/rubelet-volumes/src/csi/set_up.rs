@@ -11,7 +11,7 @@ use rubelet_core::ids::{PodUid, pod_uid};
 use rubelet_core::volumes::group::{FsGroupPlan, FsGroupPolicy, fs_group_plan};
 use rubelet_core::volumes::lifecycle::requires_republish;
 use rubelet_core::volumes::{CsiVolume, VolumeMode};
-use rubelet_linux::ownership;
+use rubelet_linux::ownership::{self, Grant};
 use tokio::time::Instant;
 
 use super::paths::{escaped, is_file_name, mount, pod_device, pod_volume};
@@ -19,6 +19,7 @@ use super::problem::{CsiCause, CsiProblem, CsiStep};
 use super::state::{Reached, Turn};
 use super::vol_data::VolumeData;
 use super::{Csi, CsiReady, CsiUse, Shared, disk};
+use crate::group::hand_over;
 use crate::volumes::{ReadyVolume, VolumeWarning};
 
 /// How often a driver that asks for it (`requiresRepublish`) publishes again: upstream does with every sync of the pod.
@@ -192,7 +193,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Gathers what is needed and has it done, in a task that goes on though the caller gives up.
+    /// Gathers what is needed and has it done, in a task that goes on though the caller gives up; then hands the files
+    /// to the pod's group, which stops when the caller gives up.
     async fn bring(
         self: &Arc<Self>,
         volume: &CsiVolume,
@@ -207,8 +209,43 @@ impl Shared {
         if !turn.user(uid).ready {
             turn.may_try(uid, volume, step)?;
         }
+        let group = work.group;
         let task = tokio::spawn(work.run(self.clone(), turn));
-        task.await.unwrap_or_else(|_| Err(CsiProblem::new(step, CsiCause::Lost)))
+        task.await.unwrap_or_else(|_| Err(CsiProblem::new(step, CsiCause::Lost)))?;
+        // As upstream also of what was published again: the driver may have brought new files.
+        let handed = self.hand_to_group(volume, call, group).await;
+        let mut turn = self.table.turn(volume.unique_name()).await;
+        let user = turn.user(uid);
+        if let Err(cause) = handed {
+            return Err(user.set_up.failed(CsiProblem::new(step, cause), Instant::now()));
+        }
+        user.set_up.clear();
+        (user.ready, user.at) = (true, Some(call.now));
+        Ok(())
+    }
+
+    /// Gives the files to the pod's group, where that is the agent's to do.
+    async fn hand_to_group(
+        &self,
+        volume: &CsiVolume,
+        call: &CsiUse<'_>,
+        plan: FsGroupPlan,
+    ) -> Result<(), CsiCause> {
+        let FsGroupPlan::Agent { group, trust_root } = plan else { return Ok(()) };
+        let target = mount(call.pod_dir, &volume.spec_name);
+        let grant = Grant { group, read_only: false };
+        let root = target.clone();
+        let what = format!("look whose {} is", target.display());
+        let trusted =
+            trust_root && self.fs.run_in(&target, what, move || ownership::is_handed(&root, group)).await?;
+        if trusted {
+            return Ok(());
+        }
+        let handed = hand_over(&self.fs, self.notices.as_ref(), call.pod, &target, grant).await;
+        handed.map_err(|error| {
+            let why = CsiCause::from(error);
+            CsiCause::Node(format!("applyFSGroup failed for vol {}: {why}", volume.handle))
+        })
     }
 }
 

@@ -47,8 +47,6 @@ pub(super) struct User {
     pub(super) published: Reached,
     /// All that comes after publishing is done too: the pod may use it.
     pub(super) ready: bool,
-    /// A walk that hands the files to the pod's group has begun, and ends at the root.
-    pub(super) handing: bool,
     /// When it was published last, in the shell's time.
     pub(super) at: Option<Timestamp>,
     pub(super) size: Size,

@@ -1,19 +1,16 @@
-//! One operation that brings a volume to a pod: stage, publish, hand to the group. Everything it needs has been
+//! One operation that brings a volume to a pod: stage and publish. Everything it needs has been
 //! gathered; it holds the volume's turn, runs in a task of its own and leaves behind what came of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use rubelet_core::ids::PodUid;
 use rubelet_core::volumes::attach::attachment_name;
 use rubelet_core::volumes::group::FsGroupPlan;
 use rubelet_core::volumes::lifecycle::lifecycle_mode;
 use rubelet_core::volumes::{CsiVolume, VolumeMode};
 use rubelet_csi::{Access, AccessMode, Capability, PublishRequest, Secrets, StageRequest};
-use rubelet_linux::fs_pool::FsError;
-use rubelet_linux::ownership;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -41,7 +38,6 @@ pub(super) struct Work {
     pub(super) mount_flags: Vec<String>,
     pub(super) selinux: String,
     pub(super) group: FsGroupPlan,
-    pub(super) now: Timestamp,
 }
 
 impl Work {
@@ -98,17 +94,8 @@ impl Work {
             }
             turn.stage.clear();
         }
-        let published = self.publish_and_finish(&shared, &mut turn).await;
-        let user = turn.user(&self.uid);
-        match published {
-            Ok(()) => {
-                user.set_up.clear();
-                user.ready = true;
-                user.at = Some(self.now);
-                Ok(())
-            }
-            Err(problem) => Err(user.set_up.failed(problem, Instant::now())),
-        }
+        let published = self.publish_and_map(&shared, &mut turn).await;
+        published.map_err(|problem| turn.user(&self.uid).set_up.failed(problem, Instant::now()))
     }
 
     async fn stage(&self, shared: &Arc<Shared>, turn: &mut Turn) -> Result<(), CsiProblem> {
@@ -156,7 +143,7 @@ impl Work {
         }
     }
 
-    async fn publish_and_finish(&self, shared: &Arc<Shared>, turn: &mut Turn) -> Result<(), CsiProblem> {
+    async fn publish_and_map(&self, shared: &Arc<Shared>, turn: &mut Turn) -> Result<(), CsiProblem> {
         let step = if self.is_block() { CsiStep::MapDevice } else { CsiStep::SetUp };
         let problem = |cause| CsiProblem::new(step, cause);
         // A walk that failed or was cut short needs no second publishing; a volume that is in use may want it.
@@ -176,10 +163,8 @@ impl Work {
                 );
                 return Err(problem(CsiCause::Untrue(text)));
             }
-            return Ok(());
         }
-        // As upstream also of what was published again: the driver may have brought new files.
-        self.hand_to_group(shared, turn, again).await.map_err(problem)
+        Ok(())
     }
 
     async fn publish(&self, shared: &Arc<Shared>, turn: &mut Turn, again: bool) -> Result<(), CsiCause> {
@@ -244,38 +229,5 @@ impl Work {
         if matches!(removed, Ok(true)) {
             turn.user(&self.uid).published = Reached::No;
         }
-    }
-
-    async fn hand_to_group(
-        &self,
-        shared: &Arc<Shared>,
-        turn: &mut Turn,
-        again: bool,
-    ) -> Result<(), CsiCause> {
-        let FsGroupPlan::Agent { group, trust_root } = self.group else { return Ok(()) };
-        let target = shared.places.target(&self.volume, &self.uid, &self.pod_dir);
-        // A walk of this agent that was too slow for its caller ends at the root, which tells that it has ended.
-        let begun = std::mem::replace(&mut turn.user(&self.uid).handing, true);
-        let trust_root = trust_root || begun && !again;
-        let what = format!("hand volume {} to group {group}", target.display());
-        let place = target.clone();
-        let handed = shared.fs.run_in(&place, what, move || {
-            if trust_root && ownership::is_handed(&target, group)? {
-                return Ok(());
-            }
-            ownership::hand_to_group(&target, group)
-        });
-        let handed = handed.await;
-        turn.user(&self.uid).handing =
-            matches!(handed, Err(FsError::Timeout { .. } | FsError::StillHangs { .. }));
-        handed.map_err(|error| {
-            let handle = &self.volume.handle;
-            match CsiCause::from(error) {
-                CsiCause::Node(text) => {
-                    CsiCause::Node(format!("applyFSGroup failed for vol {handle}: {text}"))
-                }
-                other => other,
-            }
-        })
     }
 }

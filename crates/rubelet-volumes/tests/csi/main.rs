@@ -1,6 +1,8 @@
 //! Volumes of drivers against a real one over real sockets, with real mounts: the order of calls, what is on disk, and
 //! what becomes of it all when the driver fails, hangs or lies and when the agent starts anew. Mounting needs root.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what helpers of a test cannot do fails the test")]
+
 mod asks;
 mod faults;
 mod world;
