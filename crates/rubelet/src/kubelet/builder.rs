@@ -17,7 +17,7 @@ use rubelet_linux::node_facts::NodeMachine;
 use rubelet_plugins::{PluginHandler, PluginRegistry};
 use rubelet_server::api::{Api, Site};
 use rubelet_volumes::csi::{Csi, CsiParts, CsiPlaces};
-use rubelet_volumes::{MountJournal, ObjectReader, Tmpfs, TokenManager, VolumeApi, Volumes};
+use rubelet_volumes::{MountJournal, Notices, ObjectReader, Tmpfs, TokenManager, VolumeApi, Volumes};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
 use crate::embedded::EmbeddedPods;
-use crate::events::EventRecorder;
+use crate::events::{EventRecorder, EventSubject};
 use crate::exec_watch::ProcExecWatch;
 use crate::fs_pool::FsPool;
 use crate::http::Health;
@@ -368,7 +368,8 @@ impl KubeletBuilder {
                 .with_tmpfs(tmpfs)
                 .with_journal(mounts)
                 .with_csi(csi)
-                .with_observer(metrics::volumes(&metrics)),
+                .with_observer(metrics::volumes(&metrics))
+                .with_notices(volume_notices(events.clone())),
             wakes,
             api: objects,
             table: table.clone(),
@@ -532,4 +533,9 @@ impl Kubelet {
             expects_cluster_dns: true,
         }
     }
+}
+
+/// Tells pods of what takes long with their volumes, while it does.
+fn volume_notices(events: EventRecorder) -> Notices {
+    Arc::new(move |pod, notice| events.warning(&EventSubject::pod(pod), notice.reason, notice.message))
 }
