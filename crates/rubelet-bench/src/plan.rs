@@ -381,7 +381,7 @@ impl Bench {
                 removed => removed.with_context(|| format!("cannot remove {}", dir.display()))?,
             }
         }
-        let hierarchies = rubelet_linux::cgroup::hierarchies(Path::new("/sys/fs/cgroup"));
+        let hierarchies = rubelet_linux::cgroup::hierarchies(Path::new(rubelet_linux::cgroup::MOUNT));
         for asked in &self.asked {
             rubelet_linux::cgroup::remove(&hierarchies, &asked.cgroup)
                 .with_context(|| format!("cannot remove cgroup {}", asked.cgroup))?;

@@ -6,6 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Where control groups are mounted.
+pub const MOUNT: &str = "/sys/fs/cgroup";
+
 /// The mounted cgroup hierarchies: one root under the unified hierarchy, one for each controller before it.
 pub fn hierarchies(mount: &Path) -> Vec<PathBuf> {
     if mount.join("cgroup.controllers").exists() {

@@ -48,7 +48,7 @@ pub fn machine() -> io::Result<MachineFacts> {
         kernel_release,
         boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
         swap_in_use: read("/proc/swaps").is_ok_and(|text| text.lines().count() > 1),
-        cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        cgroup_v2: Path::new(crate::cgroup::MOUNT).join("cgroup.controllers").exists(),
         apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         thermal_throttle_paths: thermal_throttle_paths(),

@@ -19,6 +19,7 @@ pub mod ownership;
 pub mod process;
 pub mod record;
 pub mod remove;
+pub mod selinux;
 pub mod sub_path;
 pub mod tool;
 pub mod usage;

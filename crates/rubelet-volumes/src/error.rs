@@ -9,7 +9,7 @@ use rubelet_core::volumes::SourceError;
 use rubelet_linux::disk::DiskError;
 use rubelet_linux::fs_pool::FsError;
 
-use crate::csi::CsiProblem;
+use crate::csi::{CsiCause, CsiProblem};
 
 /// A volume that could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,11 @@ impl VolumeError {
 }
 
 impl VolumeError {
+    /// The node has no room for another volume of that driver: the pod has to go elsewhere.
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(&self.problem, Problem::Csi(problem) if matches!(problem.cause, CsiCause::Exhausted(_)))
+    }
+
     /// The reason of that event.
     pub fn event_reason(&self) -> &'static str {
         match &self.problem {

@@ -13,7 +13,7 @@ use rubelet_core::node::csi::DriverOnNode;
 use rubelet_csi::NodeInfo;
 use rubelet_plugins::{CSI_PLUGIN, Plugin, PluginHandler};
 use rubelet_volumes::csi::Csi;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -44,12 +44,16 @@ impl CsiDrivers {
 
     async fn take(&self, plugin: &Plugin) -> Result<(), String> {
         let name = &plugin.name;
+        // One that was there before has pods; it goes on while the API server is away.
+        let is_new = !self.csi.registered().contains(name);
         let node = self.csi.register(name, &plugin.endpoint, &plugin.versions).await;
         let node = node.map_err(|problem| problem.to_string())?;
         if let Some((nodes, _)) = &self.told
             && let Err(error) = nodes.install(name, said(node)).await
         {
-            self.csi.deregister(name);
+            if is_new {
+                self.csi.deregister(name);
+            }
             return Err(format!("error updating Node object with CSI driver node info: {error}"));
         }
         info!(driver = name, endpoint = %plugin.endpoint.display(), "CSI driver registered");
@@ -59,7 +63,9 @@ impl CsiDrivers {
 
     /// Asks drivers again for how many volumes they can have here, as often as their CSIDriver says
     /// (`nodeAllocatableUpdatePeriodSeconds`). Runs until dropped; at rest where no driver wants it.
-    pub(crate) async fn run(self) {
+    ///
+    /// `full` names drivers that could not take a volume more than they had said: they are asked at once.
+    pub(crate) async fn run(self, mut full: mpsc::UnboundedReceiver<String>) {
         self.adopt().await;
         let Some((nodes, api)) = &self.told else { return std::future::pending().await };
         // Nobody is asked for CSIDrivers before there is a driver.
@@ -88,6 +94,13 @@ impl CsiDrivers {
                 changed = objects.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return std::future::pending().await,
+                },
+                name = full.recv() => match name {
+                    Some(name) => {
+                        self.ask_again(nodes, &name).await;
+                        continue;
+                    }
+                    None => return std::future::pending().await,
                 },
                 () = sleep => {}
             }

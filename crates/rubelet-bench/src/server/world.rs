@@ -47,7 +47,7 @@ impl World {
         let cri = ScriptedCri::starting_at(RuntimeKind::Containerd2, now);
         let socket = dir.join("cri.sock");
         let server = server::serve(&cri, &socket).context("cannot serve the scripted runtime")?;
-        let hierarchies = rubelet_linux::cgroup::hierarchies(Path::new("/sys/fs/cgroup"));
+        let hierarchies = rubelet_linux::cgroup::hierarchies(Path::new(rubelet_linux::cgroup::MOUNT));
         let cgroup_root = format!("{}/scripted", base.places.cgroup_root.trim_end_matches('/'));
         for root in &hierarchies {
             let group = root.join(cgroup_root.trim_start_matches('/'));

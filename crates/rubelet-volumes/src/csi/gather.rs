@@ -208,6 +208,9 @@ impl Shared {
                 Ok(context) => Ok(Ok(context)),
                 Err(error @ AttachError::NotYet { .. }) => Ok(Err(error.to_string())),
                 Err(error) if is_exhausted(&attachment, object) => {
+                    if let Some(full) = &self.full {
+                        full(&volume.driver);
+                    }
                     Err(CsiCause::Exhausted(error.to_string()))
                 }
                 Err(error) => Err(CsiCause::NotAttached(error.to_string())),

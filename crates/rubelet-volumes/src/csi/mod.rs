@@ -69,6 +69,7 @@ struct Shared {
     wake: Option<WakePod>,
     file_label: Option<String>,
     notices: Option<Notices>,
+    full: Option<Arc<dyn Fn(&str) + Send + Sync>>,
     deadlines: CsiDeadlines,
     drivers: Drivers,
     table: Table,
@@ -100,6 +101,8 @@ pub struct CsiParts {
     pub observer: Option<CallObserver>,
     /// Is told of pods that waited for a driver, when it registers.
     pub wake: Option<WakePod>,
+    /// Is told of a driver that could not take a volume more although it had said so.
+    pub full: Option<Arc<dyn Fn(&str) + Send + Sync>>,
     /// SELinux label of files of containers on this node; none without SELinux.
     pub file_label: Option<String>,
     /// Is told when handing a volume to a pod's group takes long.
@@ -119,6 +122,7 @@ impl CsiParts {
             tokens: None,
             observer: None,
             wake: None,
+            full: None,
             file_label: None,
             notices: None,
             deadlines: CsiDeadlines::default(),
@@ -159,8 +163,19 @@ pub struct CsiReady {
 impl Csi {
     /// Volumes of drivers of this node. Nothing is read or asked yet.
     pub fn new(parts: CsiParts) -> Self {
-        let CsiParts { places, fs, objects, api, tokens, observer, wake, file_label, notices, deadlines } =
-            parts;
+        let CsiParts {
+            places,
+            fs,
+            objects,
+            api,
+            tokens,
+            observer,
+            wake,
+            full,
+            file_label,
+            notices,
+            deadlines,
+        } = parts;
         Self(Arc::new(Shared {
             places,
             fs,
@@ -169,6 +184,7 @@ impl Csi {
             tokens,
             observer,
             wake,
+            full,
             file_label,
             notices,
             deadlines,

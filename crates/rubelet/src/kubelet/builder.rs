@@ -12,13 +12,14 @@ use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
 use rubelet_core::node::capacity::node_allocatable;
 use rubelet_core::static_pod::NodeIdentity;
 use rubelet_cri::{ImageService, RuntimeService};
+use rubelet_linux::cgroup;
 use rubelet_linux::facts::MachineFacts;
 use rubelet_linux::node_facts::NodeMachine;
 use rubelet_plugins::{PluginHandler, PluginRegistry};
 use rubelet_server::api::{Api, Site};
 use rubelet_volumes::csi::{Csi, CsiParts, CsiPlaces};
 use rubelet_volumes::{MountJournal, Notices, ObjectReader, Tmpfs, TokenManager, VolumeApi, Volumes};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
@@ -67,8 +68,6 @@ const FS_THREADS: usize = 24;
 /// The same of what is on the node's own disk and no volume is to hold up: the journal, without which no readiness is
 /// told, and logs, which have to be rotated.
 const DISK_THREADS: usize = 8;
-/// Where control groups are mounted.
-const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// Makes a [`Kubelet`].
 pub struct KubeletBuilder {
@@ -312,18 +311,22 @@ impl KubeletBuilder {
         let wakes = PodWakes::default();
         let waker = wakes.clone();
         let places = CsiPlaces { root: node.root_dir.clone(), node_name: name.clone() };
+        let (full, drivers_full) = mpsc::unbounded_channel::<String>();
         let csi = Csi::new(CsiParts {
             objects: reader.clone(),
             api: volume_api.clone().map(|api| api as Arc<dyn VolumeApi>),
             tokens: tokens.clone(),
             observer: Some(metrics::csi_calls(&metrics)),
             wake: Some(Arc::new(move |pod| waker.wake(pod))),
+            full: Some(Arc::new(move |driver: &str| drop(full.send(driver.to_owned())))),
+            file_label: if node.selinux { rubelet_linux::selinux::file_label() } else { None },
+            notices: Some(volume_notices(events.clone())),
             ..CsiParts::new(places, fs.clone())
         });
         let told = node_agent.as_ref().zip(volume_api.clone()).map(|(agent, api)| (agent.csi_nodes(), api));
         let csi_drivers = CsiDrivers::new(csi.clone(), volumes_in_use, told);
         let startups = StartupLatency::new(metrics.clone());
-        let commands = ProcExecWatch::new(runtime.clone(), fs.clone(), PathBuf::from(CGROUP_MOUNT));
+        let commands = ProcExecWatch::new(runtime.clone(), fs.clone(), PathBuf::from(cgroup::MOUNT));
         let (prober, probing) = Prober::with_exec_watch(
             runtime.clone(),
             Arc::new(commands),
@@ -344,7 +347,7 @@ impl KubeletBuilder {
             node_name: name.clone(),
             fs: fs.clone(),
             group_of: oom::group_of(table.clone(), runtime_state.follow(), node.cgroups.clone()),
-            cgroup_mount: PathBuf::from(CGROUP_MOUNT),
+            cgroup_mount: PathBuf::from(cgroup::MOUNT),
         });
         pleg.set_oom_watch(oom.clone());
         let services = Arc::new(Services {
@@ -495,7 +498,7 @@ impl KubeletBuilder {
             let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone())];
             kubelet.tasks.spawn(PluginRegistry::new(folder, services.fs.clone(), handlers).run());
         }
-        kubelet.tasks.spawn(csi_drivers.run());
+        kubelet.tasks.spawn(csi_drivers.run(drivers_full));
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(probing.run());
         if let Some(rotating) = rotating {

@@ -122,7 +122,7 @@ impl StatsSettings {
             root_dir: node.root_dir.clone(),
             pod_logs_dir: node.pod_logs_dir.clone(),
             cgroups: node.cgroups.clone(),
-            cgroup_mount: PathBuf::from("/sys/fs/cgroup"),
+            cgroup_mount: PathBuf::from(rubelet_linux::cgroup::MOUNT),
             machine: None,
             kubelet_group: config.kubelet_cgroups.clone(),
             runtime_group: runtime_group.to_owned(),

@@ -10,7 +10,7 @@ use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
 use rubelet_core::explain::{PodStep, volumes_text};
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
-use rubelet_core::lifecycle::Input;
+use rubelet_core::lifecycle::{Input, TerminationCause};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::phase::Phase;
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
@@ -30,6 +30,8 @@ use crate::tracing_export::spans;
 
 /// Pause before volumes that could not be brought up to date are tried again.
 const VOLUMES_RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+/// Reason of a pod that fails because a driver can have no more volumes on this node.
+const VOLUME_LIMIT: &str = "VolumeAttachmentLimitExceeded";
 
 /// Why a sync stopped before its plan was carried out.
 pub(super) enum Stop {
@@ -373,9 +375,22 @@ impl PodWorker {
                 let problems = errors.0.iter();
                 let problems = problems.map(|e| (e.volume.as_str(), crate::logging::chain(&e.problem)));
                 self.explaining.failed(PodStep::Volumes, &volumes_text(problems));
-                Err(Stop::Failed)
+                match errors.0.iter().find(|error| error.is_out_of_room()) {
+                    Some(error) => Err(self.out_of_room(error)),
+                    None => Err(Stop::Failed),
+                }
             }
         }
+    }
+
+    /// The node cannot take one of the pod's volumes: the pod fails, so that it can be made anew elsewhere (upstream
+    /// `rejectPod`).
+    fn out_of_room(&mut self, error: &VolumeError) -> Stop {
+        self.services.metrics.pods.admission_rejections.with([VOLUME_LIMIT]).inc();
+        self.services.events.warning(&self.subject, VOLUME_LIMIT, error.event_message());
+        let cause = TerminationCause::Killed { reason: VOLUME_LIMIT, message: error.event_message() };
+        self.apply(Input::Terminate { cause, grace: self.own_grace() });
+        Stop::Ending
     }
 
     /// When objects that nobody tells changes of are looked at again.
