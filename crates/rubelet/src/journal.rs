@@ -6,9 +6,8 @@
 //! the pod goes on without it. Each record has one writer, its pod's worker.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,10 +15,13 @@ use k8s_openapi::api::core::v1::PodStatus;
 use rubelet_core::backoff::{BackoffEntry, BackoffKey};
 use rubelet_core::ids::{ContainerId, PodUid};
 use rubelet_core::verdicts::Verdict;
+use rubelet_linux::record;
 use serde::{Deserialize, Serialize};
 
 use crate::fs_pool::{FsError, FsPool};
 
+/// What the records are.
+const KIND: &str = "rubelet-journal";
 /// Version of the record format.
 const VERSION: u32 = 1;
 
@@ -81,7 +83,9 @@ impl Journal {
     pub async fn save(&self, uid: &PodUid, record: &PodRecord) -> Result<(), FsError> {
         let path = self.path(uid);
         let text = encode(record);
-        self.fs.run(format!("write journal record {}", path.display()), move || replace(&path, &text)).await
+        self.fs
+            .run(format!("write journal record {}", path.display()), move || record::replace(&path, &text))
+            .await
     }
 
     /// Forgets a pod.
@@ -90,16 +94,11 @@ impl Journal {
     /// When the record is there and cannot be removed.
     pub async fn remove(&self, uid: &PodUid) -> Result<(), FsError> {
         let path = self.path(uid);
-        self.fs
-            .run(format!("remove journal record {}", path.display()), move || match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            })
-            .await
+        self.fs.run(format!("remove journal record {}", path.display()), move || record::remove(&path)).await
     }
 
     fn path(&self, uid: &PodUid) -> PathBuf {
-        self.dir.join(format!("{}.json", file_name(uid)))
+        self.dir.join(record::file_name(uid))
     }
 
     /// The UIDs that have a record.
@@ -110,37 +109,10 @@ impl Journal {
         let dir = self.dir.clone();
         self.fs
             .run(format!("list journal {}", dir.display()), move || {
-                Ok(fs::read_dir(&dir)?.flatten().filter_map(|entry| uid_of(&entry.path())).collect())
+                Ok(fs::read_dir(&dir)?.flatten().filter_map(|entry| record::uid_of(&entry.path())).collect())
             })
             .await
     }
-}
-
-/// UIDs come from manifests: everything but letters, digits and dashes is written as `%` and two hexadecimal
-/// digits, so that none chooses its path and each can be read back.
-fn file_name(uid: &PodUid) -> String {
-    let mut name = String::new();
-    for byte in uid.as_str().bytes() {
-        match byte {
-            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => name.push(byte.into()),
-            _ => {
-                let _ = write!(name, "%{byte:02x}");
-            }
-        }
-    }
-    name
-}
-
-/// The UID whose record a file is; `None` for any other file.
-fn uid_of(path: &Path) -> Option<PodUid> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
-    let mut parts = name.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(part.get(2..)?.as_bytes());
-    }
-    Some(PodUid::new(String::from_utf8(bytes).ok()?))
 }
 
 fn load_dir(dir: &Path) -> io::Result<Loaded> {
@@ -148,7 +120,7 @@ fn load_dir(dir: &Path) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let Some(uid) = uid_of(&path) else { continue };
+        let Some(uid) = record::uid_of(&path) else { continue };
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             // A record that cannot be read now may be good: it stays where it is.
@@ -162,61 +134,22 @@ fn load_dir(dir: &Path) -> io::Result<Loaded> {
                 loaded.records.insert(uid, record);
             }
             Err(problem) => {
-                let aside = path.with_extension("damaged");
-                let moved = fs::rename(&path, &aside);
-                loaded.problems.push(format!(
-                    "{}: {problem}; {}",
-                    path.display(),
-                    match moved {
-                        Ok(()) => format!("set aside as {}", aside.display()),
-                        Err(error) => format!("and it cannot be set aside: {error}"),
-                    }
-                ));
+                let aside = record::set_aside(&path);
+                loaded.problems.push(format!("{}: {problem}; {aside}", path.display()));
             }
         }
     }
     Ok(loaded)
 }
 
-/// First line: version and checksum; second line: the record as JSON.
 fn encode(record: &PodRecord) -> String {
     // A struct of strings, numbers and maps with string keys always serialises.
-    let body = serde_json::to_string(record).unwrap_or_default();
-    format!("rubelet-journal v{VERSION} {:08x}\n{body}\n", checksum(body.as_bytes()))
+    record::encode(KIND, VERSION, &serde_json::to_string(record).unwrap_or_default())
 }
 
 fn decode(text: &str) -> Result<PodRecord, String> {
-    let (head, body) = text.split_once('\n').ok_or("the record is empty or torn")?;
-    let body = body.strip_suffix('\n').ok_or("the record is torn")?;
-    let expected = format!("rubelet-journal v{VERSION} {:08x}", checksum(body.as_bytes()));
-    if head != expected {
-        return Err(format!(
-            "bad head `{}`, expected `{expected}`",
-            head.chars().take(60).collect::<String>()
-        ));
-    }
-    serde_json::from_str(body).map_err(|error| format!("not a record: {error}"))
-}
-
-/// FNV-1a, 32 bits: enough to notice torn or edited text.
-fn checksum(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let written = fs::File::create(&fresh).and_then(|mut file| file.write_all(text.as_bytes()));
-    if let Err(error) = written {
-        if error.kind() == io::ErrorKind::NotFound
-            && let Some(dir) = path.parent()
-        {
-            fs::create_dir_all(dir)?;
-            fs::File::create(&fresh)?.write_all(text.as_bytes())?;
-        } else {
-            return Err(error);
-        }
-    }
-    fs::rename(&fresh, path)
+    serde_json::from_str(record::decode(KIND, VERSION, text)?)
+        .map_err(|error| format!("not a record: {error}"))
 }
 
 #[cfg(test)]
