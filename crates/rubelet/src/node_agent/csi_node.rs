@@ -29,7 +29,7 @@ const TRY_PAUSE: Duration = Duration::from_millis(10);
 /// First pause between tries to make the CSINode.
 const INIT_PAUSE: Duration = Duration::from_millis(30);
 /// Longest pause between them.
-const INIT_LONGEST: Duration = Duration::from_secs(15);
+const INIT_LONGEST: Duration = Duration::from_secs(7);
 
 /// Why the API server does not say what a driver says.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ struct Shared {
     problem: watch::Sender<Option<String>>,
     /// What is to be told. Held over each change, so that none undoes another.
     wanted: Mutex<Wanted>,
-    /// Something could not be told.
+    /// Something could not be told, or the Node is another one.
     again: Notify,
 }
 
@@ -127,6 +127,11 @@ impl CsiNodes {
         self.later(told, driver);
     }
 
+    /// The Node is another one than before, perhaps.
+    pub(super) fn look(&self) {
+        self.0.again.notify_one();
+    }
+
     /// What could not be told is told by the task.
     fn later(&self, told: Result<(), CsiNodeProblem>, driver: &str) {
         if let Err(problem) = told {
@@ -137,18 +142,17 @@ impl CsiNodes {
 
     /// Makes the CSINode, and makes it again when the Node is another one; tells of drivers that could not be told of.
     pub(super) async fn run(self) {
-        let mut view = self.0.node.clone();
         let mut complaint = Complaint::default();
         let mut known: Option<String> = None;
         let mut pause = INIT_PAUSE;
         loop {
             let uid = self.node_uid();
             if uid.is_none() || uid == known {
-                // Both keep their news for the next time.
-                tokio::select! {
-                    biased;
-                    () = self.0.again.notified() => known = None,
-                    () = view.changed() => {}
+                // A notification is kept. Not the view's watch: it wakes its followers in an order of chance.
+                self.0.again.notified().await;
+                if self.node_uid() == known {
+                    // Something could not be told.
+                    known = None;
                 }
                 continue;
             }
@@ -166,7 +170,7 @@ impl CsiNodes {
                         old.as_mut().is_some_and(|old| std::mem::replace(old, text.clone()) != text)
                     });
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 8).min(INIT_LONGEST);
+                    pause = (pause * 2).min(INIT_LONGEST);
                 }
             }
         }

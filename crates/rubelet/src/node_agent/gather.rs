@@ -183,8 +183,11 @@ impl Gatherer {
             self.settles_at = self.down_at;
         }
         let mut problems = health(state, now).problems();
-        // As upstream, what the runtime lacks comes first.
-        problems.extend(self.storage_problem.borrow().clone());
+        // A Node that is Ready has had its CSINode: that it cannot be looked at again yet is no reason to end that. As
+        // upstream, what the runtime lacks comes first.
+        if !existing.is_some_and(|node| reconcile::may_keep_ready(node, &self.machine.identity)) {
+            problems.extend(self.storage_problem.borrow().clone());
+        }
         if problems.is_empty() && state.silent_since.is_none() {
             self.settles_at = None;
         }

@@ -118,7 +118,7 @@ impl NodeAgent {
             params.settings.request_limit(),
             view.clone(),
         );
-        let status = status::StatusTask::new(params, csi_nodes.problem(), node, pressure, refreshes);
+        let status = status::StatusTask::new(params, csi_nodes.clone(), node, pressure, refreshes);
         (Self { status, lease, network, csi_nodes }, view)
     }
 

@@ -23,7 +23,7 @@ use super::complaint::Complaint;
 use super::gather::{Facts, Gatherer};
 use super::requests::{RequestError, ask};
 use super::settings::NodeAgentSettings;
-use super::{CloseConnections, NodeAgentParams, spread};
+use super::{CloseConnections, CsiNodes, NodeAgentParams, spread};
 use crate::clock::Clock;
 use crate::events::{EventRecorder, EventSubject};
 use crate::metrics::NodeStartup;
@@ -72,12 +72,13 @@ pub(super) struct StatusTask {
     volumes_in_use: VolumesInUse,
     volumes_changed: watch::Receiver<u64>,
     storage_problem: watch::Receiver<Option<String>>,
+    csi_nodes: CsiNodes,
 }
 
 impl StatusTask {
     pub(super) fn new(
         params: NodeAgentParams,
-        storage_problem: watch::Receiver<Option<String>>,
+        csi_nodes: CsiNodes,
         published: watch::Sender<Option<Arc<Node>>>,
         pressure: watch::Sender<NodePressure>,
         refreshes: mpsc::Receiver<()>,
@@ -90,12 +91,13 @@ impl StatusTask {
             params.images,
             params.runtime_state.clone(),
             params.clock.clone(),
-            storage_problem.clone(),
+            csi_nodes.problem(),
         );
         Self {
             volumes_changed: params.volumes_in_use.changes(),
             volumes_in_use: params.volumes_in_use,
-            storage_problem,
+            storage_problem: csi_nodes.problem(),
+            csi_nodes,
             startup: NodeStartup::new(params.metrics, params.clock.now()),
             nodes: Api::all(params.client.clone()),
             leases: Api::namespaced(params.client, lease::NAMESPACE),
@@ -439,8 +441,12 @@ impl StatusTask {
             let reason = if unschedulable { "NodeNotSchedulable" } else { "NodeSchedulable" };
             self.record(&NodeEvent::status(reason));
         }
+        let another = self.known.as_ref().map(|known| &known.metadata.uid) != Some(&node.metadata.uid);
         self.known = Some(node.clone());
         self.published.send_replace(Some(node));
+        if another {
+            self.csi_nodes.look();
+        }
         true
     }
 

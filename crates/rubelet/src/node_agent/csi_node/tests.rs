@@ -41,6 +41,7 @@ impl Rig {
             self.api.create_json(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}));
         }
         self.node.send_replace(self.api.get::<Node>("", NODE).map(Arc::new));
+        self.csi.look();
     }
 
     async fn ready(&self) {
