@@ -20,7 +20,7 @@ struct Requirement {
     present: fn() -> bool,
 }
 
-const REQUIREMENTS: [Requirement; 5] = [
+const REQUIREMENTS: [Requirement; 8] = [
     Requirement {
         what: "containerd",
         package: "containerd",
@@ -34,6 +34,11 @@ const REQUIREMENTS: [Requirement; 5] = [
     },
     Requirement { what: "iptables", package: "iptables", present: || find_program("iptables").is_some() },
     Requirement { what: "ip", package: "iproute2", present: || find_program("ip").is_some() },
+    // Kills the agent at a system call in tests of volumes.
+    Requirement { what: "strace", package: "strace", present: || find_program("strace").is_some() },
+    // What volumes are formatted and mounted with.
+    Requirement { what: "mkfs.ext4", package: "e2fsprogs", present: || find_program("mkfs.ext4").is_some() },
+    Requirement { what: "mount", package: "mount", present: || find_program("mount").is_some() },
 ];
 
 /// The folders where distributions and upstream put CNI plugins.

@@ -1,3 +1,5 @@
+//! Formatting, mounting and growing file systems, with tools that do what a script says and, as root, on loop devices.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+//! Handing trees to a group: what changes, what is left alone, what others may do to the tree meanwhile.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::sync::atomic::AtomicBool;

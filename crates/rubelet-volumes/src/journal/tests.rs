@@ -92,7 +92,7 @@ async fn a_damaged_record_is_named_once_and_goes_with_its_pod() {
         "{problems:?}"
     );
     assert!(restarted(root.path()).await.1.is_empty());
-    assert_eq!(again.pods(), [pod.clone()]);
+    assert_eq!(again.pods(), std::slice::from_ref(&pod));
     assert!(again.all(&pod).is_empty());
     again.forget(&pod).await.unwrap();
     assert_eq!(fs::read_dir(root.path().join("rubelet/mounts")).unwrap().count(), 0);

@@ -193,12 +193,11 @@ impl World {
     }
 }
 
-fn has_strace() -> bool {
-    let has = Command::new("strace").arg("-V").output().is_ok_and(|version| version.status.success());
-    if !has {
-        eprintln!("there is no strace to kill with: nothing is tested");
-    }
-    has
+/// To be asked where root is: there, all that is missing is a package.
+pub fn need_strace() {
+    let version = Command::new("strace").arg("-V").output();
+    let has = version.is_ok_and(|version| version.status.success());
+    assert!(has, "there is no strace to kill the agent with: install the package `strace`");
 }
 
 /// Not a test by itself: the agent that is killed.
@@ -215,9 +214,10 @@ async fn agent() {
 
 #[tokio::test]
 async fn killed_before_every_call_of_mounting() {
-    if !crate::has_own_mounts("kill::killed_before_every_call_of_mounting") || !has_strace() {
+    if !crate::has_own_mounts("kill::killed_before_every_call_of_mounting") {
         return;
     }
+    need_strace();
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path(), u32::MAX);
     let mut kills = 0;
@@ -241,9 +241,10 @@ async fn killed_before_every_call_of_mounting() {
 
 #[tokio::test]
 async fn killed_before_every_call_of_unmounting() {
-    if !crate::has_own_mounts("kill::killed_before_every_call_of_unmounting") || !has_strace() {
+    if !crate::has_own_mounts("kill::killed_before_every_call_of_unmounting") {
         return;
     }
+    need_strace();
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(dir.path(), u32::MAX);
     let mut kills = 0;
@@ -269,9 +270,10 @@ async fn killed_before_every_call_of_unmounting() {
 
 #[tokio::test]
 async fn killed_again_and_again_in_seeded_lives() {
-    if !crate::has_own_mounts("kill::killed_again_and_again_in_seeded_lives") || !has_strace() {
+    if !crate::has_own_mounts("kill::killed_again_and_again_in_seeded_lives") {
         return;
     }
+    need_strace();
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("RUBELET_KILL_SEED") {
         Some(seed) => seed..seed + 1,

@@ -1,6 +1,8 @@
 //! Real mounts in a mount namespace of their own: an agent that is killed at every step of mounting and unmounting, and
 //! a server that never answers beside other pods. Needs root; without it, nothing is tested.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what helpers of a test cannot do fails the test")]
+
 mod hung;
 mod kill;
 mod node;
