@@ -117,6 +117,8 @@ collected! {
     VOLUME_INODES_USED: Gauge["namespace", "persistentvolumeclaim"] "kubelet_volume_stats_inodes_used" Alpha;
     /// Whether a claim's volume is in trouble, as its driver tells: 1 or 0.
     VOLUME_ABNORMAL: Gauge["namespace", "persistentvolumeclaim"] "kubelet_volume_stats_health_status_abnormal" Alpha;
+    /// Sockets of plugins in the folder that they register in (desired_state_of_world), and those of them that are registered (actual_state_of_world).
+    TOTAL_PLUGINS: Gauge["socket_path", "state"] "plugin_manager_total_plugins" Alpha;
     /// Volumes of pods by kind: those wanted (desired_state_of_world) and those made (actual_state_of_world).
     TOTAL_VOLUMES: Gauge["plugin_name", "state"] "volume_manager_total_volumes" Alpha;
 }

@@ -496,7 +496,9 @@ impl KubeletBuilder {
         if !services.clock.is_simulated() {
             let folder = services.node.root_dir.join("plugins_registry");
             let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone())];
-            kubelet.tasks.spawn(PluginRegistry::new(folder, services.fs.clone(), handlers).run());
+            let registry = PluginRegistry::new(folder, services.fs.clone(), handlers);
+            metrics::plugins(&services.metrics, registry.state());
+            kubelet.tasks.spawn(registry.run());
         }
         kubelet.tasks.spawn(csi_drivers.run(drivers_full));
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));

@@ -17,6 +17,7 @@ use rubelet_core::observed::ObservedState;
 use rubelet_core::phase::Phase;
 use rubelet_core::tally::volume_plugin;
 use rubelet_cri::observe::ListedPod;
+use rubelet_plugins::PluginState;
 use rubelet_server::metrics::{Collected, Metrics, node as node_metrics, pods as pod_metrics};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -99,6 +100,19 @@ pub(crate) fn node(metrics: &Metrics, facts: NodeFacts) {
         for (gate, enabled) in facts.gates.all() {
             let labels = [gate.name, gate.stage.name()];
             out.tell(&node_metrics::FEATURE_ENABLED, &labels, f64::from(u8::from(enabled)));
+        }
+    });
+}
+
+/// Has it told which sockets of plugins there are, and which are registered.
+pub(crate) fn plugins(metrics: &Metrics, plugins: watch::Receiver<PluginState>) {
+    metrics.collect_with(move |out| {
+        for plugin in &plugins.borrow().plugins {
+            let socket = plugin.socket.display().to_string();
+            out.tell(&pod_metrics::TOTAL_PLUGINS, &[&socket, "desired_state_of_world"], 1.0);
+            if plugin.registered.is_some() {
+                out.tell(&pod_metrics::TOTAL_PLUGINS, &[&socket, "actual_state_of_world"], 1.0);
+            }
         }
     });
 }

@@ -14,7 +14,7 @@ mod startup;
 pub use rubelet_server::metrics::Metrics;
 
 pub use collect::serving_certificate;
-pub(crate) use collect::{ClientCertificate, NodeFacts, PodFacts, certificates, node, pods};
+pub(crate) use collect::{ClientCertificate, NodeFacts, PodFacts, certificates, node, plugins, pods};
 pub(crate) use node_startup::NodeStartup;
 pub(crate) use observers::{csi_calls, requests, volumes};
 pub use startup::StartupLatency;
