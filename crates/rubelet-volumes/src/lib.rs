@@ -23,7 +23,7 @@ pub use error::{Problem, VolumeError, VolumeErrors};
 pub use group::Notices;
 pub use journal::{MountEntry, MountJournal, MountSource, MountState};
 pub use kinds::tmpfs::Tmpfs;
-pub use measured::MeasuredVolume;
+pub use measured::{DriverVolume, MeasuredVolume};
 pub use objects::{ObjectReader, VolumeApi};
 pub use sub_paths::SubPathProblem;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rubelet_config::KubeletConfiguration;
+use rubelet_config::{FeatureGates, Gate, KubeletConfiguration};
 use rubelet_core::ids::PodUid;
 use rubelet_core::paths::pod_paths;
 use rubelet_core::qos::{QosClass, pod_qos};
@@ -112,6 +112,8 @@ pub struct StatsSettings {
     pub system_group: String,
     /// `volumeStatsAggPeriod`; `None` measures no volumes.
     pub volume_period: Option<Duration>,
+    /// Whether is told what drivers say of the health of volumes (feature gate CSIVolumeHealth).
+    pub volume_health: bool,
 }
 
 impl StatsSettings {
@@ -128,6 +130,9 @@ impl StatsSettings {
             runtime_group: runtime_group.to_owned(),
             system_group: config.system_cgroups.clone(),
             volume_period: Some(config.volume_stats_agg_period.to_std()).filter(|period| !period.is_zero()),
+            volume_health: FeatureGates::from_settings(&config.feature_gates)
+                .0
+                .enabled(Gate::CSIVolumeHealth),
         }
     }
 }
@@ -198,7 +203,13 @@ impl Collector {
     /// A collector that has read nothing yet.
     pub fn new(sources: Sources, settings: StatsSettings) -> Self {
         let runtime = RuntimeFigures::new(sources.runtime.clone(), sources.images.clone());
-        let volumes = VolumeFigures::new(sources.fs.clone(), sources.clock.clone(), settings.volume_period);
+        let volumes = VolumeFigures::new(
+            sources.fs.clone(),
+            sources.clock.clone(),
+            settings.volume_period,
+            sources.volumes.clone(),
+            settings.volume_health,
+        );
         let started_at = sources.clock.now();
         Self(Arc::new(Shared {
             sources,

@@ -73,6 +73,7 @@ impl World {
             runtime_group: String::new(),
             system_group: String::new(),
             volume_period: Some(Duration::from_secs(60)),
+            volume_health: false,
         }
     }
 

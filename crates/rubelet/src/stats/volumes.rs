@@ -1,21 +1,25 @@
 //! What volumes use: measured in the background while somebody wants to know, told as it was last measured.
 //!
-//! A volume that is a mount of its own is asked for the figures of its file system; a directory on the node's disk is
+//! A volume of a driver is its driver's to measure. One that is a mount of its own is asked for the figures of its file system; a directory on the node's disk is
 //! walked, a few at a time and in steps, so that neither a pod with millions of files nor a disk that hangs holds up
 //! anything else. Without questions for a while the walks end and everything is forgotten.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::join;
+use jiff::Timestamp;
 use rubelet_core::ids::PodUid;
 use rubelet_core::stats::usage::{FsUsage, VolumeUsage};
+use rubelet_csi::VolumeStats;
+use rubelet_csi::client::Usage;
 use rubelet_linux::mounts::is_mount_point;
 use rubelet_linux::usage::{Space, TreeWalk, file_system};
-use rubelet_volumes::MeasuredVolume;
+use rubelet_volumes::{DriverVolume, MeasuredVolume, Volumes};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -28,6 +32,10 @@ use crate::fs_pool::{FsError, FsPool};
 const WALKS: usize = 2;
 /// Entries that a walk looks at before it lets others have the thread.
 const STEP: usize = 20_000;
+/// Questions to drivers at a time.
+const QUESTIONS: usize = 16;
+/// How long a driver may take to answer one: whoever wants figures has older ones.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Without a question for so long, nothing is measured any more.
 pub(super) const IDLE: Duration = Duration::from_secs(300);
 /// Volumes whose content hardly changes are measured so much less often.
@@ -42,6 +50,10 @@ struct Shared {
     clock: Clock,
     /// `None`: volumes are not measured.
     period: Option<Duration>,
+    /// Whose drivers are asked.
+    volumes: Volumes,
+    /// Whether is told what drivers say of a volume's health.
+    health: bool,
     state: Mutex<State>,
     /// Held by the task that measures too, which holds nothing else while it waits.
     changed: Arc<Notify>,
@@ -56,16 +68,29 @@ struct State {
 
 struct Entry {
     volume: MeasuredVolume,
-    figures: Option<FsUsage>,
+    figures: Option<Figures>,
     due: Instant,
     times: u32,
 }
 
+/// What a volume was found to use.
+#[derive(Clone, Debug, PartialEq)]
+struct Figures {
+    fs: FsUsage,
+    abnormal: Option<bool>,
+}
+
 impl VolumeFigures {
-    /// Measures each volume about once a period.
-    pub(super) fn new(fs: FsPool, clock: Clock, period: Option<Duration>) -> Self {
+    /// Measures each volume about once a period; `health`: with what drivers say of it.
+    pub(super) fn new(
+        fs: FsPool,
+        clock: Clock,
+        period: Option<Duration>,
+        volumes: Volumes,
+        health: bool,
+    ) -> Self {
         let (state, changed) = (Mutex::default(), Arc::new(Notify::new()));
-        Self(Arc::new(Shared { fs, clock, period, state, changed }))
+        Self(Arc::new(Shared { fs, clock, period, volumes, health, state, changed }))
     }
 
     /// Somebody asks about these volumes; what is not among them is forgotten. The measuring goes on from here.
@@ -99,11 +124,12 @@ impl VolumeFigures {
         let state = self.0.state();
         let of_pod = state.entries.range((uid.clone(), String::new())..).take_while(|((of, _), _)| of == uid);
         let measured = of_pod.filter_map(|((_, name), entry)| {
+            let figures = entry.figures.clone()?;
             Some(VolumeUsage {
                 name: name.clone(),
                 claim: entry.volume.claim.clone(),
-                fs: entry.figures.clone()?,
-                abnormal: None,
+                fs: figures.fs,
+                abnormal: figures.abnormal,
                 ephemeral: entry.volume.ephemeral,
             })
         });
@@ -117,26 +143,37 @@ impl Shared {
     }
 
     /// Volumes that are due, and when the next one is.
-    fn due(&self, now: Instant) -> (Vec<(PodUid, String, PathBuf)>, Option<Instant>) {
+    fn due(&self, now: Instant) -> (Vec<(PodUid, MeasuredVolume)>, Option<Instant>) {
         let state = self.state();
         let due = state.entries.iter().filter(|(_, entry)| entry.due <= now);
-        let due = due.map(|((uid, name), entry)| (uid.clone(), name.clone(), entry.volume.path.clone()));
+        let due = due.map(|((uid, _), entry)| (uid.clone(), entry.volume.clone()));
         let later = state.entries.values().map(|entry| entry.due).filter(|due| *due > now).min();
         (due.collect(), later)
     }
 
-    async fn measure(&self, (uid, name, path): (PodUid, String, PathBuf)) {
-        let measured = self.measure_one(&path).await;
+    async fn measure_all(&self, volumes: Vec<(PodUid, MeasuredVolume)>, at_once: usize) {
+        futures::stream::iter(volumes).for_each_concurrent(at_once, |volume| self.measure(volume)).await;
+    }
+
+    async fn measure(&self, (uid, volume): (PodUid, MeasuredVolume)) {
+        let name = volume.name.clone();
+        let measured = match &volume.driver {
+            Some(driver) => self.ask(driver).await,
+            None => match self.measure_one(&volume.path).await {
+                Ok(fs) => Ok(Figures { fs, abnormal: None }),
+                Err(error) => Err(crate::logging::chain(&error)),
+            },
+        };
         let now = Instant::now();
         let period = self.period.unwrap_or(IDLE);
         let mut state = self.state();
         let Some(entry) = state.entries.get_mut(&(uid.clone(), name.clone())) else { return };
-        if entry.volume.path != path {
+        if entry.volume != volume {
             return;
         }
         match measured {
             Ok(figures) => entry.figures = Some(figures),
-            Err(error) => debug!("volume {name} of pod {uid}: {}", crate::logging::chain(&error)),
+            Err(error) => debug!("volume {name} of pod {uid}: {error}"),
         }
         entry.times = entry.times.wrapping_add(1);
         // Spread, so that volumes of pods that came together are not walked together for ever.
@@ -145,6 +182,15 @@ impl Shared {
         let spread = f64::from(u32::try_from(hasher.finish() % 1000).unwrap_or(0)) / 2000.0;
         let period = if entry.volume.settled { period * SETTLED } else { period };
         entry.due = now + period.mul_f64(0.75 + spread);
+    }
+
+    async fn ask(&self, volume: &DriverVolume) -> Result<Figures, String> {
+        let at = self.clock.now();
+        let answer = tokio::time::timeout(DRIVER_PATIENCE, self.volumes.ask_driver(volume)).await;
+        let said =
+            answer.map_err(|_| "its driver does not answer")?.map_err(|problem| problem.to_string())?;
+        let abnormal = said.condition.as_ref().map(|condition| condition.abnormal).filter(|_| self.health);
+        Ok(Figures { fs: told(&said, at), abnormal })
     }
 
     async fn measure_one(&self, path: &Path) -> Result<FsUsage, FsError> {
@@ -156,23 +202,23 @@ impl Shared {
             let walk = if is_mount_point(&asked)? { None } else { Some(TreeWalk::new(&asked)?) };
             Ok((figures, walk))
         };
-        let (mut figures, walk) = self.fs.run(what.clone(), begin).await?;
+        let (mut figures, walk) = self.fs.run_in(path, what.clone(), begin).await?;
         if let Some(walk) = walk {
-            let space = self.walk(&what, walk).await?;
+            let space = self.walk(path, &what, walk).await?;
             (figures.used, figures.inodes_used) = (Some(space.bytes), Some(space.inodes));
         }
         Ok(figures)
     }
 
     /// Walks in steps; dropped in between, it is over.
-    async fn walk(&self, what: &str, mut walk: TreeWalk) -> Result<Space, FsError> {
+    async fn walk(&self, path: &Path, what: &str, mut walk: TreeWalk) -> Result<Space, FsError> {
         loop {
             let step = move || {
                 let done = walk.step(STEP)?;
                 Ok((walk, done))
             };
             let done;
-            (walk, done) = self.fs.run(what, step).await?;
+            (walk, done) = self.fs.run_in(path, what, step).await?;
             if let Some(space) = done {
                 return Ok(space);
             }
@@ -199,7 +245,9 @@ async fn measure(shared: Weak<Shared>, changed: Arc<Notify>) {
         };
         let (due, later) = held.due(now);
         if !due.is_empty() {
-            futures::stream::iter(due).for_each_concurrent(WALKS, |volume| held.measure(volume)).await;
+            let (asked, walked) = split(due);
+            // Drivers that do not answer hold up no walk.
+            join(held.measure_all(asked, QUESTIONS), held.measure_all(walked, WALKS)).await;
             continue;
         }
         let wake = later.unwrap_or(ends).min(ends);
@@ -211,6 +259,29 @@ async fn measure(shared: Weak<Shared>, changed: Arc<Notify>) {
             () = changed.notified() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
+    }
+}
+
+/// Volumes whose drivers are asked, and the others.
+type Split = (Vec<(PodUid, MeasuredVolume)>, Vec<(PodUid, MeasuredVolume)>);
+
+fn split(due: Vec<(PodUid, MeasuredVolume)>) -> Split {
+    due.into_iter().partition(|(_, volume)| volume.driver.is_some())
+}
+
+/// A driver's figures, without those that make no sense.
+fn told(said: &VolumeStats, at: Timestamp) -> FsUsage {
+    let figure =
+        |usage: Option<Usage>, of: fn(&Usage) -> i64| usage.and_then(|usage| u64::try_from(of(&usage)).ok());
+    FsUsage {
+        at,
+        available: figure(said.bytes, |usage| usage.available),
+        capacity: figure(said.bytes, |usage| usage.total),
+        used: figure(said.bytes, |usage| usage.used),
+        inodes_free: figure(said.inodes, |usage| usage.available),
+        inodes: figure(said.inodes, |usage| usage.total),
+        inodes_used: figure(said.inodes, |usage| usage.used),
+        ..FsUsage::default()
     }
 }
 
@@ -235,7 +306,25 @@ mod tests {
             claim: None,
             ephemeral: true,
             settled: false,
+            driver: None,
         }
+    }
+
+    fn figures(period: Option<Duration>) -> VolumeFigures {
+        let volumes = Volumes::new(FsPool::inline(), None, None);
+        VolumeFigures::new(FsPool::inline(), Clock::system(), period, volumes, false)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_told() {
+        let usage = |available, total, used| Some(Usage { available, total, used });
+        let said = VolumeStats { bytes: usage(7, 10, -3), inodes: None, condition: None };
+        let fs = told(&said, Timestamp::UNIX_EPOCH);
+        assert_eq!((fs.available, fs.capacity, fs.used, fs.inodes), (Some(7), Some(10), None, None));
+        let said = VolumeStats { bytes: None, inodes: usage(i64::MIN, 0, i64::MAX), condition: None };
+        let fs = told(&said, Timestamp::UNIX_EPOCH);
+        let all = (fs.capacity, fs.inodes_free, fs.inodes, fs.inodes_used);
+        assert_eq!(all, (None, None, Some(0), u64::try_from(i64::MAX).ok()));
     }
 
     fn used(figures: &VolumeFigures, uid: &str) -> Vec<(String, u64)> {
@@ -257,7 +346,7 @@ mod tests {
         let path = root.path().join("v");
         fs::create_dir(&path).unwrap();
         let period = Duration::from_secs(60);
-        let figures = VolumeFigures::new(FsPool::inline(), Clock::system(), Some(period));
+        let figures = figures(Some(period));
         let uid = PodUid::from("a");
         let want = || {
             let missing = volume("none", &root.path().join("none"));
@@ -294,7 +383,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_period_nothing_is_measured() {
         let root = tempfile::tempdir().unwrap();
-        let figures = VolumeFigures::new(FsPool::inline(), Clock::system(), None);
+        let figures = figures(None);
         figures.want([(PodUid::from("a"), vec![volume("v", root.path())])]);
         tokio::task::yield_now().await;
         assert!(used(&figures, "a").is_empty() && figures.0.state().task.is_none());
