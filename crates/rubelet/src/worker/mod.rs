@@ -147,7 +147,8 @@ impl PodWorker {
             prefetched: BTreeMap::new(),
             sandbox_config: None,
             at_rest: None,
-            volumes_due: false,
+            // What an agent before this one made may be out of date, and nobody tells of changes until it has been read.
+            volumes_due: true,
             volumes_at: None,
             last_plan: None,
             kill_memory: KillMemory::default(),

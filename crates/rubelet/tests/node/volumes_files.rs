@@ -278,6 +278,34 @@ fn volumes_change_within_a_second_and_as_a_whole() {
 }
 
 #[test]
+fn volumes_are_followed_by_the_next_agent_too() {
+    let mut cluster = Cluster::start();
+    objects(&cluster);
+    run(&cluster, "watcher", "");
+    let pod = cluster.wait_ready("watcher");
+    let color = file(&cluster, &pod, "kubernetes.io~configmap/map/color");
+    let change = |cluster: &Cluster, text: &str| {
+        cluster.api.modify::<ConfigMap>("default", "settings", |map| {
+            map.data.as_mut().unwrap().insert("color".to_owned(), text.to_owned());
+        });
+    };
+    let wait_color = |wanted: &str| {
+        wait::until(&format!("the file to have {wanted}"), wait::PATIENCE, || {
+            let text = fs::read_to_string(&color).unwrap_or_default();
+            if text == wanted { Ok(()) } else { Err(text) }
+        });
+    };
+    cluster.node.kill_agent();
+    // Nothing of the pod itself changes: only its volumes are behind.
+    change(&cluster, "meanwhile");
+    cluster.start_agent();
+    wait_color("meanwhile");
+    change(&cluster, "later");
+    wait_color("later");
+    assert_eq!(pods::restarts(&cluster.pod("watcher"), "c"), 0);
+}
+
+#[test]
 fn volumes_that_make_no_sense_are_told_and_disturb_nobody() {
     let cluster = Cluster::start();
     objects(&cluster);
