@@ -182,7 +182,7 @@ impl CsiNodes {
 
     async fn initialize(&self) -> Result<(), CsiNodeProblem> {
         let mut wanted = self.0.wanted.lock().await;
-        self.change(|object| csi::annotate(object)).await?;
+        self.change(csi::annotate).await?;
         let gone: Vec<String> = wanted.gone.iter().cloned().collect();
         for driver in gone {
             self.untell(&driver).await?;

@@ -109,10 +109,9 @@ impl Gatherer {
         image_service: Arc<dyn ImageService>,
         runtime_state: watch::Receiver<RuntimeState>,
         clock: Clock,
-        storage_problem: watch::Receiver<Option<String>>,
     ) -> Self {
         Self {
-            storage_problem,
+            storage_problem: watch::channel(None).1,
             settings,
             machine,
             probe,
@@ -132,6 +131,12 @@ impl Gatherer {
             knows_devices: false,
             pressure: PressureState::default(),
         }
+    }
+
+    /// Whatever is told here keeps a Node that is not Ready from becoming so.
+    pub(super) fn with_storage_problem(mut self, problem: watch::Receiver<Option<String>>) -> Self {
+        self.storage_problem = problem;
+        self
     }
 
     /// The agent runs from now on.

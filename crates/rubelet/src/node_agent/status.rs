@@ -91,8 +91,8 @@ impl StatusTask {
             params.images,
             params.runtime_state.clone(),
             params.clock.clone(),
-            csi_nodes.problem(),
-        );
+        )
+        .with_storage_problem(csi_nodes.problem());
         Self {
             volumes_changed: params.volumes_in_use.changes(),
             volumes_in_use: params.volumes_in_use,
