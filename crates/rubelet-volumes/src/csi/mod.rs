@@ -51,6 +51,9 @@ use state::Table;
 /// Name of upstream's plugin.
 pub const CSI_PLUGIN: &str = "kubernetes.io/csi";
 
+/// Is told of a driver that could not take a volume more although it had said so, by its name; must not block.
+pub type TellFull = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Wakes the worker of a pod whose volumes may be tried again. Must not block.
 pub type WakePod = Arc<dyn Fn(&PodUid) + Send + Sync>;
 
@@ -69,7 +72,7 @@ struct Shared {
     wake: Option<WakePod>,
     file_label: Option<String>,
     notices: Option<Notices>,
-    full: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    full: Option<TellFull>,
     deadlines: CsiDeadlines,
     drivers: Drivers,
     table: Table,
@@ -102,7 +105,7 @@ pub struct CsiParts {
     /// Is told of pods that waited for a driver, when it registers.
     pub wake: Option<WakePod>,
     /// Is told of a driver that could not take a volume more although it had said so.
-    pub full: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub full: Option<TellFull>,
     /// SELinux label of files of containers on this node; none without SELinux.
     pub file_label: Option<String>,
     /// Is told when handing a volume to a pod's group takes long.
