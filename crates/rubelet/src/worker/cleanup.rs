@@ -230,7 +230,8 @@ impl PodWorker {
         }
         let removed = cgroup.clone();
         let removing = self.services.fs.run(format!("remove cgroup {cgroup}"), move || {
-            let mounted = rubelet_linux::cgroup::hierarchies(std::path::Path::new(rubelet_linux::cgroup::MOUNT));
+            let mounted =
+                rubelet_linux::cgroup::hierarchies(std::path::Path::new(rubelet_linux::cgroup::MOUNT));
             rubelet_linux::cgroup::remove(&mounted, &removed)
         });
         if let Err(error) = self.leaving(Leaving::Cgroup(&cgroup), removing).await {
