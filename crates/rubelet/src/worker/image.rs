@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::backoff::BackoffKey;
 use rubelet_core::image::{self, ImageReason, PullDecision, PullPolicy};
-use rubelet_core::image_volumes::{image_volumes, unsupported_by};
+use rubelet_core::image_volumes::{image_volumes, mounts_parts, unsupported_by};
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::StartError;
 use rubelet_cri::v1;
@@ -110,7 +110,8 @@ impl PodWorker {
             error
         };
         let info = self.services.runtime_state.borrow().info.clone();
-        if let Some(problem) = info.and_then(|info| unsupported_by(&info.name, &info.version)) {
+        let part = mounts_parts(pod, container);
+        if let Some(problem) = info.and_then(|info| unsupported_by(&info.name, &info.version, part)) {
             let volumes: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
             let message = format!("cannot mount image volumes ({}): {problem}", volumes.join(", "));
             return Err(told(self, failed("CreateContainerError", message)));

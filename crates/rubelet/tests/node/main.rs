@@ -91,5 +91,6 @@ mod start;
 mod volumes;
 mod volumes_devices;
 mod volumes_files;
+mod volumes_images;
 mod volumes_mounts;
 mod wait;
