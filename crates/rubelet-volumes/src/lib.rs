@@ -29,6 +29,6 @@ pub use sub_paths::SubPathProblem;
 pub use tokens::{CurrentToken, TokenError, TokenManager, TokenSource};
 pub use volumes::pending::remaining_volumes;
 pub use volumes::{
-    MountedVolumes, ReadyVolume, Steps, TearDownError, TearDownErrors, VolumeFacts, VolumeObserver, VolumeOperation, VolumePaths, VolumeWarning,
-    Volumes,
+    MountedVolumes, ReadyVolume, Steps, TearDownError, TearDownErrors, VolumeFacts, VolumeObserver,
+    VolumeOperation, VolumePaths, VolumeWarning, Volumes,
 };

@@ -67,7 +67,8 @@ pub trait VolumeApi: Send + Sync {
     fn wait_attached<'a>(&'a self, unique_name: &'a str) -> BoxFuture<'a, String>;
 
     /// The claim is about to grow on this node: its status says so, unless it does already.
-    fn claim_expanding<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<(), Missing>>;
+    fn claim_expanding<'a>(&'a self, namespace: &'a str, name: &'a str)
+    -> BoxFuture<'a, Result<(), Missing>>;
 
     /// The claim has grown on this node: its status is brought up to `capacity`, bytes.
     fn claim_expanded<'a>(

@@ -43,7 +43,8 @@ impl Eight {
         match self {
             Self::OfTheNode => {
                 let volume = |number: usize| {
-                    let source = if number.is_multiple_of(2) { json!({}) } else { json!({"medium": "Memory"}) };
+                    let source =
+                        if number.is_multiple_of(2) { json!({}) } else { json!({"medium": "Memory"}) };
                     json!({"name": format!("v{number}"), "emptyDir": source})
                 };
                 (0..8).map(volume).collect()

@@ -294,7 +294,11 @@ async fn missing_objects_are_told_all_together() {
     let errors = alone.set_up(&pod, node.root.path(), &facts(1)).await.unwrap_err();
     let texts: Vec<String> = errors.0.iter().map(|error| error.problem.to_string()).collect();
     assert_eq!(texts[0], "configMap shop/x cannot be read: this node has no API server");
-    assert!(texts[1].starts_with("it is of kind flexVolume, which this version cannot mount"), "{}", texts[1]);
+    assert!(
+        texts[1].starts_with("it is of kind flexVolume, which this version cannot mount"),
+        "{}",
+        texts[1]
+    );
     assert!(texts[2].starts_with("its name is no file name"), "{}", texts[2]);
 }
 

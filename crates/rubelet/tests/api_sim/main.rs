@@ -1,11 +1,11 @@
 //! The simulation of a node in a cluster: the real agent between a fake API server and a scripted runtime on a paused
 //! clock, with seeded faults and crashes. See docs/testing.md for what is checked and how a seed is replayed.
 
-#[path = "../in_process/mod.rs"]
-mod in_process;
 mod budget;
 mod exhaustive;
 mod gate;
+#[path = "../in_process/mod.rs"]
+mod in_process;
 mod judge;
 mod matrix;
 mod run;

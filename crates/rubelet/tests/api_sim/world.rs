@@ -11,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodCondition, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rubelet::KubeletConfiguration;
 use rubelet::clock::Clock;
 use rubelet::control_plane::ApiServer;
 use rubelet::node_agent::{FixedProbe, Usage};
-use rubelet::KubeletConfiguration;
 use rubelet_core::node::info::MachineIdentity;
 use rubelet_core::node::pressure::Observation;
 use rubelet_cri::Deadlines;
@@ -26,8 +26,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::in_process;
 use crate::gate::{CrashPoint, Gate, Side};
+use crate::in_process;
 use crate::judge::{Judge, is_node_ready, uid_of};
 use crate::scenario::{Away, GATE, Kind, NODE, Scenario, SimPod, Step, WatchTrouble, fault};
 use crate::story::Story;
@@ -569,7 +569,6 @@ fn scratch() -> TempDir {
         .or_else(|_| tempfile::tempdir())
         .expect("a scratch directory")
 }
-
 
 fn node_machine() -> NodeMachine {
     NodeMachine {

@@ -1,10 +1,10 @@
 //! The simulation: the real agent against a scripted runtime on a paused clock, with seeded faults and crashes.
 //! See docs/testing.md for what is checked and how a seed is replayed.
 
-#[path = "../in_process/mod.rs"]
-mod in_process;
 mod exhaustive;
 mod health;
+#[path = "../in_process/mod.rs"]
+mod in_process;
 mod judge;
 mod log;
 mod probe_stories;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use rubelet::clock::Clock;
 use rubelet::KubeletHandle;
+use rubelet::clock::Clock;
 use rubelet_cri::Deadlines;
 use rubelet_testkit::ScriptedCri;
 use rubelet_testkit::scripted::server::{self, CriServer};
@@ -225,11 +225,8 @@ impl World {
             let runtime = Arc::new(self.cri.with_deadlines(deadlines));
             builder = builder.runtime(runtime.clone(), runtime);
         }
-        let kubelet = builder
-            .embedded()
-            .build()
-            .await
-            .map_err(|error| format!("the agent cannot start: {error}"))?;
+        let kubelet =
+            builder.embedded().build().await.map_err(|error| format!("the agent cannot start: {error}"))?;
         let handle = kubelet.handle();
         let watcher = tokio::spawn(watch(handle.clone(), self.cri.clone(), self.marks.clone()));
         let task = tokio::spawn(kubelet.run(std::future::pending()));
@@ -458,4 +455,3 @@ fn scratch() -> TempDir {
         .or_else(|_| tempfile::tempdir())
         .expect("a scratch directory")
 }
-
