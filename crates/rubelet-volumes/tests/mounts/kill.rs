@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,21 +116,15 @@ impl World {
         self.agent(false).await.tear_down(&proof("u1"), &self.pod_dir()).await.unwrap();
     }
 
-    /// Runs an agent that is killed before it does `call` for the time number `at`; false when it did so less often.
+    /// As [`killed`], for an agent of this module.
     fn killed(&self, act: &str, call: &str, at: u32) -> bool {
-        let mut agent = Command::new("strace");
-        agent.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-        agent.args(["-e", &format!("inject={call}:signal=SIGKILL:when={at}")]);
-        agent.arg(env::current_exe().unwrap()).args(["kill::agent", "--exact", "--test-threads=1", "-q"]);
-        agent.env(ROOT, &self.root).env(ACT, act).env(KINDS, self.mask.to_string());
-        let ended = agent.output().unwrap();
-        let survived = ended.status.success();
-        assert!(
-            survived || !String::from_utf8_lossy(&ended.stdout).contains("panicked"),
-            "{}",
-            String::from_utf8_lossy(&ended.stdout)
-        );
-        !survived
+        let mask = self.mask.to_string();
+        killed(
+            "kill::agent",
+            call,
+            at,
+            &[(ROOT, self.root.as_os_str()), (ACT, act.as_ref()), (KINDS, mask.as_ref())],
+        )
     }
 
     /// What must be true at any time.
@@ -191,6 +186,18 @@ impl World {
             }
         }
     }
+}
+
+/// Runs an agent that is killed before it does `call` for the time number `at`; false when it did so less often.
+pub fn killed(test: &str, call: &str, at: u32, told: &[(&str, &OsStr)]) -> bool {
+    let mut agent = Command::new("strace");
+    agent.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    agent.args(["-e", &format!("inject={call}:signal=SIGKILL:when={at}")]);
+    agent.arg(env::current_exe().unwrap()).args([test, "--exact", "--test-threads=1", "-q"]);
+    let ended = agent.envs(told.iter().copied()).output().unwrap();
+    let (survived, said) = (ended.status.success(), String::from_utf8_lossy(&ended.stdout));
+    assert!(survived || !said.contains("panicked"), "{said}");
+    !survived
 }
 
 /// To be asked where root is: there, all that is missing is a package.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what helpers of a test cannot do fails the test")]
 
+mod driven;
 mod hung;
 mod kill;
 mod node;
