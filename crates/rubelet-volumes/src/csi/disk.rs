@@ -10,7 +10,7 @@ use rubelet_core::ids::PodUid;
 use rubelet_core::volumes::{CsiVolume, VolumeMode};
 use rubelet_linux::{block, mounts};
 
-use super::paths::{CsiPlaces, mount, pod_device, pod_devices, pod_volume, pod_volumes};
+use super::paths::{CsiPlaces, GLOBAL_MOUNT, mount, pod_device, pod_devices, pod_volume, pod_volumes};
 use super::vol_data::{self, VolumeData, entries, gone};
 
 /// Makes a directory of the agent's own with those above it.
@@ -59,12 +59,32 @@ pub(super) fn remove_place(place: &Path, data: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes way for the staging of a volume.
+/// Makes way for the staging of a volume. The facts first: without them nobody would know what the directory is for.
 pub(super) fn prepare_staging(places: &CsiPlaces, volume: &CsiVolume, data: &VolumeData) -> io::Result<()> {
-    make_dirs(&places.staging(volume))?;
     let home = places.staging_data(volume);
     make_dirs(&home)?;
-    data.save(&home)
+    data.save(&home)?;
+    make_dirs(&places.staging(volume))
+}
+
+/// Takes away directories of stagings that have no facts: an agent that was killed while it made or removed them left
+/// them behind. One in which anything lies or is mounted stays.
+pub(super) fn remove_empty_stagings(places: &CsiPlaces) -> io::Result<()> {
+    for driver in entries(&places.plugin())? {
+        if driver.path() == places.devices() || !driver.file_type()?.is_dir() {
+            continue;
+        }
+        for home in entries(&driver.path())? {
+            let name = home.file_name();
+            let is_hash = name.len() == 64 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+            if is_hash && matches!(VolumeData::load(&home.path()), Ok(None)) {
+                // What is not empty, or is mounted on, cannot be removed, and is to stay.
+                let _ = fs::remove_dir(home.path().join(GLOBAL_MOUNT));
+                let _ = fs::remove_dir(home.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes way for publishing a volume for a pod, and leaves the trace by which it is found again.
@@ -273,4 +293,27 @@ pub(super) fn staged(places: &CsiPlaces) -> io::Result<Vec<CsiVolume>> {
         }
     }
     Ok(volumes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_empty_stagings_without_facts_go() {
+        let root = tempfile::tempdir().unwrap();
+        let places = CsiPlaces { root: root.path().to_owned(), node_name: "n".to_owned() };
+        let driver = places.plugin().join("csi.example.com");
+        let home = |digit: &str| driver.join(digit.repeat(64));
+        for (digit, inside) in [("a", ""), ("b", GLOBAL_MOUNT), ("c", "globalmount/file"), ("d", "other")] {
+            fs::create_dir_all(home(digit).join(inside)).unwrap();
+        }
+        fs::create_dir_all(home("e")).unwrap();
+        fs::write(home("e").join("vol_data.json"), "torn").unwrap();
+        fs::create_dir_all(driver.join("sockets")).unwrap();
+        remove_empty_stagings(&places).unwrap();
+        let left = ["a", "b", "c", "d", "e"].map(|digit| home(digit).exists());
+        assert_eq!(left, [false, false, true, true, true]);
+        assert!(home("c").join("globalmount/file").exists() && driver.join("sockets").exists());
+    }
 }

@@ -13,7 +13,7 @@ const OF_POD: &str = "kubernetes.io~csi";
 /// File in which a volume's facts are kept for tearing it down.
 pub(crate) const DATA_FILE: &str = "vol_data.json";
 /// Where a driver is told to stage file systems, below the directory of the volume.
-const GLOBAL_MOUNT: &str = "globalmount";
+pub(super) const GLOBAL_MOUNT: &str = "globalmount";
 
 /// The kubelet's directory and the name of the node: what paths and attachments are made of.
 #[derive(Clone, Debug)]

@@ -62,7 +62,11 @@ impl Csi {
     /// and then seldom: it reads directories.
     pub async fn unstage_unused(&self) {
         let places = self.0.places.clone();
-        match self.0.fs.run("look for staged volumes", move || disk::staged(&places)).await {
+        let looked = self.0.fs.run("look for staged volumes", move || {
+            disk::remove_empty_stagings(&places)?;
+            disk::staged(&places)
+        });
+        match looked.await {
             Ok(volumes) => {
                 for volume in volumes {
                     self.0.unstage_later(volume);
