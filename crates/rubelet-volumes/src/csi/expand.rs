@@ -58,7 +58,7 @@ impl Shared {
         let (Some((namespace, name)), false) = (call.claim, volume.inline) else {
             return Ok(Grown::default());
         };
-        let size = self.table.turn(volume.unique_name()).await.user(uid).size;
+        let size = self.table.turn(volume.unique_name()).await.user(uid, &volume.spec_name).size;
         let in_use = size.bytes.is_some() || size.taken_over;
         let Some(driver) = self.drivers.get(&volume.driver) else {
             return Ok(Grown { refresh_at: later(call), ..Grown::default() });
@@ -82,7 +82,7 @@ impl Shared {
                 };
                 let grown = self.act(volume, uid, call, &driver, &facts).await;
                 let mut turn = self.table.turn(volume.unique_name()).await;
-                let size = &mut turn.user(uid).size;
+                let size = &mut turn.user(uid, &volume.spec_name).size;
                 size.looked = Some(call.now);
                 if grown.is_ok() && size.bytes.is_none() {
                     size.bytes = Some(capacity(&claim));
@@ -133,7 +133,8 @@ impl Shared {
         let growth = match needs_node_expansion(facts) {
             Expansion::None => return Ok(Vec::new()),
             Expansion::Done(bytes) => {
-                self.table.turn(volume.unique_name()).await.user(uid).size.bytes = Some(bytes);
+                self.table.turn(volume.unique_name()).await.user(uid, &volume.spec_name).size.bytes =
+                    Some(bytes);
                 return Ok(Vec::new());
             }
             Expansion::ReadOnly => {
@@ -148,7 +149,12 @@ impl Shared {
             }
             Expansion::Expand(growth) => growth,
         };
-        self.table.turn(volume.unique_name()).await.user(uid).expand.check(Instant::now())?;
+        self.table
+            .turn(volume.unique_name())
+            .await
+            .user(uid, &volume.spec_name)
+            .expand
+            .check(Instant::now())?;
         let secrets = self.secrets("NodeExpandSecretRef", volume.expand_secret.as_ref(), CsiStep::Expand);
         let claim = &facts.claim.metadata;
         let growing = Growing {
@@ -188,7 +194,7 @@ impl Growing {
                         )))
                     })?;
                 }
-                let user = turn.user(&self.uid);
+                let user = turn.user(&self.uid, &self.volume.spec_name);
                 user.expand.clear();
                 (user.size.bytes, user.size.refused) = (Some(bytes), false);
                 return Ok(vec![VolumeWarning {
@@ -216,16 +222,16 @@ impl Growing {
                 }
                 warn!("volume {:?} does not grow on this node: {cause}", self.volume.unique_name());
                 // Not asked for again while it is mounted.
-                turn.user(&self.uid).size.bytes = Some(bytes);
+                turn.user(&self.uid, &self.volume.spec_name).size.bytes = Some(bytes);
                 return Ok(Vec::new());
             }
             ExpansionFailure::Again => {}
             ExpansionFailure::Refused | ExpansionFailure::Infeasible => {
-                turn.user(&self.uid).size.refused = true;
+                turn.user(&self.uid, &self.volume.spec_name).size.refused = true;
                 tell(failure == ExpansionFailure::Infeasible).await;
             }
         }
-        Err(turn.user(&self.uid).expand.failed(problem(cause), Instant::now()))
+        Err(turn.user(&self.uid, &self.volume.spec_name).expand.failed(problem(cause), Instant::now()))
     }
 
     async fn ask(&self, shared: &Shared) -> Result<(), (ExpansionFailure, CsiCause)> {

@@ -61,7 +61,7 @@ impl Csi {
             let mut turn = shared.table.turn(volume.unique_name()).await;
             let object = object.as_ref().ok().and_then(Option::as_deref);
             shared.look(&mut turn, volume, &uid, call, object).await?;
-            let look = looked(&mut turn, &uid, object, call.now);
+            let look = looked(&mut turn, &uid, volume, object, call.now);
             if matches!(look, Look::Missing) {
                 turn.may_try(&uid, volume, step)?;
             }
@@ -103,12 +103,18 @@ impl Turn {
             return Err(CsiProblem::new(step, CsiCause::InUse));
         }
         self.stage.check(now)?;
-        self.user(uid).set_up.check(now)
+        self.user(uid, &volume.spec_name).set_up.check(now)
     }
 }
 
-fn looked(turn: &mut Turn, uid: &PodUid, object: Option<&CSIDriver>, now: Timestamp) -> Look {
-    let user = turn.user(uid);
+fn looked(
+    turn: &mut Turn,
+    uid: &PodUid,
+    volume: &CsiVolume,
+    object: Option<&CSIDriver>,
+    now: Timestamp,
+) -> Look {
+    let user = turn.user(uid, &volume.spec_name);
     if !user.ready {
         return Look::Missing;
     }
@@ -156,7 +162,7 @@ impl Shared {
             let there = there.await.map_err(|error| CsiProblem::new(step, error.into()))?;
             turn.staged = if there { Reached::Found } else { Reached::No };
         }
-        if turn.user(uid).published != Reached::NotLooked {
+        if turn.user(uid, &volume.spec_name).published != Reached::NotLooked {
             return Ok(());
         }
         let what = format!("look for volume {} of pod {uid}", volume.spec_name);
@@ -184,7 +190,7 @@ impl Shared {
             }
         });
         let (published, ready) = found.await.map_err(|error| CsiProblem::new(step, error.into()))?;
-        let user = turn.user(uid);
+        let user = turn.user(uid, &volume.spec_name);
         (user.published, user.ready) = (published, ready);
         if ready {
             user.published = Reached::Done;
@@ -206,7 +212,7 @@ impl Shared {
         let object = object.map_err(Clone::clone)?;
         let work = self.gather(volume, uid, call, object, step).await?;
         let mut turn = self.table.turn(volume.unique_name()).await;
-        if !turn.user(uid).ready {
+        if !turn.user(uid, &volume.spec_name).ready {
             turn.may_try(uid, volume, step)?;
         }
         let group = work.group;
@@ -215,7 +221,7 @@ impl Shared {
         // As upstream also of what was published again: the driver may have brought new files.
         let handed = self.hand_to_group(volume, call, group).await;
         let mut turn = self.table.turn(volume.unique_name()).await;
-        let user = turn.user(uid);
+        let user = turn.user(uid, &volume.spec_name);
         if let Err(cause) = handed {
             return Err(user.set_up.failed(CsiProblem::new(step, cause), Instant::now()));
         }

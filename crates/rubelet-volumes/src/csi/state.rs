@@ -37,8 +37,9 @@ pub(super) struct VolumeState {
     pub(super) staged: Reached,
     pub(super) stage: Backoff,
     pub(super) unstage: Backoff,
-    /// Pods that have it or are about to.
-    pub(super) users: BTreeMap<PodUid, User>,
+    /// Pods that have it or are about to, each with the name that the volume has there: a pod may have one volume as two
+    /// PersistentVolumes.
+    pub(super) users: BTreeMap<(PodUid, String), User>,
 }
 
 /// What one pod has of a volume.
@@ -69,14 +70,14 @@ pub(super) struct Size {
 }
 
 impl VolumeState {
-    /// The pod's part.
-    pub(super) fn user(&mut self, pod: &PodUid) -> &mut User {
-        self.users.entry(pod.clone()).or_default()
+    /// The pod's part under this name.
+    pub(super) fn user(&mut self, pod: &PodUid, spec_name: &str) -> &mut User {
+        self.users.entry((pod.clone(), spec_name.to_owned())).or_default()
     }
 
     /// Whether a pod but this one has it.
     pub(super) fn used_by_other(&self, pod: &PodUid) -> bool {
-        self.users.iter().any(|(user, state)| user != pod && state.published != Reached::No)
+        self.users.iter().any(|((user, _), state)| user != pod && state.published != Reached::No)
     }
 
     fn is_idle(&self) -> bool {
@@ -93,13 +94,13 @@ pub(super) struct Table(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     volumes: BTreeMap<String, Slot>,
-    /// What may be there of each pod.
-    pods: BTreeMap<PodUid, BTreeMap<String, CsiVolume>>,
+    /// What may be there of each pod, by unique name and the pod's own.
+    pods: BTreeMap<PodUid, BTreeMap<(String, String), CsiVolume>>,
 }
 
 impl Inner {
     fn is_used(&self, unique_name: &str) -> bool {
-        self.pods.values().any(|volumes| volumes.contains_key(unique_name))
+        self.pods.values().flat_map(BTreeMap::keys).any(|(name, _)| name == unique_name)
     }
 }
 
@@ -125,14 +126,15 @@ impl Table {
 
     /// From now on something of this volume may be there of the pod.
     pub(super) fn begin(&self, pod: &PodUid, volume: &CsiVolume) {
-        self.inner().pods.entry(pod.clone()).or_default().insert(volume.unique_name(), volume.clone());
+        let key = (volume.unique_name(), volume.spec_name.clone());
+        self.inner().pods.entry(pod.clone()).or_default().insert(key, volume.clone());
     }
 
     /// Nothing of it is there any more.
-    pub(super) fn end(&self, pod: &PodUid, unique_name: &str) {
+    pub(super) fn end(&self, pod: &PodUid, volume: &CsiVolume) {
         let mut inner = self.inner();
         let Some(volumes) = inner.pods.get_mut(pod) else { return };
-        volumes.remove(unique_name);
+        volumes.remove(&(volume.unique_name(), volume.spec_name.clone()));
         if volumes.is_empty() {
             inner.pods.remove(pod);
         }
@@ -200,14 +202,14 @@ mod tests {
         let table = Table::default();
         let (pod, other) = (PodUid::from("a"), PodUid::from("b"));
         let mut turn = table.turn("v".into()).await;
-        turn.user(&pod).published = Reached::Uncertain;
+        turn.user(&pod, "pv").published = Reached::Uncertain;
         assert!(!turn.used_by_other(&pod) && turn.used_by_other(&other));
         let mut waiting = Box::pin(table.turn("v".into()));
         assert!((&mut waiting).now_or_never().is_none());
         table.turn("other".into()).await;
         drop(turn);
         let mut turn = waiting.await;
-        assert_eq!(turn.user(&pod).published, Reached::Uncertain);
+        assert_eq!(turn.user(&pod, "pv").published, Reached::Uncertain);
         turn.users.clear();
         turn.staged = Reached::No;
         // Somebody waits: what he gets is the same volume.

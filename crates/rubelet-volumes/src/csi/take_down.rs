@@ -126,7 +126,10 @@ fn all_of(found: Vec<Found>, memory: Vec<CsiVolume>, known: &[CsiVolume]) -> (Ve
     let rest =
         memory.into_iter().chain(known.iter().filter(|volume| volume.mode == VolumeMode::Block).cloned());
     for volume in rest {
-        if !volumes.iter().any(|present| present.unique_name() == volume.unique_name()) {
+        let is_same = |present: &CsiVolume| {
+            present.unique_name() == volume.unique_name() && present.spec_name == volume.spec_name
+        };
+        if !volumes.iter().any(is_same) {
             volumes.push(volume);
         }
     }
@@ -177,7 +180,7 @@ impl Shared {
         pod_dir: &Path,
     ) -> Result<(), CsiProblem> {
         let mut turn = self.table.turn(volume.unique_name()).await;
-        turn.user(uid).tear_down.check(Instant::now())?;
+        turn.user(uid, &volume.spec_name).tear_down.check(Instant::now())?;
         let (tell, told) = oneshot::channel();
         let (shared, uid, pod_dir) = (self.clone(), uid.clone(), pod_dir.to_owned());
         tokio::spawn(async move {
@@ -200,7 +203,7 @@ impl Shared {
         pod_dir: &Path,
     ) -> Result<(), CsiProblem> {
         // It was only waited for: nothing was asked of the driver.
-        let published = turn.user(uid).published;
+        let published = turn.user(uid, &volume.spec_name).published;
         let untouched = matches!(published, Reached::No | Reached::NotLooked);
         let undone = if untouched {
             self.forget_traces(volume, uid, pod_dir, published == Reached::NotLooked).await
@@ -210,7 +213,7 @@ impl Shared {
         let undone = match undone {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let user = turn.user(uid);
+                let user = turn.user(uid, &volume.spec_name);
                 (user.published, user.ready) = (Reached::Uncertain, false);
                 self.ask_to_unpublish(volume, uid, pod_dir).await
             }
@@ -218,11 +221,11 @@ impl Shared {
         };
         match undone {
             Ok(()) => {
-                turn.users.remove(uid);
-                self.table.end(uid, &volume.unique_name());
+                turn.users.remove(&(uid.clone(), volume.spec_name.clone()));
+                self.table.end(uid, volume);
                 Ok(())
             }
-            Err(problem) => Err(turn.user(uid).tear_down.failed(problem, Instant::now())),
+            Err(problem) => Err(turn.user(uid, &volume.spec_name).tear_down.failed(problem, Instant::now())),
         }
     }
 

@@ -95,7 +95,9 @@ impl Work {
             turn.stage.clear();
         }
         let published = self.publish_and_map(&shared, &mut turn).await;
-        published.map_err(|problem| turn.user(&self.uid).set_up.failed(problem, Instant::now()))
+        published.map_err(|problem| {
+            turn.user(&self.uid, &self.volume.spec_name).set_up.failed(problem, Instant::now())
+        })
     }
 
     async fn stage(&self, shared: &Arc<Shared>, turn: &mut Turn) -> Result<(), CsiProblem> {
@@ -147,8 +149,8 @@ impl Work {
         let step = if self.is_block() { CsiStep::MapDevice } else { CsiStep::SetUp };
         let problem = |cause| CsiProblem::new(step, cause);
         // A walk that failed or was cut short needs no second publishing; a volume that is in use may want it.
-        let again = turn.user(&self.uid).ready;
-        if again || turn.user(&self.uid).published != Reached::Done {
+        let again = turn.user(&self.uid, &self.volume.spec_name).ready;
+        if again || turn.user(&self.uid, &self.volume.spec_name).published != Reached::Done {
             self.publish(shared, turn, again).await.map_err(problem)?;
         }
         if self.is_block() {
@@ -189,7 +191,7 @@ impl Work {
             volume_context: self.publish_attributes.clone(),
             secrets: self.publish_secrets.clone(),
         };
-        let user = turn.user(&self.uid);
+        let user = turn.user(&self.uid, &self.volume.spec_name);
         let before = user.published;
         if !again {
             user.published = Reached::Uncertain;
@@ -201,7 +203,7 @@ impl Work {
                 return Err(cause);
             }
             if before == Reached::Found {
-                turn.user(&self.uid).published = Reached::Found;
+                turn.user(&self.uid, &self.volume.spec_name).published = Reached::Found;
             } else if cause.is_finished() {
                 self.forget_target(shared, turn).await;
             }
@@ -215,7 +217,7 @@ impl Work {
                 target.display()
             )));
         }
-        turn.user(&self.uid).published = Reached::Done;
+        turn.user(&self.uid, &self.volume.spec_name).published = Reached::Done;
         Ok(())
     }
 
@@ -227,7 +229,7 @@ impl Work {
         let removed =
             shared.fs.run(what, move || disk::remove_target(&places, &volume, &uid, &pod_dir)).await;
         if matches!(removed, Ok(true)) {
-            turn.user(&self.uid).published = Reached::No;
+            turn.user(&self.uid, &self.volume.spec_name).published = Reached::No;
         }
     }
 }

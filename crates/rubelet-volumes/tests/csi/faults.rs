@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use rubelet_core::volumes::CsiVolume;
 use rubelet_testkit::csi_driver::{Fault, Method, Rule};
 use rubelet_volumes::csi::CsiStep;
 
@@ -40,6 +41,30 @@ async fn a_clear_no_leaves_nothing_and_is_not_asked_for_again_at_once() {
         world.settled().await;
         assert_eq!(world.driver.mistakes(), Vec::<String>::new());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_volume_under_two_names_is_published_under_both() {
+    let mut world = World::usual().await;
+    let second = CsiVolume { spec_name: "pv-2".into(), ..volume() };
+    let at = |world: &World, name: &str| world.pod_dir("a").join("volumes/kubernetes.io~csi").join(name);
+    world.set_up("a", &volume()).await.unwrap();
+    // The agent ends before it comes to the second one, which then fails: what the pod has of the first says nothing of it.
+    world.restart();
+    world.register().await;
+    world.set_up("a", &volume()).await.unwrap();
+    world.driver.fault(Rule::on(Method::NodePublishVolume, Fault::Fail(code(INTERNAL))).times(1));
+    let problem = world.set_up("a", &second).await.unwrap_err();
+    assert_eq!(problem.step, CsiStep::SetUp);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let ready = world.set_up("a", &second).await.unwrap();
+    assert_eq!(ready.volume.path, at(&world, "pv-2").join("mount"));
+    fs::write(ready.volume.path.join("x"), "1").unwrap();
+    assert_eq!(fs::read(at(&world, "pv").join("mount/x")).unwrap(), b"1");
+    world.tear_down("a").await.unwrap();
+    world.settled().await;
+    assert!(!at(&world, "pv").exists() && !at(&world, "pv-2").exists());
+    assert_eq!(world.driver.mistakes(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
