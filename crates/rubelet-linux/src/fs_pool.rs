@@ -29,7 +29,7 @@ pub const PER_PLACE: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Threads for operations that take long, besides the pool's own. Once these hang too, it is the pool's own that do.
-const SPARE: usize = 64;
+pub const SPARE: usize = 64;
 
 /// Handle to the pool; cheap to clone.
 #[derive(Clone, Debug)]

@@ -94,8 +94,9 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        // Files that hang may take all of their pools (24 and 12): names are looked up on the others.
-        .max_blocking_threads(48)
+        // Files that hang may take all of their pools (24 and 8) with the spare threads of both: names are looked up on
+        // the others. None is there before it is needed.
+        .max_blocking_threads(32 + 2 * rubelet_linux::fs_pool::SPARE + 16)
         .thread_keep_alive(Duration::from_secs(2))
         // Only what is used of it is memory. Unoptimised, the YAML parser needs 24 KiB for each level of a document.
         .thread_stack_size(2 * 1024 * 1024)
