@@ -29,6 +29,8 @@ pub(crate) struct LocalPlan {
     /// Name of the PersistentVolume.
     name: String,
     flags: Vec<BindFlag>,
+    /// Nobody writes to the volume, whatever the pod asks for: its own options say so.
+    never_written: bool,
     read_only: bool,
     /// The pod's fsGroup.
     group: Option<u32>,
@@ -65,6 +67,7 @@ impl LocalPlan {
         let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
         let mut flags = flags.to_vec();
+        let never_written = flags.contains(&BindFlag::ReadOnly);
         if read_only && !flags.contains(&BindFlag::ReadOnly) {
             flags.push(BindFlag::ReadOnly);
         }
@@ -73,6 +76,7 @@ impl LocalPlan {
             source: source.into(),
             name: name.to_owned(),
             flags,
+            never_written,
             read_only,
             group: context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok()),
             trust_root: policy == Some("OnRootMismatch"),
@@ -110,10 +114,20 @@ impl LocalPlan {
                     return Ok(Err(error.into()));
                 }
             },
-            Ok(found) if found.file_type().is_block_device() => match self.mount_device(tools)? {
-                Ok(()) => self.device.mount.clone(),
-                Err(problem) => return Ok(Err(problem)),
-            },
+            Ok(found) if found.file_type().is_block_device() => {
+                // First: by this the pod's end knows that it has something to give back.
+                make_dirs(&self.path)?;
+                if let Err(problem) = self.mount_device(tools)? {
+                    return Ok(Err(problem));
+                }
+                // It may have taken so long that the pod has ended.
+                if !self.path.exists() {
+                    release(&self.path)?;
+                    let problem = "the pod's directory went while the device was mounted";
+                    return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+                }
+                self.device.mount.clone()
+            }
             Ok(_) => return wrong("is neither a directory nor a block device: only these are supported"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return wrong("does not exist"),
             Err(error) => return Err(error),
@@ -154,6 +168,9 @@ impl LocalPlan {
             };
             name.to_owned()
         }));
+        if self.never_written {
+            options.push("ro".to_owned());
+        }
         // Who only reads makes no file system. Other pods may write: the bind is what is read-only.
         if self.read_only {
             match disk::format_of(tools, &self.source) {
@@ -230,9 +247,10 @@ impl LocalPlan {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return wrong("does not exist"),
             Err(error) => return Err(error),
         }
+        // First: the link is how the pod's devices are found when they are taken back.
+        block::link_device(&self.source, &link)?;
         block::bind_device(&self.source, &self.device.bound)?;
         block::attach_loop(&self.device.bound)?;
-        block::link_device(&self.source, &link)?;
         Ok(Ok(link))
     }
 }
@@ -245,6 +263,8 @@ pub(crate) fn release(volume: &Path) -> io::Result<()> {
     let (Some(pod_dir), Some(name)) = (volume.ancestors().nth(3), volume.file_name()) else { return Ok(()) };
     let mount = LocalDevice::of(pod_dir, &name.to_string_lossy()).mount;
     if !mounts::is_mount_point(&mount)? {
+        // An agent may have been killed before it came to that.
+        let _ = fs::remove_dir(&mount);
         return Ok(());
     }
     let pods = pod_dir.parent().map(fs::canonicalize).transpose()?;
@@ -373,6 +393,36 @@ mod tests {
         three.1.unwrap().unwrap().unwrap();
         assert_eq!(after.unwrap(), "x");
         last.unwrap();
+    }
+
+    #[test]
+    fn what_is_cut_short_leaves_a_trace_for_the_pods_end() {
+        let root = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::new(root.path()) else { return };
+        let plan = plan(root.path(), "one", &disk.1, false);
+        // No tool of the node can be run: it ends where an agent that is killed would.
+        let none = Tools { directory: Some(root.path().join("none")) };
+        let cut_short = plan.prepare(Tmpfs::Mount, &none).unwrap();
+        let trace = plan.path.is_dir();
+        fs::create_dir_all(&plan.device.bound).unwrap();
+        let not_bound = plan.map(Tmpfs::Mount);
+        let link = fs::read_link(&plan.device.link);
+        assert!(cut_short.is_err() && trace);
+        assert!(not_bound.is_err());
+        assert_eq!(link.unwrap(), disk.1);
+    }
+
+    #[test]
+    fn a_volume_whose_own_options_say_so_is_never_written() {
+        let root = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::new(root.path()) else { return };
+        let (pod, pod_dir) = (Pod::default(), root.path().join("pods/one"));
+        let source = disk.1.to_string_lossy();
+        let plan = LocalPlan::of("pv", &source, &[BindFlag::ReadOnly], false, &pod, &pod_dir);
+        let refused = plan.prepare(Tmpfs::Mount, &Tools::default()).unwrap();
+        let found = disk::format_of(&Tools::default(), &disk.1);
+        assert!(refused.is_err());
+        assert_eq!(found.unwrap(), "", "no file system is made on it");
     }
 
     #[test]

@@ -169,6 +169,10 @@ fn remove_volume(home: Home, volume: &Path, hangs: bool) -> io::Result<()> {
     });
     let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
     unmounted.map_err(|error| named("unmount", error))?;
+    if home == Home::Local {
+        // Before its directory goes, by which an agent that is killed here is told to do it again.
+        kinds::release_local(volume)?;
+    }
     let removed = if Home::OURS.contains(&home) {
         remove::remove_tree(volume).or_else(|error| match error.kind() {
             io::ErrorKind::NotADirectory => fs::remove_file(volume),
@@ -179,10 +183,9 @@ fn remove_volume(home: Home, volume: &Path, hangs: bool) -> io::Result<()> {
         fs::remove_dir(volume)
     };
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named("remove", error)),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named("remove", error)),
+        _ => Ok(()),
     }
-    if home == Home::Local { kinds::release_local(volume) } else { Ok(()) }
 }
 
 /// Removes the directories that volumes were in, and the marks of those that were made; gives back local devices.

@@ -193,10 +193,19 @@ impl Node {
         agent.tear_down(&proof(uid), &self.pod_dir(uid)).await.map_err(|errors| errors.to_string())?;
         // Not waited for by the pod; by this test it is, when the pod was the last one. What an agent before this one was
         // killed at is found by looking.
-        if !["u1", "u2"].iter().any(|uid| self.pod_dir(uid).join("volumes/kubernetes.io~csi/shared").exists())
-        {
+        let shared = [
+            "volumes/kubernetes.io~csi/shared",
+            "volumes/kubernetes.io~local-volume",
+            "volumeDevices/kubernetes.io~local-volume",
+        ];
+        let has = |uid: &&str| shared.iter().any(|part| self.pod_dir(uid).join(part).exists());
+        if !["u1", "u2"].iter().any(has) {
             agent.unstage_unused().await;
-            until(|| self.staged().is_empty()).await;
+            let deadline = Instant::now() + PATIENCE;
+            while !self.staged().is_empty() {
+                assert!(Instant::now() < deadline, "still there: {:?}", self.staged());
+                sleep(Duration::from_millis(5)).await;
+            }
         }
         Ok(())
     }
