@@ -1,7 +1,7 @@
 //! Removes a directory tree and never crosses into a mount, not even a bind on the same device: what is mounted
 //! on it or below is not ours to delete, nor looked at, for it may be a server's that is gone. Symbolic links are removed, never followed.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -100,13 +100,7 @@ impl Removal<'_> {
                 below => below?,
             };
             if depth == MAX_DEPTH {
-                self.moved += 1;
-                ignore_gone(renameat(
-                    dir,
-                    name,
-                    self.top,
-                    format!(".removing-{}-{}", std::process::id(), self.moved),
-                ))?;
+                self.move_up(dir, name)?;
                 continue;
             }
             self.empty(&below, depth + 1)?;
@@ -114,6 +108,28 @@ impl Removal<'_> {
             ignore_gone(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
         }
         Ok(())
+    }
+
+    /// Moves a directory that lies too deep to the top, under a name that nothing has there.
+    fn move_up(&mut self, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+        loop {
+            self.moved += 1;
+            let free = format!(".removing-{}-{}", std::process::id(), self.moved);
+            match renameat(dir, name, self.top, free) {
+                // A removal that was cut short left it there, or a container made it.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::BUSY)
+                    if self.is_taken(self.moved)? => {}
+                moved => return ignore_gone(moved),
+            }
+        }
+    }
+
+    fn is_taken(&self, number: u64) -> io::Result<bool> {
+        let name = format!(".removing-{}-{number}", std::process::id());
+        match statat(self.top, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
     }
 }
 
@@ -167,6 +183,26 @@ mod tests {
             .join()
             .unwrap();
         assert!(!root.path().join("tree").exists());
+    }
+
+    #[test]
+    fn what_an_earlier_removal_left_at_the_top_is_no_obstacle() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        let deep = (0..40).fold(tree.clone(), |dir, _| dir.join("d"));
+        fs::create_dir_all(&deep).unwrap();
+        // Directories that are not empty, and files, under the first names that are tried.
+        for number in 1..=4 {
+            let left = tree.join(format!(".removing-{}-{number}", std::process::id()));
+            if number % 2 == 0 {
+                fs::write(left, "x").unwrap();
+            } else {
+                let deep = (0..40).fold(left, |dir, _| dir.join("d"));
+                fs::create_dir_all(deep).unwrap();
+            }
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
