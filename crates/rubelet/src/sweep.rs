@@ -96,6 +96,10 @@ async fn remove_pod(services: &Services, uid: &PodUid) -> Result<(), String> {
 async fn remove_volumes(services: &Services, uid: &PodUid, dir: &Path) -> Result<(), String> {
     let observed = services.pleg.observe(uid).await.map_err(|error| crate::logging::chain(&error))?;
     services.pleg.forget(uid);
+    // A static pod that is put back has the UID it had, and others before it in this sweep may have taken long.
+    if services.table.get(uid).is_some() {
+        return Err("it is back".to_owned());
+    }
     let ended = PodState::Terminated { cause: TerminationCause::Orphan };
     let (_, effects) = step(&ended, Input::Observed(&observed), services.clock.now());
     let proof = effects.into_iter().find_map(|effect| match effect {
