@@ -41,7 +41,7 @@ pub fn is_mount_point(path: &Path) -> io::Result<bool> {
 fn is_listed(path: &Path) -> io::Result<bool> {
     let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
     let path = fs::canonicalize(parent)?.join(name);
-    Ok(mounts_in(&fs::read_to_string(MOUNTINFO)?).any(|mount| mount.point == path))
+    Ok(mounts_in(&mountinfo()?).any(|mount| mount.point == path))
 }
 
 /// Whether an entry of an open directory is a mount's root; `parent_device` is asked for on kernels that do not tell (before
@@ -202,7 +202,12 @@ pub fn unmount_all(path: &Path) -> io::Result<()> {
 /// # Errors
 /// When `path` or the list of mounts cannot be read.
 pub fn other_mounts_of(path: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(other_mounts_in(&fs::read_to_string(MOUNTINFO)?, &fs::canonicalize(path)?))
+    Ok(other_mounts_in(&mountinfo()?, &fs::canonicalize(path)?))
+}
+
+/// The kernel's list. The name of somebody else's mount that is no text keeps nobody from reading the rest.
+fn mountinfo() -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(MOUNTINFO)?).into_owned())
 }
 
 /// One mount as the kernel lists it.
