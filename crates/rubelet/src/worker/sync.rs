@@ -222,7 +222,7 @@ impl PodWorker {
         }
         // Images are fetched while directories, volumes and the sandbox are made.
         self.prefetch(pod, plan);
-        let volumes = traced(spans::volumes(), self.prepare_volumes(pod)).await?;
+        let volumes = traced(spans::volumes(), self.prepare_volumes(pod, observed.may_run())).await?;
         let observed = match plan.create_sandbox {
             Some(attempt) => {
                 traced(spans::create_sandbox(), self.create_sandbox(pod, attempt)).await?;
@@ -322,7 +322,8 @@ impl PodWorker {
         Ok(())
     }
 
-    async fn prepare_volumes(&mut self, pod: &Pod) -> Result<VolumePaths, Stop> {
+    /// Makes the volumes ready. `running`: containers of the pod run already, which nothing of this ends.
+    async fn prepare_volumes(&mut self, pod: &Pod, running: bool) -> Result<VolumePaths, Stop> {
         let dir = match self.paths() {
             Ok(paths) => paths.dir,
             Err(error) => {
@@ -375,7 +376,7 @@ impl PodWorker {
                 let problems = errors.0.iter();
                 let problems = problems.map(|e| (e.volume.as_str(), crate::logging::chain(&e.problem)));
                 self.explaining.failed(PodStep::Volumes, &volumes_text(problems));
-                match errors.0.iter().find(|error| error.is_out_of_room()) {
+                match errors.0.iter().find(|error| !running && error.is_out_of_room()) {
                     Some(error) => Err(self.out_of_room(error)),
                     None => Err(Stop::Failed),
                 }
@@ -419,7 +420,7 @@ impl PodWorker {
         if !observed.may_run() {
             return;
         }
-        let made = traced(spans::volumes(), self.prepare_volumes(pod)).await;
+        let made = traced(spans::volumes(), self.prepare_volumes(pod, true)).await;
         // Containers run: they wait for nothing.
         self.explaining.done(PodStep::Volumes);
         if made.is_err() {
