@@ -667,15 +667,18 @@ impl SyncLoop {
         }
     }
 
-    /// Removes what pods that are gone have left on disk. Only with complete knowledge; false without.
+    /// Removes what pods that are gone have left on disk. Only with complete knowledge and one at a time; false when that
+    /// has to wait.
     fn sweep(&mut self) -> bool {
         let desired = self.desired.borrow().clone();
         let Some(listing) = self.listing.borrow().clone() else { return false };
         if !desired.complete || desired.doubtful {
             return false;
         }
+        // What has ended since the last event is not under way.
+        while self.sweeping.try_join_next().is_some() {}
         if !self.sweeping.is_empty() {
-            return true;
+            return false;
         }
         let known: BTreeSet<PodUid> = desired
             .pods
