@@ -1,5 +1,5 @@
-//! What a pod can mount: hostPath, emptyDir, configMap, secret, downwardAPI and projected volumes, claims of hostPath and
-//! local volumes, each kind with its own file, and the atomic writer below those that show API data.
+//! What a pod can mount: each kind with its own file, volumes of CSI drivers, sub-paths, the atomic writer below those
+//! that show API data, and the journal of what is mounted for whom.
 //!
 //! [`Volumes`] is the one entrance. Decisions (which files, which modes, when a token is renewed) are
 //! `rubelet_core::projection`'s; this crate gathers and does. It never speaks to the API server: the shell gives it an
