@@ -57,6 +57,8 @@ pub enum TerminationCause {
         reason: &'static str,
         /// `status.message`.
         message: String,
+        /// Whether it is a disruption, which the condition DisruptionTarget tells: the pod did nothing wrong.
+        disruption: bool,
     },
 }
 

@@ -77,6 +77,7 @@ pub mod notify;
 pub mod oom;
 pub mod pleg;
 mod pod_dirs;
+mod pod_kills;
 pub mod pod_streams;
 pub mod pod_wakes;
 pub mod prober;

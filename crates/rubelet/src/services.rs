@@ -26,6 +26,7 @@ use crate::log_rotation::LogRotation;
 use crate::metrics::{Metrics, StartupLatency};
 use crate::node_view::NodeView;
 use crate::pleg::Pleg;
+use crate::pod_kills::PodKills;
 use crate::pod_wakes::PodWakes;
 use crate::prober::Prober;
 use crate::pull_credentials::PullCredentials;
@@ -98,6 +99,8 @@ pub struct Services {
     pub fs: FsPool,
     /// Volumes.
     pub volumes: Volumes,
+    /// Pods that are to end for the node's sake.
+    pub kills: PodKills,
     /// Pods that may try their volumes again.
     pub wakes: PodWakes,
     /// Objects of the API; `None` on a node without one.

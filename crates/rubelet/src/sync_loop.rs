@@ -25,6 +25,7 @@ use crate::events::EventSubject;
 use crate::journal::PodRecord;
 use crate::node_view::NodeView;
 use crate::pleg::{Listing, is_alive, is_running};
+use crate::pod_kills::PodKill;
 use crate::services::Services;
 use crate::table::PodRow;
 use crate::tracing_export::spans;
@@ -49,6 +50,8 @@ enum Event {
     Node,
     /// ConfigMaps or Secrets that these pods refer to changed.
     Objects(BTreeSet<PodUid>),
+    /// Pods are to end for the node's sake.
+    Kills(Vec<PodKill>),
     /// A worker ended.
     Exit(Result<(Id, WorkerExit), JoinError>),
     /// Leftovers on disk are to be looked for.
@@ -183,6 +186,7 @@ impl SyncLoop {
                 () = self.node.changed() => Event::Node,
                 uids = changed_objects(self.services.api.as_ref()) => Event::Objects(uids),
                 uids = self.services.wakes.woken() => Event::Objects(uids),
+                kills = self.services.kills.requested() => Event::Kills(kills),
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
                 () = sleep_until(again) => Event::Look,
@@ -202,6 +206,15 @@ impl SyncLoop {
                     for uid in uids {
                         if let Some(worker) = self.workers.get(&uid) {
                             worker.mailbox.refresh();
+                        }
+                    }
+                }
+                Event::Kills(kills) => {
+                    for PodKill { uid, reason, message, grace } in kills {
+                        // One that has no worker has ended already.
+                        if let Some(worker) = self.workers.get(&uid) {
+                            let cause = TerminationCause::Killed { reason, message, disruption: true };
+                            worker.mailbox.terminate(Terminate { cause, grace });
                         }
                     }
                 }
@@ -444,7 +457,11 @@ impl SyncLoop {
         let now = self.services.clock.now();
         let status = status::rejected(&wanted.pod, &rejection.reason, &rejection.message, now);
         let state = PodState::Finished {
-            cause: TerminationCause::Killed { reason: "Rejected", message: rejection.message.clone() },
+            cause: TerminationCause::Killed {
+                reason: "Rejected",
+                message: rejection.message.clone(),
+                disruption: false,
+            },
         };
         self.services.table.publish(uid, PodRow { pod: wanted.pod.clone(), status: Arc::new(status), state });
         self.finished.insert(uid.clone(), wanted.pod.clone());

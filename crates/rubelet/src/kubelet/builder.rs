@@ -44,6 +44,7 @@ use crate::node_health;
 use crate::node_view::NodeView;
 use crate::oom::{self, OomParts, OomWatch};
 use crate::pleg::Pleg;
+use crate::pod_kills::PodKills;
 use crate::pod_streams::PodStreams;
 use crate::pod_wakes::PodWakes;
 use crate::prober::Prober;
@@ -373,6 +374,7 @@ impl KubeletBuilder {
                 .with_csi(csi)
                 .with_observer(metrics::volumes(&metrics))
                 .with_notices(volume_notices(events.clone())),
+            kills: PodKills::default(),
             wakes,
             api: objects,
             table: table.clone(),

@@ -342,7 +342,8 @@ mod tests {
             grace: 1,
             cause: TerminationCause::RemovedFromSource,
         };
-        let killed = TerminationCause::Killed { reason: "Rejected", message: String::new() };
+        let killed =
+            TerminationCause::Killed { reason: "Rejected", message: String::new(), disruption: false };
         let rows = [
             ("api", row(&pods[0].1, PodState::Syncing, sandbox)),
             ("file", row(&pods[1].1, PodState::Syncing, json!({ "phase": "Pending" }))),

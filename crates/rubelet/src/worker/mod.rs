@@ -277,8 +277,10 @@ impl PodWorker {
             debug!(pod = self.subject.name, from = ?self.state, to = ?next, "stage");
             self.state = next;
             self.retry = RETRY_FIRST;
-            if let PodState::Terminating { cause: TerminationCause::Killed { reason, message }, .. } =
+            // Whoever else ends a pod tells so itself.
+            if let PodState::Terminating { cause: TerminationCause::Killed { reason, message, .. }, .. } =
                 &self.state
+                && *reason == status::DEADLINE_EXCEEDED.reason
             {
                 self.services.events.normal(&self.subject, reason, message.clone());
             }
@@ -358,9 +360,15 @@ impl PodWorker {
                 .is_some_and(|features| features.recursive_read_only_mounts),
         };
         let failure = match &self.state {
-            PodState::Terminating { cause: TerminationCause::Killed { reason, message }, .. }
-            | PodState::Terminated { cause: TerminationCause::Killed { reason, message } } => {
-                Some(FailureCause { reason, message, disruption: None })
+            PodState::Terminating {
+                cause: TerminationCause::Killed { reason, message, disruption }, ..
+            }
+            | PodState::Terminated { cause: TerminationCause::Killed { reason, message, disruption } } => {
+                Some(FailureCause {
+                    reason,
+                    message,
+                    disruption: disruption.then_some("TerminationByKubelet"),
+                })
             }
             _ => None,
         };
@@ -498,5 +506,6 @@ fn deadline_exceeded() -> TerminationCause {
     TerminationCause::Killed {
         reason: status::DEADLINE_EXCEEDED.reason,
         message: status::DEADLINE_EXCEEDED.message.to_owned(),
+        disruption: false,
     }
 }

@@ -389,7 +389,11 @@ impl PodWorker {
     fn out_of_room(&mut self, error: &VolumeError) -> Stop {
         self.services.metrics.pods.admission_rejections.with([VOLUME_LIMIT]).inc();
         self.services.events.warning(&self.subject, VOLUME_LIMIT, error.event_message());
-        let cause = TerminationCause::Killed { reason: VOLUME_LIMIT, message: error.event_message() };
+        let cause = TerminationCause::Killed {
+            reason: VOLUME_LIMIT,
+            message: error.event_message(),
+            disruption: false,
+        };
         self.apply(Input::Terminate { cause, grace: self.own_grace() });
         Stop::Ending
     }
