@@ -107,6 +107,8 @@ impl Waiting {
 /// Which step of its start a pod is in before any container can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodStep {
+    /// CPUs, memory or devices are assigned to it.
+    Resources,
     /// Its volumes are made ready.
     Volumes,
     /// The runtime has no network for pods.
@@ -119,6 +121,7 @@ impl PodStep {
     /// Reason of the condition PodReadyToStartContainers while the step goes on.
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::Resources => "ResourcesNotReady",
             Self::Volumes => "VolumesNotReady",
             Self::Network => "NetworkNotReady",
             Self::Sandbox => "SandboxNotReady",

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::api_objects::ApiObjects;
 use crate::clock::Clock;
+use crate::container_manager::ContainerManager;
 use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
@@ -99,6 +100,8 @@ pub struct Services {
     pub fs: FsPool,
     /// Volumes.
     pub volumes: Volumes,
+    /// What containers get of the machine: CPUs, memory nodes, devices.
+    pub containers: ContainerManager,
     /// Pods that are to end for the node's sake.
     pub kills: PodKills,
     /// Pods that may try their volumes again.

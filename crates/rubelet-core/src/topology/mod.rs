@@ -1,13 +1,15 @@
 //! The machine as pinning sees it, and where on it resources may come from.
 //!
 //! Owns the shape of a machine ([`MachineTopology`]), sets of its NUMA nodes ([`NumaMask`]) and what providers of
-//! resources say of them ([`Hint`]); never reads a machine and never assigns anything.
+//! resources ([`HintProvider`]) say of them ([`Hint`]); never reads a machine and never assigns anything.
 
 mod machine;
 mod mask;
+mod provider;
 
 pub use machine::{Cpu, MachineTopology, NumaNode};
 pub use mask::NumaMask;
+pub use provider::{HintProvider, Unallocatable};
 
 use std::collections::BTreeMap;
 

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::clock::Clock;
+use crate::container_manager::ContainerManager;
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
@@ -374,6 +375,7 @@ impl KubeletBuilder {
                 .with_csi(csi)
                 .with_observer(metrics::volumes(&metrics))
                 .with_notices(volume_notices(events.clone())),
+            containers: ContainerManager::default(),
             kills: PodKills::default(),
             wakes,
             api: objects,

@@ -58,6 +58,7 @@ impl PodWorker {
                 return self.pause_after_failure();
             }
         }
+        self.services.containers.release(&proof);
         if let Some(api) = &self.services.api {
             api.release(&self.uid);
         }

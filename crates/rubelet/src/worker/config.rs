@@ -94,7 +94,7 @@ impl PodWorker {
                 cluster_domain: &services.node.cluster_domain,
                 log_directory: &paths.logs,
                 cgroup_parent: &pod_cgroup(services, pod, &self.uid),
-                exclusive_cpus: false,
+                exclusive_cpus: services.containers.has_exclusive_cpus(&self.uid),
                 security: &security,
                 resources: &services.node.resources,
             },
@@ -119,7 +119,7 @@ impl PodWorker {
         let downward = services.downward(pod_ips.clone());
         let objects = self.env_objects(pod, container, instance.volumes).await;
         let services_env = self.service_env(pod).await?;
-        let env = env::make_env(pod, container, &objects, &services_env, &downward)
+        let mut env = env::make_env(pod, container, &objects, &services_env, &downward)
             .map_err(|error| failed(EnvError::REASON, crate::logging::chain(&error)))?;
         let features = services.runtime_state.borrow().handler(&handler).cloned();
         let recursive = features.is_some_and(|features| features.recursive_read_only_mounts);
@@ -127,14 +127,19 @@ impl PodWorker {
         let planned =
             plan_mounts(container, &env, &sources, recursive).map_err(|error| config_failed(&error))?;
         let mut mounts = self.volume_mounts(container, &planned, instance.image_volumes).await?;
-        let devices = self.volume_devices(container, &sources).await?;
+        let share = services.containers.share(&self.uid, &container.name);
+        let mut devices = share.devices;
+        devices.extend(self.volume_devices(container, &sources).await?);
+        // What a volume is mounted at, a device does not cover.
+        mounts.splice(0..0, share.mounts);
+        env.splice(0..0, share.envs.into_iter().map(|(name, value)| env::EnvVar { name, value }));
         mounts.extend(self.own_mounts(pod, container, &pod_ips, &mounts).await?);
         let security = self
             .security_facts(pod, &handler)
             .await
             .map_err(|problem| failed(TranslateError::REASON, problem))?;
         let target = ephemeral_target(pod, instance);
-        let config = translate::container_config(
+        let mut config = translate::container_config(
             pod,
             container,
             &ContainerInputs {
@@ -143,14 +148,21 @@ impl PodWorker {
                 image_user: &image_user(instance.image),
                 env: &env,
                 mounts: &mounts,
-                devices: &DeviceInputs { devices, ..DeviceInputs::default() },
+                devices: &DeviceInputs {
+                    devices,
+                    cdi_names: share.cdi_devices,
+                    annotations: share.annotations.into_iter().collect(),
+                },
                 target: target.as_ref(),
-                exclusive_cpus: false,
+                exclusive_cpus: share.exclusive_cpus,
                 security: &security,
                 resources: &services.node.resources,
             },
         )
         .map_err(|error| config_failed(&error))?;
+        let linux = config.linux.get_or_insert_default().resources.get_or_insert_default();
+        linux.cpuset_cpus = share.cpus.map(|cpus| cpus.to_string()).unwrap_or_default();
+        linux.cpuset_mems = share.memory_nodes.map(|nodes| nodes.to_string()).unwrap_or_default();
         Ok((config, sandbox_config))
     }
 

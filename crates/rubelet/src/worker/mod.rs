@@ -13,6 +13,7 @@ mod kill;
 pub mod mailbox;
 mod mounts;
 mod probing;
+mod share;
 mod start;
 mod sync;
 mod terminate;

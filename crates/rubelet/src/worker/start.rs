@@ -162,6 +162,10 @@ impl PodWorker {
         if self.mailbox.is_ending() {
             return Started::Ending;
         }
+        if let Err(problem) = self.services.containers.before_start(&self.uid, &container.name).await {
+            self.services.events.warning(&subject, "Failed", format!("Error: {problem}"));
+            return Started::No(failed("PreStartHookError", problem));
+        }
         let request = v1::StartContainerRequest { container_id: id.clone() };
         let starting = self.services.runtime.start_container(request);
         if let Err(error) = self.through(Doing::Start(&container.name), starting).await {

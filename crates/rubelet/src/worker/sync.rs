@@ -10,7 +10,7 @@ use rubelet_core::actions::{PodActionInputs, compute_pod_actions};
 use rubelet_core::containers::{ephemeral_as_container, init_containers};
 use rubelet_core::explain::{PodStep, volumes_text};
 use rubelet_core::kill::{compute_container_kill, compute_kill_plan};
-use rubelet_core::lifecycle::{Input, TerminationCause};
+use rubelet_core::lifecycle::Input;
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::phase::Phase;
 use rubelet_core::plan::{ContainerKind, KillReason, PodPlan, StartContainer};
@@ -220,6 +220,9 @@ impl PodWorker {
         if self.mailbox.is_ending() {
             return Err(Stop::Ending);
         }
+        if !observed.may_run() {
+            self.take_share(pod).await?;
+        }
         // Images are fetched while directories, volumes and the sandbox are made.
         self.prefetch(pod, plan);
         let volumes = traced(spans::volumes(), self.prepare_volumes(pod, observed.may_run())).await?;
@@ -384,18 +387,9 @@ impl PodWorker {
         }
     }
 
-    /// The node cannot take one of the pod's volumes: the pod fails, so that it can be made anew elsewhere (upstream
-    /// `rejectPod`).
+    /// The node cannot take one of the pod's volumes: the pod fails, so that it can be made anew elsewhere.
     fn out_of_room(&mut self, error: &VolumeError) -> Stop {
-        self.services.metrics.pods.admission_rejections.with([VOLUME_LIMIT]).inc();
-        self.services.events.warning(&self.subject, VOLUME_LIMIT, error.event_message());
-        let cause = TerminationCause::Killed {
-            reason: VOLUME_LIMIT,
-            message: error.event_message(),
-            disruption: false,
-        };
-        self.apply(Input::Terminate { cause, grace: self.own_grace() });
-        Stop::Ending
+        self.reject(VOLUME_LIMIT, error.event_message())
     }
 
     /// When objects that nobody tells changes of are looked at again.
