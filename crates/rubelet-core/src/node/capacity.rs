@@ -73,6 +73,16 @@ impl Reservations {
         Self { system, kube, eviction_hard: Threshold::parse_all(eviction_hard, &BTreeMap::new()) }
     }
 
+    /// What is kept for the system.
+    pub fn system(&self) -> &ResourceAmounts {
+        &self.system
+    }
+
+    /// What is kept for Kubernetes daemons.
+    pub fn kube(&self) -> &ResourceAmounts {
+        &self.kube
+    }
+
     /// What is kept of each resource in `capacity`; a resource of which nothing is kept is left out.
     pub fn of(&self, capacity: &ResourceAmounts) -> ResourceAmounts {
         capacity

@@ -66,9 +66,38 @@ fn systemd_path(parts: &[String]) -> String {
     path
 }
 
+/// The UID of the pod whose group has this name (the last part of its path); `None` for any other group.
+pub fn pod_of_group(driver: CgroupDriver, name: &str) -> Option<PodUid> {
+    let uid = match driver {
+        CgroupDriver::Cgroupfs => name.strip_prefix("pod")?.to_owned(),
+        CgroupDriver::Systemd => {
+            let last = name.strip_suffix(".slice")?.rsplit('-').next()?;
+            last.strip_prefix("pod")?.replace('_', "-")
+        }
+    };
+    (!uid.is_empty()).then(|| PodUid::new(uid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_pods_can_be_read_back() {
+        for driver in [CgroupDriver::Cgroupfs, CgroupDriver::Systemd] {
+            for class in [QosClass::Guaranteed, QosClass::BestEffort] {
+                let root = CgroupRoot { root: "/x".into(), per_qos: true, driver };
+                let uid = PodUid::from("12-ab-34");
+                let path = cgroup_path(&root, class, Some(&uid));
+                let name = path.rsplit('/').next().unwrap();
+                assert_eq!(pod_of_group(driver, name), Some(uid));
+            }
+        }
+        for other in ["burstable", "kubepods-burstable.slice", "pod", "x.slice"] {
+            assert_eq!(pod_of_group(CgroupDriver::Cgroupfs, other), None);
+            assert_eq!(pod_of_group(CgroupDriver::Systemd, other), None);
+        }
+    }
 
     #[track_caller]
     fn check(root: &str, driver: CgroupDriver, qos: QosClass, uid: Option<&str>, expected: &str) {

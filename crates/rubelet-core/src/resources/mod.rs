@@ -5,7 +5,12 @@
 //! cgroup. Sums over containers, the OOM score and cgroup names have a file each.
 
 mod cgroup_names;
+mod group;
+mod kernel_defaults;
+mod memory_qos;
+mod node_groups;
 mod oom;
+mod qos_groups;
 mod sums;
 
 use std::collections::BTreeMap;
@@ -13,8 +18,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-pub use self::cgroup_names::{CgroupDriver, CgroupRoot, cgroup_path};
+pub use self::cgroup_names::{CgroupDriver, CgroupRoot, cgroup_path, pod_of_group};
+pub use self::group::{GroupSettings, GroupWrite, UNBOUNDED_HUGE_PAGES, group_writes};
+pub use self::kernel_defaults::{KERNEL_DEFAULTS, KernelDefault};
+pub use self::memory_qos::MemoryQos;
+pub use self::node_groups::{
+    Enforcement, ReservedGroup, all_pods_settings, reservation_problem, reserved_settings,
+};
 pub use self::oom::oom_score_adjust;
+pub use self::qos_groups::{QosFacts, QosGroups, qos_groups};
 pub(crate) use self::sums::pod_limits;
 pub use self::sums::pod_requests;
 use crate::admission::is_critical_pod;
@@ -48,6 +60,10 @@ pub struct ResourceFacts {
     pub limited_swap: bool,
     /// Huge page sizes of the node, as the kernel writes them (`2MB`, `1GB`).
     pub huge_page_sizes: Vec<String>,
+    /// The gate MemoryQoS; `None` while it is off and without the unified hierarchy.
+    pub memory_qos: Option<MemoryQos>,
+    /// `podPidsLimit`; 0 and below is none.
+    pub pod_pids_limit: i64,
 }
 
 impl Default for ResourceFacts {
@@ -63,6 +79,8 @@ impl Default for ResourceFacts {
             swap_controller: false,
             limited_swap: false,
             huge_page_sizes: Vec::new(),
+            memory_qos: None,
+            pod_pids_limit: -1,
         }
     }
 }
@@ -129,6 +147,9 @@ pub fn container_resources(
     found.oom_score_adj = oom_score_adjust(pod, container, facts.memory_capacity);
     found.huge_page_limits = huge_page_limits(of_pod, limits, &facts.huge_page_sizes);
     set_swap(&mut found, pod, container, facts);
+    if let Some(qos) = &facts.memory_qos {
+        found.unified.extend(memory_qos::of_container(pod, container, qos));
+    }
     found
 }
 
@@ -244,22 +265,9 @@ fn kernel_page_size(bytes: i64) -> String {
     format!("{size}{}", UNITS[unit])
 }
 
-/// What the agent writes to a pod's own cgroup. `None` is left as the kernel has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodCgroupLimits {
-    /// Relative weight, as shares; see [`cpu_weight`] for the unified hierarchy.
-    pub cpu_shares: i64,
-    /// Quota and period, microseconds; quota 0 or −1 is none.
-    pub cpu_quota: Option<(i64, i64)>,
-    /// Memory limit, bytes.
-    pub memory: Option<i64>,
-    /// Limit by page size, bytes each.
-    pub huge_pages: BTreeMap<i64, i64>,
-}
-
-/// Limits of a pod's cgroup, overhead included (upstream `ResourceConfigForPod`): a limit is only set when
-/// every container has one.
-pub fn pod_cgroup_limits(pod: &Pod, facts: &ResourceFacts) -> PodCgroupLimits {
+/// Settings of a pod's own cgroup, overhead included (upstream `ResourceConfigForPod`): a limit is only set when
+/// every container has one. `exclusive_cpus`: CPUs are pinned to containers of it, so that it needs no quota.
+pub fn pod_group_settings(pod: &Pod, facts: &ResourceFacts, exclusive_cpus: bool) -> GroupSettings {
     let requests = pod_requests(pod, true);
     let limits = pod_limits(pod, true);
     let of = |sums: &BTreeMap<String, Amount>, name: &str| sums.get(name).copied().unwrap_or(Amount::ZERO);
@@ -270,31 +278,30 @@ pub fn pod_cgroup_limits(pod: &Pod, facts: &ResourceFacts) -> PodCgroupLimits {
         QosClass::BestEffort => false,
     };
     let milli_limit = of(&limits, "cpu").milli_value();
-    let quota = if facts.cpu_quota { cpu_quota(milli_limit, facts.cpu_period) } else { -1 };
+    let quota = match facts.cpu_quota && !exclusive_cpus {
+        true => cpu_quota(milli_limit, facts.cpu_period),
+        false => -1,
+    };
     let mut huge_pages = BTreeMap::new();
     for (name, amount) in &requests {
         if let Some(size) = huge_page_size(name) {
             *huge_pages.entry(size).or_insert(0) += amount.value();
         }
     }
-    PodCgroupLimits {
-        cpu_shares: match qos {
+    let requested = of(&requests, "memory").value();
+    GroupSettings {
+        cpu_shares: Some(match qos {
             QosClass::BestEffort => MIN_SHARES,
             _ => cpu_shares(of(&requests, "cpu").milli_value()),
-        },
-        cpu_quota: declared("cpu").then_some((quota, facts.cpu_period)),
+        }),
+        cpu_quota: declared("cpu").then_some(quota),
+        cpu_period: declared("cpu").then_some(facts.cpu_period),
         memory: declared("memory").then(|| of(&limits, "memory").value()),
-        huge_pages,
+        pids: (facts.pod_pids_limit > 0).then_some(facts.pod_pids_limit),
+        cpus: None,
+        huge_pages: Some(huge_pages),
+        unified: facts.memory_qos.as_ref().map(|m| memory_qos::of_pod(qos, requested, m)).unwrap_or_default(),
     }
-}
-
-/// Shares of the cgroup of all burstable pods: what they request together.
-pub fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> i64 {
-    let requests = pods
-        .filter(|pod| pod_qos(pod) == QosClass::Burstable)
-        .filter_map(|pod| pod_requests(pod, true).get("cpu").copied())
-        .fold(0_i64, |sum, cpu| sum.saturating_add(cpu.milli_value()));
-    cpu_shares(requests)
 }
 
 #[cfg(test)]

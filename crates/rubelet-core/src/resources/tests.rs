@@ -225,8 +225,9 @@ fn sandboxes_leave_overhead_apart() {
 
 #[track_caller]
 fn check_cgroup(spec: Value, shares: i64, quota: Option<i64>, memory: Option<i64>) {
-    let found = pod_cgroup_limits(&pod(spec), &facts());
-    assert_eq!((found.cpu_shares, found.cpu_quota.map(|q| q.0), found.memory), (shares, quota, memory));
+    let found = pod_group_settings(&pod(spec), &facts(), false);
+    assert_eq!((found.cpu_shares, found.cpu_quota, found.memory), (Some(shares), quota, memory));
+    assert_eq!(found.cpu_period, quota.map(|_| 100_000));
 }
 
 #[test]
@@ -254,16 +255,25 @@ fn pod_cgroups_are_limited_when_all_containers_are() {
 #[test]
 fn huge_pages_of_a_pod_are_what_it_requests() {
     let pages = json!({"hugepages-2Mi": "4Mi", "cpu": "1"});
-    let found = pod_cgroup_limits(&pod(json!({"containers": [with("a", pages.clone(), pages)]})), &facts());
-    assert_eq!(found.huge_pages, BTreeMap::from([(2 << 20, 4 << 20)]));
+    let pod = pod(json!({"containers": [with("a", pages.clone(), pages)]}));
+    let found = pod_group_settings(&pod, &facts(), false);
+    assert_eq!(found.huge_pages, Some(BTreeMap::from([(2 << 20, 4 << 20)])));
 }
 
 #[test]
-fn burstable_pods_share_what_they_request() {
-    let burstable = pod(json!({"containers": [with("a", json!({"cpu": "500m"}), json!({}))]}));
-    let best_effort = pod(json!({"containers": [{"name": "a"}]}));
-    assert_eq!(burstable_shares([&burstable, &best_effort, &burstable].into_iter()), 1024);
-    assert_eq!(burstable_shares([&best_effort].into_iter()), 2);
+fn options_of_the_node_show_in_pod_groups() {
+    let both = json!({"cpu": "1", "memory": "1Gi"});
+    let guaranteed = pod(json!({"containers": [with("a", both.clone(), both)]}));
+    let find = |facts: &ResourceFacts, exclusive| pod_group_settings(&guaranteed, facts, exclusive);
+    assert_eq!(find(&ResourceFacts { cpu_quota: false, ..facts() }, false).cpu_quota, Some(-1));
+    assert_eq!(find(&facts(), true).cpu_quota, Some(-1));
+    let short = ResourceFacts { cpu_period: 10_000, pod_pids_limit: 77, ..facts() };
+    let found = find(&short, false);
+    assert_eq!((found.cpu_quota, found.cpu_period, found.pids), (Some(10_000), Some(10_000), Some(77)));
+    assert_eq!(find(&facts(), false).pids, None);
+    let qos = MemoryQos { throttling_factor: 0.9, tiered: true, allocatable: 0, page_size: 4096 };
+    let found = find(&ResourceFacts { memory_qos: Some(qos), ..facts() }, false);
+    assert_eq!(found.unified, BTreeMap::from([("memory.min".into(), GIB.to_string())]));
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Pod;
 use rubelet_core::downward::DownwardFacts;
 use rubelet_core::quantity::Amount;
-use rubelet_core::resources::{ResourceFacts, pod_cgroup_limits};
+use rubelet_core::resources::{ResourceFacts, pod_group_settings};
 
 /// How volumes in memory are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) fn root_mode(group: Option<u32>) -> u32 {
 /// volume's own limit. `None` leaves it to the kernel.
 pub(super) fn size(pod: &Pod, facts: &DownwardFacts, own_limit: Option<Amount>) -> Option<i64> {
     let node = facts.node_allocatable.get("memory").map(|memory| memory.value());
-    let of_pod = pod_cgroup_limits(pod, &ResourceFacts::default()).memory;
+    let of_pod = pod_group_settings(pod, &ResourceFacts::default(), false).memory;
     let own = own_limit.map(Amount::value);
     [node, of_pod, own].into_iter().flatten().filter(|bytes| *bytes > 0).min()
 }
