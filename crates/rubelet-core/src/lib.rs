@@ -15,6 +15,7 @@ pub mod cpu_set;
 pub mod defaults;
 pub mod dns;
 pub mod downward;
+pub mod dra;
 pub mod env;
 pub mod event_correlation;
 pub mod explain;
