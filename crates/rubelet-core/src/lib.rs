@@ -61,6 +61,7 @@ pub mod tally;
 pub mod termination;
 pub mod token_bucket;
 pub mod topology;
+pub mod topology_manager;
 pub mod validation;
 pub mod verdicts;
 pub mod volumes;
