@@ -1,10 +1,19 @@
-//! Cgroup directories of pods. The runtime makes them as parents of its containers' cgroups; this module
-//! takes them away when the pod is gone. It never touches a cgroup outside the path it is given, and never
-//! one that still holds a process.
+//! Cgroups of both generations: making, setting, reading and removing groups, and ending what is in them.
+//!
+//! Owns directories and files below the mount; which settings a group gets is core's. It never touches a cgroup
+//! outside the path it is given, and never removes one that still holds a process. Called by the shell's `cgroups`,
+//! from threads that may block.
+
+mod processes;
+mod reading;
+mod tree;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use self::reading::GroupReading;
+pub use self::tree::CgroupTree;
 
 /// Where control groups are mounted.
 pub const MOUNT: &str = "/sys/fs/cgroup";
@@ -31,14 +40,23 @@ pub fn hierarchies(mount: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// When a group still holds a process or cannot be removed.
 pub fn remove(hierarchies: &[PathBuf], cgroup: &str) -> io::Result<()> {
-    let relative = cgroup.trim_start_matches('/');
-    if relative.is_empty() || relative.split('/').any(|part| part == "..") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{cgroup:?} is not a pod's cgroup")));
-    }
+    let relative = relative(cgroup)?;
     for root in hierarchies {
         remove_below(&root.join(relative))?;
     }
     Ok(())
+}
+
+/// A group's path below a hierarchy's root, which is no group of ours itself.
+fn relative(cgroup: &str) -> io::Result<&str> {
+    let relative = cgroup.trim_matches('/');
+    if relative.is_empty() || relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{cgroup:?} names no cgroup of ours"),
+        ));
+    }
+    Ok(relative)
 }
 
 fn remove_below(dir: &Path) -> io::Result<()> {
@@ -58,6 +76,9 @@ fn remove_below(dir: &Path) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod live_tests;
 
 #[cfg(test)]
 mod tests {
