@@ -86,6 +86,16 @@ fn machine_sources() -> Result<Vec<Sources>> {
     Ok(files.into_iter().filter_map(read).collect())
 }
 
+/// The address of Debian's main archive in the machine's apt sources.
+pub(crate) fn main_archive() -> Option<String> {
+    let found = machine_sources()
+        .ok()?
+        .iter()
+        .find_map(|source| one_suite(std::slice::from_ref(source), "stable"))?;
+    let address = found.text.split_whitespace().find(|word| is_main_archive(word))?;
+    Some(address.to_owned())
+}
+
 /// Apt sources in one of apt's two formats.
 #[derive(Debug, PartialEq, Eq)]
 struct Sources {

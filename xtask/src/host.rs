@@ -41,6 +41,20 @@ const REQUIREMENTS: [Requirement; 8] = [
     Requirement { what: "mount", package: "mount", present: || find_program("mount").is_some() },
 ];
 
+/// What the emulated machine takes besides.
+const VM_REQUIREMENTS: [Requirement; 2] = [
+    Requirement {
+        what: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        present: || find_program("qemu-system-x86_64").is_some(),
+    },
+    Requirement {
+        what: "debootstrap",
+        package: "debootstrap",
+        present: || find_program("debootstrap").is_some(),
+    },
+];
+
 /// The folders where distributions and upstream put CNI plugins.
 const CNI_FOLDERS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 /// The plugins that the generated network needs.
@@ -93,7 +107,21 @@ pub(crate) fn cni_plugins() -> Option<PathBuf> {
 
 /// Installs what is missing, and says so; silent when nothing is.
 pub(crate) fn install_requirements() -> Result<()> {
-    let missing: Vec<&Requirement> = REQUIREMENTS.iter().filter(|needed| !(needed.present)()).collect();
+    install_missing(&REQUIREMENTS)
+}
+
+/// Installs what the emulated machine takes and is not there.
+pub(crate) fn install_vm_requirements() -> Result<()> {
+    install_missing(&VM_REQUIREMENTS)
+}
+
+/// The packages of everything that tests call.
+pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
+    REQUIREMENTS.iter().map(|needed| needed.package)
+}
+
+fn install_missing(requirements: &[Requirement]) -> Result<()> {
+    let missing: Vec<&Requirement> = requirements.iter().filter(|needed| !(needed.present)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -108,7 +136,7 @@ pub(crate) fn install_requirements() -> Result<()> {
     }
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
     step(&format!("installing {}", packages.join(" ")), || install(&packages))?;
-    match REQUIREMENTS.iter().find(|needed| !(needed.present)()) {
+    match requirements.iter().find(|needed| !(needed.present)()) {
         Some(needed) => bail!("{} is still missing after installing package {}", needed.what, needed.package),
         None => Ok(()),
     }

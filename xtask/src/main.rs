@@ -17,6 +17,7 @@ mod promtool;
 mod python;
 mod suite;
 mod tidy;
+mod vm;
 mod wait;
 
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ enum Task {
     Down,
     /// Run everything that CI runs (`make test`).
     Test(suite::TestOptions),
+    /// Run node tests in an emulated machine with cgroup v2 and systemd.
+    Vm(vm::VmOptions),
     /// Measure the agent against the bare CRI calls.
     Bench(bench::BenchOptions),
     /// Check what the compiler does not: dependency direction, documents, file headers.
@@ -102,6 +105,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Up(options) => node::up(&options),
         Task::Down => node::down(),
         Task::Test(options) => suite::test(&options),
+        Task::Vm(options) => vm::vm(&options),
         Task::Bench(options) => bench::bench(&options),
         Task::Tidy => tidy::check(),
         Task::Images { out } => {

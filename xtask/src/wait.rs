@@ -20,6 +20,11 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// Time since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
     /// Seconds since the start.
     pub(crate) fn seconds(&self) -> f64 {
         self.0.elapsed().as_secs_f64()

@@ -39,6 +39,11 @@ pub(crate) fn archives_in(dir: &Path) -> Archives {
     ])
 }
 
+/// What the pause program is made of: archives that are newer than it are not made again.
+pub(crate) fn pause_source() -> PathBuf {
+    pause::source()
+}
+
 /// Where the archives are built when nobody says otherwise.
 pub(crate) fn default_dir() -> PathBuf {
     host::repository().join("target/xtask/images")
