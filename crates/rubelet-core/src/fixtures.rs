@@ -72,6 +72,7 @@ pub(crate) fn container(line: &str) -> ObservedContainer {
         image_id: "sha256:1".to_owned(),
         facts: ContainerFacts { hash: Some(7), restart_count: attempt, ..ContainerFacts::default() },
         user: None,
+        resources: None,
         mounts: vec![],
         log_path: String::new(),
         termination_message: None,

@@ -89,6 +89,13 @@ pub fn go_escaped_json(json: &str) -> String {
     out
 }
 
+/// 32-bit FNV-1a, the sum in upstream's checkpoints.
+pub fn fnv1a32(bytes: &[u8]) -> u32 {
+    let mut hash = Fnv1a32::new();
+    hash.write(bytes);
+    hash.finish()
+}
+
 struct Fnv1a32(u32);
 
 impl Fnv1a32 {

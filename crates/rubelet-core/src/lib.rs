@@ -51,6 +51,7 @@ pub mod pull_progress;
 pub mod pulled_images;
 pub mod qos;
 pub mod quantity;
+pub mod resize;
 pub mod resources;
 pub mod restart;
 pub mod runtime_class;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::ids::{ContainerId, PodUid, SandboxId};
+use crate::resize::ActualResources;
 
 /// Everything the runtime holds of one pod UID at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct ObservedContainer {
     pub facts: ContainerFacts,
     /// User the first process runs as, when the runtime tells.
     pub user: Option<LinuxUser>,
+    /// CPU and memory it has, when the runtime tells.
+    pub resources: Option<ActualResources>,
     /// Mounts as the runtime reports them: (container path, host path, read-only, recursive read-only).
     pub mounts: Vec<ObservedMount>,
     /// Path of the log file on the node.

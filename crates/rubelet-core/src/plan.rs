@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use crate::ids::{ContainerId, SandboxId};
+use crate::resize::ResizePlan;
 
 /// Which list of the pod spec a container stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,8 @@ pub enum KillReason {
     SandboxChanged,
     /// RestartAllContainers fired: killed without grace, then removed with its logs kept.
     RestartAll,
+    /// Its new resources take effect with a new instance only (`resizePolicy`).
+    Resize,
     /// Its postStart hook failed.
     PostStartHook,
     /// The pod as a whole ends.
@@ -95,6 +98,8 @@ pub struct PodPlan {
     pub pod_done: bool,
     /// RestartAllContainers is under way: the condition AllContainersRestarting is true.
     pub restarting_all: bool,
+    /// Resources that change in place: after the kills, before the starts.
+    pub resize: ResizePlan,
 }
 
 /// A container that waits for its crash-loop back-off.
@@ -119,5 +124,6 @@ impl PodPlan {
             && self.remove.is_empty()
             && self.prune.is_empty()
             && self.start.is_empty()
+            && !self.resize.in_progress()
     }
 }

@@ -13,6 +13,7 @@ use rubelet_core::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::observed::{
     ContainerFacts, LinuxUser, ObservedContainer, ObservedMount, ObservedPod, ObservedSandbox, ObservedState,
 };
+use rubelet_core::resize::ActualResources;
 
 use crate::v1;
 
@@ -300,6 +301,7 @@ fn observe_container(
         image_id: status.image_id.clone(),
         facts,
         user,
+        resources: status.resources.as_ref().and_then(|r| r.linux.as_ref()).map(actual_resources),
         mounts: mounts.collect(),
         log_path: status.log_path.clone(),
         termination_message: None,
@@ -379,6 +381,16 @@ fn name_of(metadata: Option<&v1::PodSandboxMetadata>, labels: &BTreeMap<String, 
             let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
             (label(label::POD_NAME), label(label::POD_NAMESPACE))
         }
+    }
+}
+
+/// What a container has, as far as it can be resized.
+fn actual_resources(linux: &v1::LinuxContainerResources) -> ActualResources {
+    ActualResources {
+        cpu_shares: linux.cpu_shares,
+        cpu_quota: linux.cpu_quota,
+        cpu_period: linux.cpu_period,
+        memory_limit: linux.memory_limit_in_bytes,
     }
 }
 

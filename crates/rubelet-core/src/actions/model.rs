@@ -88,6 +88,7 @@ impl World {
             replacing: &[],
             ending: Ending::No,
             failure: None,
+            resize: crate::resize::ResizeTold::default(),
             node: &node,
             now: at(self.now),
         });

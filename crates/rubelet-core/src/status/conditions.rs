@@ -7,6 +7,7 @@ use super::{StatusInputs, api_time, text};
 use crate::actions::{SandboxNeed, sandbox_need};
 use crate::containers::{init_containers, is_sidecar, spec_of};
 use crate::phase::Phase;
+use crate::resize;
 use crate::restart;
 
 /// Conditions that only this agent writes.
@@ -89,7 +90,38 @@ pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: b
         own.push(condition("AllContainersRestarting", all_restarting(inputs, phase, restarting_all)));
     }
     list.extend(own.into_iter().map(|condition| stamped(old, condition)));
+    if !phase.is_terminal() {
+        list.extend(resizing(inputs, old));
+    }
     status.conditions = Some(list);
+}
+
+/// The conditions of a resize. Their time is that of their reason, their generation that of the resize.
+fn resizing(inputs: &StatusInputs<'_>, old: &PodStatus) -> Vec<PodCondition> {
+    let told = inputs.resize;
+    let pending = told.pending.map(|pending| {
+        let verdict = Verdict { message: pending.message.clone(), ..Verdict::yes(pending.reason()) };
+        (condition(resize::PENDING, verdict), pending.generation)
+    });
+    let progress = told.progress.map(|progress| {
+        let reason = if progress.error.is_some() { "Error" } else { "" };
+        let message = progress.error.clone().unwrap_or_default();
+        (condition(resize::IN_PROGRESS, Verdict { message, ..Verdict::yes(reason) }), progress.generation)
+    });
+    [pending, progress]
+        .into_iter()
+        .flatten()
+        .map(|(condition, generation)| {
+            let same = find(old, &condition.type_).filter(|before| before.reason == condition.reason);
+            PodCondition {
+                last_transition_time: same
+                    .and_then(|before| before.last_transition_time.clone())
+                    .or_else(|| Some(api_time(inputs.now))),
+                observed_generation: generation,
+                ..condition
+            }
+        })
+        .collect()
 }
 
 /// Brings those conditions of a status up to its container statuses that follow from them alone. Others stay, and none

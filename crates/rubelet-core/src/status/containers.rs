@@ -10,6 +10,7 @@ use super::{Ending, StatusInputs, api_time, text};
 use crate::containers::{ephemeral_as_container, init_containers, is_sidecar, spec_of};
 use crate::observed::{ObservedContainer, ObservedState};
 use crate::plan::ContainerKind;
+use crate::resize::reported_resources;
 use crate::restart::{self, EXIT_CODE_UNKNOWN, RESTARTING_ALL_CONTAINERS};
 use crate::verdicts::Verdict;
 
@@ -117,9 +118,18 @@ impl View<'_> {
             },
         };
         let resources = container.resources.clone().unwrap_or_default();
+        let allocated_resources = resources.requests.clone();
+        let resources = match newest.state {
+            ObservedState::Running => {
+                let actuated = self.inputs.resize.actuated;
+                let actuated = actuated.and_then(|actuated| actuated.containers.get(&container.name));
+                reported_resources(&resources, newest.resources.as_ref(), actuated)
+            }
+            _ => resources,
+        };
         ContainerStatus {
             name: container.name.clone(),
-            allocated_resources: resources.requests.clone(),
+            allocated_resources,
             container_id: Some(id),
             image: newest.image.clone(),
             image_id: newest.image_ref.clone(),

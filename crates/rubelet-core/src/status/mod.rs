@@ -32,6 +32,7 @@ use crate::observed::{ObservedPod, ObservedSandbox, ObservedState};
 use crate::phase::{self, Phase, compute_phase};
 use crate::plan::BackingOff;
 use crate::qos;
+use crate::resize::{self, ResizeTold};
 use crate::restart;
 use crate::verdicts::ProbeVerdicts;
 
@@ -100,6 +101,8 @@ pub struct StatusInputs<'a> {
     pub ending: Ending,
     /// Why the agent ends the pod, if it does.
     pub failure: Option<FailureCause<'a>>,
+    /// What is known of a resize in place.
+    pub resize: ResizeTold<'a>,
     /// The node.
     pub node: &'a NodeFacts,
     /// Now.
@@ -117,12 +120,15 @@ pub fn generate(inputs: &StatusInputs<'_>) -> PodStatus {
     let old = inputs.previous.unwrap_or(api);
     let restarting_all = restart::restart_all_wanted(pod, inputs.observed, Some(old));
     let lists = container_statuses(inputs, restarting_all);
+    let (resources, allocated_resources) =
+        resize::reported_pod_resources(pod, inputs.resize.actuated, inputs.resize.gates);
     let mut status = PodStatus {
         container_statuses: Some(lists.app),
         init_container_statuses: some_if_any(lists.init),
         ephemeral_container_statuses: some_if_any(lists.ephemeral),
         qos_class: Some(qos::pod_qos(pod).as_str().to_owned()),
-        resources: spec_of(pod).resources.clone(),
+        resources,
+        allocated_resources,
         observed_generation: pod.metadata.generation,
         start_time: old
             .start_time

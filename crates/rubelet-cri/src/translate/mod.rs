@@ -15,7 +15,9 @@ use rubelet_core::ids::ContainerId;
 use rubelet_core::labels;
 use rubelet_core::mounts::{PlannedMount, absolute};
 use rubelet_core::paths::{UnsafeName, relative_log_path};
-use rubelet_core::resources::{ResourceFacts, container_resources, sandbox_overhead, sandbox_resources};
+use rubelet_core::resources::{
+    LinuxResources, ResourceFacts, container_resources, sandbox_overhead, sandbox_resources,
+};
 use rubelet_core::security::{
     ImageUser, Profile, SecurityError, SecurityFacts, apparmor_legacy_name, effective_security,
     has_privileged_container, normal_sysctls, pod_namespaces, supplemental_groups,
@@ -333,6 +335,11 @@ fn file_mount(container_path: &str, host_path: &Path, selinux: bool) -> v1::Moun
         selinux_relabel: selinux,
         ..v1::Mount::default()
     }
+}
+
+/// Resources as CRI has them, for changing those of what runs.
+pub fn linux_resources(found: LinuxResources) -> v1::LinuxContainerResources {
+    convert::resources(found)
 }
 
 #[cfg(test)]

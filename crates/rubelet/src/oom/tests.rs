@@ -134,6 +134,7 @@ fn ended(reason: &str, exit_code: i32) -> ObservedContainer {
         image_id: String::new(),
         facts: ContainerFacts::default(),
         user: None,
+        resources: None,
         mounts: vec![],
         log_path: String::new(),
         termination_message: None,

@@ -29,6 +29,7 @@ use rubelet_core::ids::{PodUid, SandboxId};
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::paths::{self, PodPaths, UnsafeName};
+use rubelet_core::resize::ResizeTold;
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
 use tokio::time::Instant;
@@ -387,6 +388,7 @@ impl PodWorker {
             replacing: &self.replacing,
             ending,
             failure,
+            resize: ResizeTold::default(),
             node: &node,
             now,
         });

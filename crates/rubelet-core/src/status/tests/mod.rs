@@ -73,6 +73,7 @@ impl Case {
             replacing: &self.replacing,
             ending: self.ending,
             failure: self.failure,
+            resize: ResizeTold::default(),
             node: &self.node,
             now: at(now),
         })
