@@ -34,6 +34,7 @@ pub mod kill;
 pub mod labels;
 pub mod lifecycle;
 pub mod log_rotation;
+pub mod memory_manager;
 pub mod mirror;
 pub mod mounts;
 pub mod node;
