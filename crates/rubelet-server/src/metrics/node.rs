@@ -1,6 +1,6 @@
 //! What is counted of the node: the container runtime, the way to the API server, volumes, the node's own API.
 
-use super::buckets::{CERTIFICATE_AGE, REQUEST, REQUEST_SIZE, RUNTIME, SECONDS, STORAGE};
+use super::buckets::{CERTIFICATE_AGE, DRA, REQUEST, REQUEST_SIZE, RUNTIME, SECONDS, STORAGE};
 use super::families::{collected, families};
 
 families! {
@@ -76,6 +76,16 @@ families! {
         server_certificate_age: Histogram "kubelet_certificate_manager_server_rotation_seconds" Alpha (CERTIFICATE_AGE);
         /// Seconds that calls of CSI drivers took, by what came of them.
         csi_operation: Histogram["driver_name", "method_name", "grpc_status_code", "migrated"] "csi_operations_seconds" Alpha (STORAGE);
+        /// Seconds that calls of DRA drivers took, by what came of them.
+        dra_grpc_operation: Histogram["driver_name", "method_name", "grpc_status_code"] "dra_grpc_operations_duration_seconds" Alpha (DRA);
+        /// Seconds that preparing all ResourceClaims of a pod took, and giving them back.
+        dra_operation: Histogram["operation_name", "is_error"] "dra_operations_duration_seconds" Alpha (DRA);
+        /// Seconds that making (create), setting (update) and removing (destroy) control groups took.
+        cgroup_duration: Histogram["operation_type"] "kubelet_cgroup_manager_duration_seconds" Alpha (SECONDS);
+        /// Memory that guaranteed pods are protected with, bytes; there with the feature gate MemoryQoS.
+        memory_qos_min: Gauge "kubelet_memory_qos_node_memory_min_bytes" Alpha;
+        /// Memory that burstable pods are protected with, bytes; there with the feature gate MemoryQoS.
+        memory_qos_low: Gauge "kubelet_memory_qos_node_memory_low_bytes" Alpha;
         /// Seconds that operations on volumes took, by kind of volume and by result.
         storage_operation: Histogram["volume_plugin", "operation_name", "status", "migrated"] "storage_operation_duration_seconds" Alpha (STORAGE);
     }
@@ -110,6 +120,8 @@ collected! {
     NODE_NAME: Gauge["node"] "kubelet_node_name" Alpha;
     /// Version of control groups on this machine: 1 or 2.
     CGROUP_VERSION: Gauge "kubelet_cgroup_version" Alpha;
+    /// ResourceClaims that are prepared, by driver; <any> counts all of them.
+    DRA_CLAIMS_IN_USE: Gauge["driver_name"] "dra_resource_claims_in_use" Alpha;
     /// Where the figures of containers come from; always 1. cadvisor: from control groups, as cAdvisor reads them.
     METRICS_PROVIDER: Gauge["provider"] "kubelet_metrics_provider" Alpha;
     /// When the runtime's containers were last listed in full, seconds since 1970.

@@ -128,6 +128,8 @@ fn used() -> Metrics {
         gauge.set(1.0);
     }
     node.csi_operation.with(["d", "/csi.v1.Node/NodeStageVolume", "OK", "false"]).observe(0.1);
+    node.dra_grpc_operation.with(["d", "/v1.DRAPlugin/NodePrepareResources", "OK"]).observe(0.1);
+    node.dra_operation.with(["PrepareResources", "false"]).observe(0.1);
     node.storage_operation.with(["kubernetes.io/secret", "volume_mount", "success", "false"]).observe(0.1);
     drop(metrics.http("GET", "/pods", ServerType::ReadWrite));
     metrics.websocket_streaming("exec");
