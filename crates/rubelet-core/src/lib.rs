@@ -14,6 +14,7 @@ pub mod container_gc;
 pub mod containers;
 pub mod cpu_set;
 pub mod defaults;
+pub mod devices;
 pub mod dns;
 pub mod downward;
 pub mod dra;
