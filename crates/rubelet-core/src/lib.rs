@@ -12,6 +12,7 @@ pub mod claims;
 pub mod container_log;
 pub mod container_gc;
 pub mod containers;
+pub mod cpu_manager;
 pub mod cpu_set;
 pub mod defaults;
 pub mod devices;

@@ -22,5 +22,6 @@ pub mod remove;
 pub mod selinux;
 pub mod sub_path;
 pub mod tool;
+pub mod topology;
 pub mod usage;
 pub mod watch;

@@ -179,7 +179,7 @@ fn online_cpus() -> u32 {
     }
 }
 
-fn huge_pages(dir: &Path) -> Vec<HugePages> {
+pub(crate) fn huge_pages(dir: &Path) -> Vec<HugePages> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut sizes: Vec<HugePages> = entries
         .filter_map(|entry| {
