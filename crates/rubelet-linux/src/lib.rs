@@ -12,6 +12,7 @@ pub mod facts;
 pub mod fs_pool;
 pub mod kmsg;
 pub mod log_files;
+pub mod memory_trigger;
 pub mod mounts;
 pub mod node_facts;
 pub mod oom_events;

@@ -2,7 +2,7 @@
 //! and the tests look at, and to one subscriber, the event sink, which sends them to the API. Repeated events of
 //! one pod are counted and logged once a minute, so that a pod cannot flood the log. Recording never blocks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
@@ -68,6 +68,8 @@ pub struct Event {
     pub reason: String,
     /// Message.
     pub message: String,
+    /// Annotations of the API's object, for programs.
+    pub annotations: BTreeMap<String, String>,
     /// Subject.
     pub subject: EventSubject,
     /// First time.
@@ -110,20 +112,39 @@ impl EventRecorder {
 
     /// Records a Normal event.
     pub fn normal(&self, subject: &EventSubject, reason: &str, message: impl Into<String>) {
-        self.record(EventType::Normal, subject, reason, message.into());
+        self.record(EventType::Normal, subject, reason, message.into(), BTreeMap::new());
     }
 
     /// Records a Warning event.
     pub fn warning(&self, subject: &EventSubject, reason: &str, message: impl Into<String>) {
-        self.record(EventType::Warning, subject, reason, message.into());
+        self.record(EventType::Warning, subject, reason, message.into(), BTreeMap::new());
     }
 
-    fn record(&self, kind: EventType, subject: &EventSubject, reason: &str, message: String) {
+    /// Records a Warning event with annotations for programs.
+    pub fn annotated_warning(
+        &self,
+        subject: &EventSubject,
+        reason: &str,
+        message: impl Into<String>,
+        annotations: BTreeMap<String, String>,
+    ) {
+        self.record(EventType::Warning, subject, reason, message.into(), annotations);
+    }
+
+    fn record(
+        &self,
+        kind: EventType,
+        subject: &EventSubject,
+        reason: &str,
+        message: String,
+        annotations: BTreeMap<String, String>,
+    ) {
         let now = self.clock.now();
         let event = Event {
             kind,
             reason: reason.to_owned(),
             message,
+            annotations,
             subject: subject.clone(),
             first: now,
             last: now,

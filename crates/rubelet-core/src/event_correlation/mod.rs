@@ -15,7 +15,7 @@ mod lru;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -56,6 +56,8 @@ pub struct Occurrence {
     pub reason: String,
     /// Text for people; shortened to 1 KiB.
     pub message: String,
+    /// Annotations of the Event, for programs; those of its first occurrence stay.
+    pub annotations: BTreeMap<String, String>,
     /// When.
     pub at: Timestamp,
 }
@@ -120,7 +122,7 @@ impl Correlator {
 
     /// Takes an occurrence in; `None` when the object has too many events to send another one.
     pub fn observe(&mut self, occurrence: Occurrence) -> Option<Posting> {
-        let Occurrence { object, kind, reason, message, at } = occurrence;
+        let Occurrence { object, kind, reason, message, annotations, at } = occurrence;
         let message = shortened(message);
         let (own, group) = (event_key(&object, kind, &reason, &message), group_key(&object, kind, &reason));
         let (key, message) = if self.is_one_of_many(group, Key::of(&[&message]), at) {
@@ -144,6 +146,7 @@ impl Correlator {
             metadata: ObjectMeta {
                 name: Some(known.name.clone()),
                 namespace: Some(namespace_of(&object).to_owned()),
+                annotations: (!annotations.is_empty()).then_some(annotations),
                 ..Default::default()
             },
             count: Some(known.count),

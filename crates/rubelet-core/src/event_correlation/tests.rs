@@ -14,6 +14,7 @@ fn occurrence(object: &ObjectReference, reason: &str, message: &str, second: i64
         kind: "Warning",
         reason: reason.to_owned(),
         message: message.to_owned(),
+        annotations: BTreeMap::new(),
         at: at(second),
     }
 }
@@ -63,6 +64,14 @@ fn an_event_is_complete() {
             "reportingInstance": "node-1",
         })
     );
+}
+
+#[test]
+fn annotations_are_of_the_event() {
+    let annotations = BTreeMap::from([("starved_resource".to_owned(), "memory".to_owned())]);
+    let occurrence = Occurrence { annotations: annotations.clone(), ..occurrence(&web(), "Evicted", "m", 0) };
+    let posting = correlator().observe(occurrence).unwrap();
+    assert_eq!(posting.event.metadata.annotations, Some(annotations));
 }
 
 #[test]

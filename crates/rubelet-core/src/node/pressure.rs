@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::quantity::{Amount, Format};
 
 /// What a threshold watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     /// `memory.available`, bytes.
     MemoryAvailable,
@@ -49,6 +49,38 @@ impl Signal {
             "pid.available" => Self::PidAvailable,
             _ => return None,
         })
+    }
+
+    /// Its name in the configuration and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MemoryAvailable => "memory.available",
+            Self::AllocatableMemoryAvailable => "allocatableMemory.available",
+            Self::NodeFsAvailable => "nodefs.available",
+            Self::NodeFsInodesFree => "nodefs.inodesFree",
+            Self::ImageFsAvailable => "imagefs.available",
+            Self::ImageFsInodesFree => "imagefs.inodesFree",
+            Self::ContainerFsAvailable => "containerfs.available",
+            Self::ContainerFsInodesFree => "containerfs.inodesFree",
+            Self::PidAvailable => "pid.available",
+        }
+    }
+
+    /// What the node is short of, in the words of events (upstream `signalToResource`).
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::MemoryAvailable | Self::AllocatableMemoryAvailable => "memory",
+            Self::NodeFsAvailable | Self::ImageFsAvailable | Self::ContainerFsAvailable => {
+                "ephemeral-storage"
+            }
+            Self::NodeFsInodesFree | Self::ImageFsInodesFree | Self::ContainerFsInodesFree => "inodes",
+            Self::PidAvailable => "pids",
+        }
+    }
+
+    /// Whether it counts inodes.
+    pub fn is_inodes(self) -> bool {
+        self.resource() == "inodes"
     }
 
     /// Which kind of pressure it makes.
@@ -121,6 +153,8 @@ pub struct Threshold {
     pub value: ThresholdValue,
     /// How far above `value` it must rise before the pressure is over.
     pub min_reclaim: Option<ThresholdValue>,
+    /// How long it has to be met before a pod is evicted; zero makes it a hard one.
+    pub grace: Duration,
 }
 
 impl Threshold {
@@ -137,17 +171,29 @@ impl Threshold {
                     signal: Signal::of(name)?,
                     value: ThresholdValue::parse(text)?,
                     min_reclaim: min_reclaim.get(name).and_then(|text| ThresholdValue::parse(text)),
+                    grace: Duration::ZERO,
                 })
             })
             .collect()
     }
 
-    fn is_met(&self, observation: Observation, with_min_reclaim: bool) -> bool {
+    /// Whether eviction does not wait.
+    pub fn is_hard(&self) -> bool {
+        self.grace.is_zero()
+    }
+
+    /// How much is missing, at least 0. `with_min_reclaim`: until the pressure is over for good.
+    pub fn shortage(&self, observation: Observation, with_min_reclaim: bool) -> i64 {
         let mut limit = self.value.of(observation.capacity);
         if let Some(more) = self.min_reclaim.filter(|_| with_min_reclaim) {
             limit = limit.plus(more.of(observation.capacity));
         }
-        limit > Amount::units(observation.available, Format::DecimalSi)
+        limit.minus(Amount::units(observation.available, Format::DecimalSi)).value().max(0)
+    }
+
+    /// Whether there is pressure.
+    pub fn is_met(&self, observation: Observation, with_min_reclaim: bool) -> bool {
+        self.shortage(observation, with_min_reclaim) > 0
     }
 }
 

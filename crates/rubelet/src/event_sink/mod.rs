@@ -268,6 +268,7 @@ fn occurrence(event: &Event, find_pod: &FindPod) -> Occurrence {
         kind: event.kind.as_str(),
         reason: event.reason.clone(),
         message: event.message.clone(),
+        annotations: event.annotations.clone(),
         at: event.last,
     }
 }
