@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile(&["registration.proto"], "")?;
     compile(&["deviceplugin.proto"], "device")?;
     compile(&["podresources_v1.proto", "podresources_v1alpha1.proto"], "pod_resources")?;
+    compile(&["dra_v1.proto", "dra_v1beta1.proto", "dra_health.proto"], "dra")?;
     Ok(())
 }
 

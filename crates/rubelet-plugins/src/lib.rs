@@ -6,13 +6,9 @@
 //!
 //! - [`device`]: device plugins, which may register at a socket of their own
 //! - [`pod_resources`]: the API that tells what containers have
-//!
-//! - [`device`]: device plugins, which may register at a socket of their own
-//! - [`pod_resources`]: the API that tells what containers have
 //! - [`dra`]: calls of drivers of dynamic resource allocation
 
 mod book;
-pub mod device;
 pub mod device;
 pub mod dra;
 mod folder;
