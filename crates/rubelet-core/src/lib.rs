@@ -62,6 +62,7 @@ pub mod restart;
 pub mod runtime_class;
 pub mod security;
 pub mod service_env;
+pub mod shutdown;
 pub mod startup_latency;
 pub mod static_pod;
 pub mod stats;

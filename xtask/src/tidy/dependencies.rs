@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// What each crate may use of the workspace, in shipped code and build scripts.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("rubelet-core", &[]),
     ("rubelet-config", &["rubelet-core"]),
     ("rubelet-cri", &["rubelet-core"]),
@@ -16,6 +16,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("rubelet-apimachinery", &["rubelet-core"]),
     ("rubelet-localapi", &["rubelet-core", "rubelet-apimachinery", "rubelet-server"]),
     ("rubelet-csi", &[]),
+    ("rubelet-systemd", &[]),
     ("rubelet-volumes", &["rubelet-core", "rubelet-linux", "rubelet-csi"]),
     ("rubelet-plugins", &["rubelet-core", "rubelet-linux"]),
     ("rubelet-probes", &["rubelet-core", "rubelet-cri"]),
@@ -46,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "rubelet-csi",
             "rubelet-plugins",
             "rubelet-probes",
+            "rubelet-systemd",
         ],
     ),
     // The benchmark speaks CRI itself, to measure the floor, and is the API server of the agent, which it meets only as
