@@ -366,6 +366,8 @@ pub enum EndStep<'a> {
     Observing,
     /// The runtime is to stop a sandbox.
     Sandbox(&'a str),
+    /// Drivers are to take back what its claims have.
+    Claims,
     /// Its volumes are to go; those still mounted, by name.
     Volumes(&'a [String]),
     /// Its control group is to go.
@@ -390,6 +392,7 @@ impl EndStep<'_> {
         let what = match self {
             Self::Observing => "the runtime to say what runs".to_owned(),
             Self::Sandbox(id) => format!("the runtime to stop its sandbox {id} (network)"),
+            Self::Claims => "DRA drivers to take back what its ResourceClaims have".to_owned(),
             Self::Volumes([]) => "its volumes to be removed".to_owned(),
             Self::Volumes(names) => {
                 let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();

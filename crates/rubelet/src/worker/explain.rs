@@ -316,6 +316,8 @@ pub(super) enum Leaving<'a> {
     Observing,
     /// The runtime stops a sandbox.
     Sandbox(&'a str),
+    /// Its claims are given back to their drivers.
+    Claims,
     /// The volumes below a pod directory go.
     Volumes(&'a Path),
     /// A control group goes.
@@ -370,6 +372,7 @@ impl Leaving<'_> {
         match self {
             Self::Observing => "observing".to_owned(),
             Self::Sandbox(id) => format!("sandbox {id}"),
+            Self::Claims => "claims".to_owned(),
             Self::Volumes(_) => "volumes".to_owned(),
             Self::Cgroup(_) => "cgroup".to_owned(),
             Self::Removal => "removal".to_owned(),
@@ -389,6 +392,7 @@ impl Leaving<'_> {
                 remaining = services.fs.run(what, look).await.unwrap_or_default();
                 EndStep::Volumes(&remaining)
             }
+            Self::Claims => EndStep::Claims,
             Self::Cgroup(path) => EndStep::Cgroup(path),
             Self::Removal => EndStep::Removal,
             Self::Directories => EndStep::Directories,
