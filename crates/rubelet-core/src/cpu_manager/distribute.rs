@@ -10,7 +10,7 @@ use super::take::{Wishes, combinations_of, packed};
 use crate::cpu_set::CpuSet;
 
 /// More nodes than this are not compared set by set: the packed choice is made instead.
-const COMPARED_NODES: usize = 16;
+const COMPARED_NODES: usize = 12;
 
 /// How many CPUs each node is to give, in the order in which they are asked.
 type Plan = Vec<(u32, usize)>;

@@ -11,7 +11,7 @@ use crate::cpu_set::CpuSet;
 use crate::topology::{Cpu, NumaMask};
 
 /// More sets of nodes than this are not compared one by one.
-const COMPARED: usize = 5000;
+const COMPARED: usize = 1000;
 
 /// What else matters in a choice.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,9 @@ pub(super) struct Wishes {
 
 /// So many of these CPUs; `None` when there are fewer.
 pub(super) fn packed(layout: &Layout, available: &CpuSet, wanted: usize, wishes: Wishes) -> Option<CpuSet> {
+    if wanted == 0 {
+        return Some(CpuSet::new());
+    }
     let free = layout.known(available);
     if free.len() < wanted {
         return None;
@@ -65,9 +68,6 @@ impl Taker<'_> {
 
     /// Gives up all nodes but the few that the request goes into.
     fn keep_few_nodes(&mut self, wishes: Wishes) {
-        if self.wanted == 0 {
-            return;
-        }
         let nodes = self.layout.parts(Level::Node, &self.free);
         let fewest = fewest(nodes.iter().map(|node| node.cpus.len()).collect(), self.wanted);
         if fewest == nodes.len() {
