@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use rubelet_core::explain::PullStage;
+use rubelet_core::image_credentials::{RegistryAuth, SourcedAuth, in_order};
+use rubelet_core::pulled_images::PulledWith;
 use rubelet_core::token_bucket::TokenBucket;
 use rubelet_cri::{CriError, CriErrorKind, ImageService, PullWatch, v1};
 use tokio::sync::{Semaphore, oneshot};
@@ -20,6 +22,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use progress::{Follow, Watching};
+
+use crate::pulled_images::PulledImages;
 
 /// How long one pull may take. Upstream sets no limit; ours only exists so that nothing waits for ever.
 const PULL_LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -36,7 +40,7 @@ pub struct PullLimits {
 }
 
 /// Looks credentials up, when it is certain that they are needed.
-pub type CredentialLookup = BoxFuture<'static, Vec<v1::AuthConfig>>;
+pub type CredentialLookup = BoxFuture<'static, Vec<SourcedAuth>>;
 
 /// What to pull, for whom and with what.
 #[derive(Default)]
@@ -88,6 +92,8 @@ pub struct Pulled {
     pub waited: Duration,
     /// When it was done.
     pub ended: Instant,
+    /// The credentials that did it; `None` for a pull without.
+    with: Option<RegistryAuth>,
 }
 
 /// A pull under way.
@@ -124,8 +130,8 @@ impl Background {
     }
 }
 
-/// In the order to try.
-type Credentials = Arc<[v1::AuthConfig]>;
+/// In the order to try, each once.
+type Credentials = Arc<[RegistryAuth]>;
 
 type Pull = Shared<BoxFuture<'static, Result<Pulled, CriError>>>;
 
@@ -142,6 +148,10 @@ struct Inner {
     /// By image; those with other credentials are other pulls.
     under_way: Mutex<BTreeMap<String, Vec<UnderWay>>>,
     watching: Watching,
+    /// What is remembered of pulls.
+    records: PulledImages,
+    /// Told of each image that is new.
+    on_new: Box<dyn Fn() + Send + Sync>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -168,12 +178,14 @@ impl Rate {
 }
 
 impl ImageManager {
-    /// A manager over an image service; `watch` tells how far pulls are, where the runtime can. Must be called inside a
-    /// runtime.
+    /// A manager over an image service; `watch` tells how far pulls are, where the runtime can; `on_new` is called when
+    /// an image was pulled. Must be called inside a runtime.
     pub fn new(
         service: Arc<dyn ImageService>,
         limits: PullLimits,
         watch: Option<Arc<dyn PullWatch>>,
+        records: PulledImages,
+        on_new: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let limited = limits.qps > 0.0;
         let bucket = limited.then(|| TokenBucket::new(limits.qps, limits.burst, Duration::ZERO));
@@ -184,6 +196,8 @@ impl ImageManager {
                 rate: Mutex::new(Rate { bucket, start: Instant::now() }),
                 under_way: Mutex::default(),
                 watching: Watching::new(watch),
+                records,
+                on_new: Box::new(on_new),
                 tasks: Mutex::default(),
             }),
         }
@@ -225,16 +239,15 @@ impl ImageManager {
         let weak = Arc::downgrade(&self.inner);
         let asked = Instant::now();
         // Without credentials to look up, a pull that is under way is joined at once.
-        let begun = request.credentials.is_none().then(|| self.join_pull(&request, Vec::new(), asked));
+        let begun = request.credentials.is_none().then(|| self.join_pull(&request, &[], asked));
         self.spawn(async move {
-            let pull = match begun {
-                Some(pull) => pull,
-                None => match join_with_credentials(&weak, request, asked).await {
-                    Some(pull) => pull,
-                    None => return,
-                },
+            let pulled = match begun {
+                Some(pull) => Some(pull.await),
+                None => pull_with_credentials(&weak, request, asked).await,
             };
-            let _ = done.send(pull.await);
+            if let Some(pulled) = pulled {
+                let _ = done.send(pulled);
+            }
         });
         PullAnswer(answer)
     }
@@ -255,10 +268,9 @@ impl ImageManager {
                 Ok(Some(image)) => Some(Found::Present(image)),
                 // Whoever needs it asks again and hears the error.
                 Err(_) => None,
-                Ok(None) if on_pull() => match join_with_credentials(&weak, request, Instant::now()).await {
-                    Some(pull) => Some(Found::Pulled(pull.await)),
-                    None => None,
-                },
+                Ok(None) if on_pull() => {
+                    pull_with_credentials(&weak, request, Instant::now()).await.map(Found::Pulled)
+                }
                 Ok(None) => None,
             };
             let _ = done.send(found);
@@ -273,13 +285,15 @@ impl ImageManager {
         tasks.spawn(task.in_current_span());
     }
 
-    fn join_pull(&self, request: &PullRequest, credentials: Vec<v1::AuthConfig>, asked: Instant) -> Pull {
+    fn join_pull(&self, request: &PullRequest, credentials: &[SourcedAuth], asked: Instant) -> Pull {
+        let auths = in_order([credentials.iter().map(|found| found.auth.clone()).collect()]);
         let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let same_image = under_way.entry(request.image.clone()).or_default();
-        if let Some(same) = same_image.iter().find(|pull| *pull.with == *credentials) {
+        if let Some(same) = same_image.iter().find(|pull| *pull.with == *auths) {
             return same.pull.clone();
         }
-        let credentials: Credentials = credentials.into();
+        let sources = credentials.to_vec();
+        let auths: Credentials = auths.into();
         let inner = Arc::downgrade(&self.inner);
         let (service, places) = (self.inner.service.clone(), self.inner.places.clone());
         let image = v1::ImageSpec {
@@ -287,7 +301,8 @@ impl ImageManager {
             annotations: request.annotations.clone(),
             ..Default::default()
         };
-        let (with, sandbox) = (credentials.clone(), request.sandbox.clone());
+        let (with, sandbox) = (auths.clone(), request.sandbox.clone());
+        let records = self.inner.records.clone();
         let follow = self.inner.watching.follow(&request.image);
         let followed = follow.clone();
         let pull = async move {
@@ -295,21 +310,41 @@ impl ImageManager {
             let began = Instant::now();
             followed.begin(began);
             let name = image.image.clone();
-            let result = pull_and_find(&*service, image, &with, sandbox).await;
+            let result = match records.begin(&name).await {
+                Ok(()) => {
+                    let result = pull_and_find(&*service, image, &with, sandbox).await;
+                    let pulled = result.as_ref().ok().map(|(image, auth)| {
+                        (image.reference.as_str(), pulled_with(auth.as_ref(), &sources))
+                    });
+                    let pulled = pulled.as_ref().map(|(reference, with)| (*reference, with));
+                    records.ended(&name, pulled).await;
+                    result
+                }
+                Err(error) => {
+                    let why = crate::logging::chain(&error);
+                    let message =
+                        format!("Failed to record image pull intent for container image {name:?}: {why}");
+                    Err(CriError::new("PullImage", CriErrorKind::Unknown, message))
+                }
+            };
             drop(place);
             if let Some(inner) = inner.upgrade() {
                 inner.forget(&name, &with);
+                if result.is_ok() {
+                    (inner.on_new)();
+                }
             }
-            result.map(|image| Pulled {
+            result.map(|(image, with)| Pulled {
                 image,
                 took: began.elapsed(),
                 waited: asked.elapsed(),
                 ended: Instant::now(),
+                with,
             })
         }
         .boxed()
         .shared();
-        same_image.push(UnderWay { with: credentials, pull: pull.clone(), follow });
+        same_image.push(UnderWay { with: auths, pull: pull.clone(), follow });
         pull
     }
 }
@@ -328,29 +363,47 @@ impl Inner {
 }
 
 /// Looks the credentials up, then pulls or joins; `None` when the manager is gone by then.
-async fn join_with_credentials(
+async fn pull_with_credentials(
     manager: &Weak<Inner>,
     mut request: PullRequest,
     asked: Instant,
-) -> Option<Pull> {
+) -> Option<Result<Pulled, CriError>> {
     let credentials = match request.credentials.take() {
         Some(lookup) => lookup.await,
         None => Vec::new(),
     };
-    let inner = manager.upgrade()?;
-    Some(ImageManager { inner }.join_pull(&request, credentials, asked))
+    let (pull, records) = {
+        let manager = ImageManager { inner: manager.upgrade()? };
+        (manager.join_pull(&request, &credentials, asked), manager.inner.records.clone())
+    };
+    let pulled = pull.await;
+    if let Ok(pulled) = &pulled
+        && pulled.with.is_some()
+    {
+        // Another's secret may hold the same credentials as the one that is recorded.
+        let with = pulled_with(pulled.with.as_ref(), &credentials);
+        records.shared(&request.image, &pulled.image.reference, &with).await;
+    }
+    Some(pulled)
+}
+
+/// What is remembered of a pull: whose credentials did it. Without any, everybody may use the image.
+fn pulled_with(auth: Option<&RegistryAuth>, credentials: &[SourcedAuth]) -> PulledWith {
+    let Some(auth) = auth else { return PulledWith::node() };
+    let used = credentials.iter().find(|found| found.auth == *auth);
+    used.map_or_else(PulledWith::default, SourcedAuth::pulled_with)
 }
 
 async fn pull_and_find(
     service: &dyn ImageService,
     image: v1::ImageSpec,
-    credentials: &[v1::AuthConfig],
+    credentials: &[RegistryAuth],
     sandbox: Option<v1::PodSandboxConfig>,
-) -> Result<PresentImage, CriError> {
+) -> Result<(PresentImage, Option<RegistryAuth>), CriError> {
     let name = image.image.clone();
-    let reference = pull_with(service, image, credentials, sandbox).await?;
-    match find(service, &name).await? {
-        Some(found) => Ok(found),
+    let (reference, with) = pull_with(service, image, credentials, sandbox).await?;
+    let found = match find(service, &name).await? {
+        Some(found) => found,
         // The name may have moved on since: the pulled reference itself still names the image.
         None => find(service, &reference).await?.ok_or_else(|| {
             CriError::new(
@@ -358,32 +411,43 @@ async fn pull_and_find(
                 CriErrorKind::Unknown,
                 format!("the image was pulled as {reference} and is not there"),
             )
-        }),
-    }
+        })?,
+    };
+    Ok((found, with))
 }
 
-/// Tries one credential after the other until one works; the reference of what was pulled.
+/// Tries one credential after the other until one works; the reference of what was pulled, and which it was.
 async fn pull_with(
     service: &dyn ImageService,
     image: v1::ImageSpec,
-    credentials: &[v1::AuthConfig],
+    credentials: &[RegistryAuth],
     sandbox: Option<v1::PodSandboxConfig>,
-) -> Result<String, CriError> {
+) -> Result<(String, Option<RegistryAuth>), CriError> {
     let mut request = v1::PullImageRequest { image: Some(image), auth: None, sandbox_config: sandbox };
     if credentials.is_empty() {
-        return Ok(service.pull_image(request, PULL_LIMIT).await?.image_ref);
+        return Ok((service.pull_image(request, PULL_LIMIT).await?.image_ref, None));
     }
     let mut errors: Vec<CriError> = Vec::new();
     for auth in credentials {
-        request.auth = Some(auth.clone());
+        request.auth = Some(auth_config(auth));
         match service.pull_image(request.clone(), PULL_LIMIT).await {
-            Ok(answer) => return Ok(answer.image_ref),
+            Ok(answer) => return Ok((answer.image_ref, Some(auth.clone()))),
             // Other credentials do not bring the runtime back.
             Err(error) if error.kind == CriErrorKind::Unreachable => return Err(error),
             Err(error) => errors.push(error),
         }
     }
     Err(all_of(errors))
+}
+
+fn auth_config(auth: &RegistryAuth) -> v1::AuthConfig {
+    v1::AuthConfig {
+        username: auth.username.clone(),
+        password: auth.password.clone(),
+        identity_token: auth.identity_token.clone(),
+        registry_token: auth.registry_token.clone(),
+        ..Default::default()
+    }
 }
 
 /// One error for several, each message once, in brackets as upstream's aggregates are.

@@ -47,6 +47,7 @@
 
 pub mod api_objects;
 pub mod api_pods;
+pub mod clean_up;
 pub mod clock;
 pub mod container_manager;
 pub mod control_plane;
@@ -83,6 +84,7 @@ pub mod pod_streams;
 pub mod pod_wakes;
 pub mod prober;
 pub mod pull_credentials;
+pub mod pulled_images;
 pub mod reviews;
 pub mod root_lock;
 pub mod runtime_monitor;

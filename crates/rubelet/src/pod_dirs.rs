@@ -6,7 +6,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rubelet_core::Pod;
 use rubelet_core::ids::PodUid;
+use rubelet_core::observed::ObservedContainer;
+use rubelet_core::paths;
 
 use crate::fs_pool::{FsError, FsPool};
 
@@ -155,6 +158,25 @@ pub async fn remove_logs(fs: &FsPool, log: &Path, link: &Path) -> Result<(), FsE
         Ok(())
     })
     .await
+}
+
+/// Removes the log and the legacy symlink of one container instance, as [`remove_logs`]. The runtime says where the log
+/// is; one that lies elsewhere than in `pod_logs` is not ours to remove.
+///
+/// # Errors
+/// As [`remove_logs`].
+pub async fn remove_container_logs(
+    fs: &FsPool,
+    pod: &Pod,
+    container: &ObservedContainer,
+    (pod_logs, container_logs): (&Path, &Path),
+) -> Result<(), FsError> {
+    let log = Path::new(&container.log_path);
+    let Ok(link) = paths::legacy_log_link(pod, &container.name, container.id.as_str()) else { return Ok(()) };
+    if !log.starts_with(pod_logs) || log.components().any(|part| part.as_os_str() == "..") {
+        return Ok(());
+    }
+    remove_logs(fs, log, &container_logs.join(link)).await
 }
 
 /// Removes symlinks in `dir` whose log is gone (upstream: dangling links in `/var/log/containers`).

@@ -17,6 +17,7 @@ use rubelet_volumes::Volumes;
 use tokio::sync::watch;
 
 use crate::api_objects::ApiObjects;
+use crate::clean_up::CleanUp;
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
 use crate::events::EventRecorder;
@@ -31,6 +32,7 @@ use crate::pod_kills::PodKills;
 use crate::pod_wakes::PodWakes;
 use crate::prober::Prober;
 use crate::pull_credentials::PullCredentials;
+use crate::pulled_images::PulledImages;
 use crate::runtime_monitor::RuntimeState;
 use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
@@ -84,6 +86,10 @@ pub struct Services {
     pub runtime: Arc<dyn RuntimeService>,
     /// Images and pulls.
     pub images: ImageManager,
+    /// Who may use images that are there.
+    pub pulled: PulledImages,
+    /// Wins room back.
+    pub clean_up: CleanUp,
     /// Credentials for pulls.
     pub pull_credentials: PullCredentials,
     /// Observation.

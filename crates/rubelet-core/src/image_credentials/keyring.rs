@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::docker_config::{DockerConfig, DockerConfigError, parse_config_json, parse_dockercfg};
-use super::{Location, RegistryAuth};
+use super::{CredentialSource, Location, SourcedAuth};
 
 /// Where Docker Hub's credentials are kept, whatever the image says.
 const DOCKER_HUB: &str = "index.docker.io";
@@ -13,7 +13,7 @@ const DOCKER_HUB: &str = "index.docker.io";
 /// Credentials by location. Made by [`Self::add`], asked by [`Self::lookup`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keyring {
-    by_location: BTreeMap<String, (Location, Vec<RegistryAuth>)>,
+    by_location: BTreeMap<String, (Location, Vec<SourcedAuth>)>,
 }
 
 /// What is wrong with a pull secret.
@@ -30,15 +30,20 @@ pub struct PullSecretError {
 }
 
 impl Keyring {
-    /// Adds the credentials of a file; those added earlier are tried first where locations are equal. Gives the
-    /// locations that are none, which are left out.
+    /// Adds the credentials of a file of the node, as [`Self::add_from`].
     pub fn add(&mut self, config: DockerConfig) -> Vec<DockerConfigError> {
+        self.add_from(config, &CredentialSource::Node)
+    }
+
+    /// Adds credentials; those added earlier are tried first where locations are equal. Gives the locations that are
+    /// none, which are left out.
+    pub fn add_from(&mut self, config: DockerConfig, source: &CredentialSource) -> Vec<DockerConfigError> {
         let mut problems = Vec::new();
         for (location, auth) in config {
             match Location::parse_entry(&location) {
                 Ok(parsed) => {
                     let entry = self.by_location.entry(parsed.key()).or_insert_with(|| (parsed, Vec::new()));
-                    entry.1.push(auth);
+                    entry.1.push(SourcedAuth { auth, source: source.clone() });
                 }
                 Err(problem) => problems.push(DockerConfigError::Entry { location, problem }),
             }
@@ -59,8 +64,14 @@ impl Keyring {
             let data = secret.data.as_ref().and_then(|data| data.get(key)).filter(|data| !data.0.is_empty());
             let Some(data) = data else { continue };
             let (config, mut found) = parse(&data.0);
-            found.extend(keyring.add(config));
-            let name = secret.metadata.name.clone().unwrap_or_default();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let name = text(&secret.metadata.name);
+            let source = CredentialSource::Secret {
+                uid: text(&secret.metadata.uid),
+                namespace: text(&secret.metadata.namespace),
+                name: name.clone(),
+            };
+            found.extend(keyring.add_from(config, &source));
             problems.extend(found.into_iter().map(|problem| PullSecretError {
                 name: name.clone(),
                 key,
@@ -72,7 +83,7 @@ impl Keyring {
 
     /// The credentials to try for a repository (registry and path, no tag), best first: the more specific the
     /// location, the earlier. Docker Hub's images may also be covered by `index.docker.io` alone.
-    pub fn lookup(&self, repository: &str) -> Vec<RegistryAuth> {
+    pub fn lookup(&self, repository: &str) -> Vec<SourcedAuth> {
         if let Ok(target) = Location::parse(repository) {
             let covering = self.by_location.values().rev().filter(|(location, _)| location.covers(&target));
             let found: Vec<_> = covering.flat_map(|(_, auths)| auths).cloned().collect();
@@ -101,6 +112,7 @@ fn is_on_docker_hub(repository: &str) -> bool {
 mod tests {
     use serde_json::json;
 
+    use super::super::RegistryAuth;
     use super::*;
 
     fn auth(name: &str) -> RegistryAuth {
@@ -117,7 +129,7 @@ mod tests {
     #[track_caller]
     fn check(locations: &[&str], image: &str, expected: &[&str]) {
         let found = keyring(locations).lookup(image);
-        let names: Vec<_> = found.iter().map(|auth| auth.username.as_str()).collect();
+        let names: Vec<_> = found.iter().map(|found| found.auth.username.as_str()).collect();
         assert_eq!(names, expected, "{image}");
     }
 
@@ -205,7 +217,7 @@ mod tests {
             ),
         ];
         let (keyring, problems) = Keyring::of_secrets(&secrets);
-        let names: Vec<_> = keyring.lookup("r.io/a").into_iter().map(|auth| auth.username).collect();
+        let names: Vec<_> = keyring.lookup("r.io/a").into_iter().map(|found| found.auth.username).collect();
         assert_eq!(names, ["first", "second", "last"]);
         let problems: Vec<_> = problems.iter().map(|p| format!("{p}: {}", p.problem)).collect();
         assert_eq!(

@@ -11,6 +11,7 @@ mod keyring;
 mod matching;
 mod provider_config;
 mod provider_protocol;
+mod source;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub use self::provider_config::{
 pub use self::provider_protocol::{
     CacheKeyType, ProviderRequest, ProviderResponse, ResponseError, decode_response, encode_request,
 };
+pub use self::source::{CredentialSource, SourcedAuth, credential_hash, pod_credentials};
 
 /// What a registry is shown. All empty means: asked with an empty name and password.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,8 +53,8 @@ impl fmt::Debug for RegistryAuth {
 }
 
 /// Joins lists of credentials in their order; the same credentials are not tried twice.
-pub fn in_order(lists: impl IntoIterator<Item = Vec<RegistryAuth>>) -> Vec<RegistryAuth> {
-    let mut all: Vec<RegistryAuth> = Vec::new();
+pub fn in_order<T: PartialEq>(lists: impl IntoIterator<Item = Vec<T>>) -> Vec<T> {
+    let mut all: Vec<T> = Vec::new();
     for auth in lists.into_iter().flatten() {
         if !all.contains(&auth) {
             all.push(auth);

@@ -69,6 +69,14 @@ families! {
         volumes_failed: Counter "kubelet_image_volume_mounted_errors_total" Beta;
         /// How often the image of a container was asked for, by policy, whether it was there, and whether it had to be pulled.
         ensure_requests: Counter["pull_policy", "present_locally", "pull_required"] "kubelet_image_manager_ensure_image_requests_total" Alpha;
+        /// Images that were removed, by why.
+        garbage_collected: Counter["reason"] "kubelet_image_garbage_collected_total" Alpha;
+        /// How often it was checked whether a pod may use an image that is there, by what came of it.
+        must_pull_checks: Counter["result"] "kubelet_imagemanager_image_mustpull_checks_total" Alpha;
+        /// Records on disk of pulls that were begun.
+        pull_intents: Gauge "kubelet_imagemanager_ondisk_pullintents" Alpha;
+        /// Records on disk of images that were pulled.
+        pulled_records: Gauge "kubelet_imagemanager_ondisk_pulledrecords" Alpha;
         /// Runs of a credential provider plugin that failed.
         plugin_errors: Counter["plugin_name"] "kubelet_credential_provider_plugin_errors_total" Alpha;
         /// Seconds that runs of a credential provider plugin took.

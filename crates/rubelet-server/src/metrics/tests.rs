@@ -101,6 +101,10 @@ fn used() -> Metrics {
     pods.orphan_volumes_errors.set(0.0);
     images.pull_duration.with(["0-10MB"]).observe(2.0);
     images.ensure_requests.with(["always", "false", "true"]).inc();
+    images.garbage_collected.with(["age"]).inc();
+    images.must_pull_checks.with(["mustAuthenticate"]).inc();
+    images.pull_intents.set(0.0);
+    images.pulled_records.set(1.0);
     images.plugin_errors.with(["p"]).inc();
     images.plugin_duration.with(["p"]).observe(1.0);
     runtime.operations.with(["version"]).inc();

@@ -76,7 +76,10 @@ impl Bench {
         let registry = Registry::default();
         let pulls = registry.pulls.clone();
         let limits = PullLimits { parallel: 10, qps: 0.0, burst: 0 };
-        Self { images: ImageManager::new(Arc::new(registry), limits, None), pulls }
+        Self {
+            images: ImageManager::new(Arc::new(registry), limits, None, PulledImages::disabled(), || {}),
+            pulls,
+        }
     }
 
     /// Passwords of the pulls so far.
@@ -87,7 +90,9 @@ impl Bench {
 }
 
 fn request(image: &str, passwords: &[&str]) -> PullRequest {
-    let auth = |password: &&str| v1::AuthConfig { password: (*password).to_owned(), ..Default::default() };
+    let auth = |password: &&str| {
+        SourcedAuth::from(RegistryAuth { password: (*password).to_owned(), ..RegistryAuth::default() })
+    };
     let auths: Vec<_> = passwords.iter().map(auth).collect();
     PullRequest {
         credentials: Some(async move { auths }.boxed()),
@@ -185,7 +190,9 @@ fn watched(parallel: usize, look: Option<PullLook>) -> (ImageManager, Arc<Downlo
     let downloads = Arc::new(Downloads { look: Mutex::new(look), ..Downloads::default() });
     let registry = Registry { takes: Duration::from_secs(100), ..Registry::default() };
     let limits = PullLimits { parallel, qps: 0.0, burst: 0 };
-    (ImageManager::new(Arc::new(registry), limits, Some(downloads.clone())), downloads)
+    let watch = Some(downloads.clone() as Arc<dyn PullWatch>);
+    let records = PulledImages::disabled();
+    (ImageManager::new(Arc::new(registry), limits, watch, records, || {}), downloads)
 }
 
 #[tokio::test(start_paused = true)]

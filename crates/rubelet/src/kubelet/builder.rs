@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
@@ -62,7 +63,9 @@ use crate::user_namespaces::UserNamespaces;
 use crate::volume_api::ApiVolumes;
 use crate::volumes_in_use::VolumesInUse;
 
-use super::settings::{RuntimeServices, admission_facts, connect, node_settings, pull_limits, suits};
+use super::settings::{
+    RuntimeServices, admission_facts, connect, node_settings, pull_limits, pulled_images, suits,
+};
 use super::{Kubelet, KubeletHandle, SecureParts, StartError};
 
 /// Blocking file system operations at a time, hung ones included.
@@ -352,12 +355,33 @@ impl KubeletBuilder {
             cgroup_mount: PathBuf::from(cgroup::MOUNT),
         });
         pleg.set_oom_watch(oom.clone());
+        let pulled = pulled_images(&config, &gates, (&node.root_dir, &fs, &clock, &metrics))?;
+        let dirs = (node.pod_logs_dir.clone(), node.container_logs_dir.clone());
+        let clean_up = CleanUp::new(CleanUpParts {
+            settings: CleanUpSettings::new(&config, &self.flags, &name, dirs),
+            clock: clock.clone(),
+            fs: fs.clone(),
+            runtime: runtime.clone(),
+            images: images.clone(),
+            pleg: pleg.clone(),
+            table: table.clone(),
+            desired: pods.watch(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+            pulled: pulled.clone(),
+        });
+        let hint = clean_up.clone();
+        let images = ImageManager::new(images, pull_limits(&config), downloads, pulled.clone(), move || {
+            hint.image_pulled();
+        });
         let services = Arc::new(Services {
             metrics: metrics.clone(),
             startups: startups.clone(),
             clock: clock.clone(),
             runtime: runtime.clone(),
-            images: ImageManager::new(images, pull_limits(&config), downloads),
+            images,
+            pulled,
+            clean_up: clean_up.clone(),
             pull_credentials,
             pleg: pleg.clone(),
             prober,
@@ -496,8 +520,9 @@ impl KubeletBuilder {
             metrics: services.metrics.clone(),
             node_name: services.node.name.clone(),
         };
-        // Registration is real sockets: a simulated node has none.
+        // Registration is real sockets, and the clean-up looks at real disks: a simulated node has none.
         if !services.clock.is_simulated() {
+            kubelet.tasks.spawn(clean_up.run());
             let folder = services.node.root_dir.join("plugins_registry");
             let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone())];
             let registry = PluginRegistry::new(folder, services.fs.clone(), handlers);

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rubelet_config::{Gate, KubeletConfiguration};
+use rubelet_config::{FeatureGates, Gate, KubeletConfiguration};
 use rubelet_core::admission;
 use rubelet_core::backoff::BackoffPolicy;
 use rubelet_core::node::info::go_arch;
+use rubelet_core::pulled_images::VerificationPolicy;
 use rubelet_core::quantity::Amount;
 use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_cri::{
@@ -17,7 +18,11 @@ use rubelet_cri::{
 };
 use rubelet_linux::facts::MachineFacts;
 
+use crate::clock::Clock;
+use crate::fs_pool::FsPool;
 use crate::images::PullLimits;
+use crate::metrics::Metrics;
+use crate::pulled_images::PulledImages;
 use crate::services::NodeSettings;
 use crate::tracing_export;
 
@@ -98,6 +103,24 @@ pub(super) fn pull_limits(config: &KubeletConfiguration) -> PullLimits {
         qps: f64::from(config.registry_pull_qps),
         burst: u32::try_from(config.registry_burst).unwrap_or(1),
     }
+}
+
+/// The records of pulled images, unless their gate is off.
+pub(super) fn pulled_images(
+    config: &KubeletConfiguration,
+    gates: &FeatureGates,
+    (root_dir, fs, clock, metrics): (&Path, &FsPool, &Clock, &Metrics),
+) -> Result<PulledImages, StartError> {
+    if !gates.enabled(Gate::KubeletEnsureSecretPulledImages) {
+        return Ok(PulledImages::disabled());
+    }
+    let word = config.image_pull_credentials_verification_policy.as_str();
+    let policy = VerificationPolicy::parse(word, &config.preloaded_images_verification_allowlist);
+    let policy = policy
+        .map_err(|error| crate::logging::chain(&error))
+        .and_then(|policy| policy.ok_or_else(|| format!("there is no such policy: {word:?}")))
+        .map_err(|why| StartError::Setting(format!("imagePullCredentialsVerificationPolicy: {why}")))?;
+    Ok(PulledImages::new(root_dir, policy, fs.clone(), clock.clone(), metrics.clone()))
 }
 
 pub(super) fn node_settings(

@@ -20,8 +20,7 @@ use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::Secret;
 use rubelet_core::Pod;
 use rubelet_core::image::parse_image_name;
-use rubelet_core::image_credentials::{Keyring, RegistryAuth, in_order};
-use rubelet_cri::v1;
+use rubelet_core::image_credentials::{CredentialSource, Keyring, SourcedAuth};
 use tracing::warn;
 
 pub use self::config::{ProviderConfigError, ProviderFiles};
@@ -85,7 +84,7 @@ pub trait ServiceAccounts: Send + Sync {
 #[derive(Debug, Default)]
 pub struct FoundCredentials {
     /// To try in this order; none at all means to pull without.
-    pub credentials: Vec<v1::AuthConfig>,
+    pub credentials: Vec<SourcedAuth>,
     /// What could not be used, for the pod's events. What is wrong on the node alone is in the log.
     pub problems: Vec<String>,
 }
@@ -187,8 +186,7 @@ impl PullCredentials {
         let (plugins, failed) = self.inner.ask_plugins(&PullingPod::of(pod), &repository).await;
         problems.extend(failed);
         let lists = [keyring, node, plugins].map(|keyring| keyring.lookup(&repository));
-        let credentials = in_order(lists).into_iter().map(auth_config).collect();
-        FoundCredentials { credentials, problems }
+        FoundCredentials { credentials: lists.into_iter().flatten().collect(), problems }
     }
 
     /// As [`Self::lookup`], for `PullRequest::credentials`: runs only when the image is pulled, and tells the pod's
@@ -229,20 +227,13 @@ impl Inner {
                 problems.push(problem);
             };
             match answer {
-                Ok(config) => keyring.add(config).iter().for_each(|problem| tell(problem, "")),
+                Ok((config, account)) => {
+                    let source = account.map_or(CredentialSource::Node, CredentialSource::ServiceAccount);
+                    keyring.add_from(config, &source).iter().for_each(|problem| tell(problem, ""));
+                }
                 Err(error) => tell(&error, error.complaint()),
             }
         }
         (keyring, problems)
-    }
-}
-
-fn auth_config(auth: RegistryAuth) -> v1::AuthConfig {
-    v1::AuthConfig {
-        username: auth.username,
-        password: auth.password,
-        identity_token: auth.identity_token,
-        registry_token: auth.registry_token,
-        ..Default::default()
     }
 }

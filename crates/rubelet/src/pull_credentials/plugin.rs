@@ -15,6 +15,7 @@ use rubelet_core::image_credentials::{
     AccountKey, CacheKey, CredentialCache, DockerConfig, ProviderConfig, ProviderRequest, ProviderResponse,
     ResponseError, TokenAttributes, TokenCacheType, decode_response, encode_request,
 };
+use rubelet_core::pulled_images::PullServiceAccount;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -131,18 +132,23 @@ impl Plugin {
     }
 
     /// The plugin's credentials by location, remembered or asked for. Nothing where the pod has no service account,
-    /// or none with the annotations, that the plugin requires.
+    /// or none with the annotations, that the plugin requires. With them comes the account whose token was lent.
     pub(super) async fn provide(
         &self,
         repository: &str,
         pod: &PullingPod,
         accounts: Option<&dyn ServiceAccounts>,
-    ) -> Result<DockerConfig, PluginError> {
+    ) -> Result<(DockerConfig, Option<PullServiceAccount>), PluginError> {
         let Some(Account { key, token, annotations }) = self.account(pod, accounts).await? else {
-            return Ok(DockerConfig::new());
+            return Ok((DockerConfig::new(), None));
         };
+        let lent_by = key.as_ref().map(|key| PullServiceAccount {
+            uid: key.uid.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        });
         if let Some(known) = self.state().cache.get(repository, key.as_ref(), self.clock.now()) {
-            return Ok(known.clone());
+            return Ok((known.clone(), lent_by));
         }
         let request = ProviderRequest {
             image: repository.to_owned(),
@@ -162,7 +168,7 @@ impl Plugin {
             let key = CacheKey::new(answer.cache_key_type, repository, key);
             self.state().cache.insert(key, answer.auth.clone(), expires, now);
         }
-        Ok(answer.auth.clone())
+        Ok((answer.auth.clone(), lent_by))
     }
 
     /// What the plugin is to be told about the service account; `None`: it is not to be asked.

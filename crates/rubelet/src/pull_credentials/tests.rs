@@ -107,7 +107,7 @@ fn secret(name: &str, config: &str) -> Arc<Secret> {
 }
 
 fn users(found: &FoundCredentials) -> Vec<&str> {
-    found.credentials.iter().map(|auth| auth.username.as_str()).collect()
+    found.credentials.iter().map(|found| found.auth.username.as_str()).collect()
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use rubelet_core::ids::ContainerId;
 use rubelet_core::kill::compute_kill_plan;
 use rubelet_core::lifecycle::{Input, PodState, TerminationCause};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
-use rubelet_core::paths::{self, PodPaths};
+use rubelet_core::paths::PodPaths;
 use rubelet_core::plan::KillReason;
 use rubelet_core::status::{self, Ending};
 use rubelet_cri::v1;
@@ -162,22 +162,10 @@ impl PodWorker {
     /// Removes the log and the legacy symlink of one container instance; what cannot be removed is told and
     /// left to the next sweep.
     pub(super) async fn remove_logs_of(&self, container: &ObservedContainer) {
-        if container.log_path.is_empty() {
-            return;
-        }
-        let Ok(link) = paths::legacy_log_link(&self.identity(), &container.name, container.id.as_str())
-        else {
-            return;
-        };
-        let link = self.services.node.container_logs_dir.join(link);
-        let log = std::path::Path::new(&container.log_path);
-        // The runtime says where it is; what lies elsewhere is not ours to remove.
-        if !log.starts_with(&self.services.node.pod_logs_dir)
-            || log.components().any(|part| part.as_os_str() == "..")
-        {
-            return;
-        }
-        if let Err(error) = pod_dirs::remove_logs(&self.services.fs, log, &link).await {
+        let node = &self.services.node;
+        let dirs = (&*node.pod_logs_dir, &*node.container_logs_dir);
+        let pod = self.identity();
+        if let Err(error) = pod_dirs::remove_container_logs(&self.services.fs, &pod, container, dirs).await {
             warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
         }
     }

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use rubelet_core::backoff::BackoffKey;
 use rubelet_core::image::{self, ImageReason, PullDecision, PullPolicy};
+use rubelet_core::image_credentials::pod_credentials;
 use rubelet_core::image_volumes::{image_volumes, mounts_parts, unsupported_by};
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::StartError;
@@ -20,7 +21,7 @@ use super::PodWorker;
 use super::explain::{Doing, unless_ending};
 use super::sync::container_of;
 use crate::events::EventSubject;
-use crate::images::{Background, Found, PresentImage, PullAnswer, PullRequest};
+use crate::images::{Background, CredentialLookup, Found, PresentImage, PullAnswer, PullRequest};
 use crate::pull_credentials::report_missing_pull_secrets;
 use crate::tracing_export::spans;
 
@@ -193,12 +194,11 @@ impl PodWorker {
         }
     }
 
-    /// What to pull, with the credentials that are looked up once it is really pulled.
-    fn pull_request(&self, subject: &EventSubject, image: &str) -> PullRequest {
+    /// The credentials that the pod has for an image, looked up when they are waited for.
+    fn credentials(&self, subject: &EventSubject, image: &str) -> CredentialLookup {
         let services = self.services.clone();
         let (pod, subject, name) = (self.identity(), subject.clone(), image.to_owned());
-        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
-        let credentials = async move {
+        let lookup = async move {
             let secrets = match &services.api {
                 Some(api) => {
                     let (found, missing) = api.pull_secrets(&pod).await;
@@ -210,12 +210,38 @@ impl PodWorker {
             let events = services.events.clone();
             services.pull_credentials.for_pull(pod, &name, secrets, events, subject).await
         };
+        lookup.boxed()
+    }
+
+    /// What to pull, with the credentials that are looked up once it is really pulled.
+    fn pull_request(&self, subject: &EventSubject, image: &str) -> PullRequest {
+        let annotations = self.identity().metadata.annotations.clone().unwrap_or_default();
         PullRequest {
             image: image.to_owned(),
             annotations: annotations.into_iter().collect(),
             sandbox: self.sandbox_config.as_ref().map(|(_, config)| config.clone()),
-            credentials: Some(credentials.boxed()),
+            credentials: Some(self.credentials(subject, image)),
         }
+    }
+
+    /// What to do about an image: what is there is used only by a pod that may use it, and whoever may not is told the
+    /// same as if it were not there. `None` when the pod is to end.
+    async fn decide_pull(
+        &self,
+        container: &str,
+        (policy, name): (PullPolicy, &str),
+        subject: &EventSubject,
+        present: Option<&PresentImage>,
+    ) -> Option<PullDecision> {
+        let decision = image::decide_pull(policy, name, present.is_some());
+        let (PullDecision::UsePresent(_), Some(present)) = (&decision, present) else {
+            return Some(decision);
+        };
+        let credentials = self.credentials(subject, name);
+        let credentials = async { pod_credentials(&credentials.await) };
+        let check = self.services.pulled.check(name, &present.reference, credentials);
+        let checked = self.for_image(container, name, Instant::now(), check).await?;
+        Some(if checked.may_use() { decision } else { image::decide_pull(policy, name, false) })
     }
 
     /// Waits for something about a container's image, and tells of it when it takes long; `None` when the pod is to
@@ -303,14 +329,17 @@ impl PodWorker {
                         })?
                     }
                 };
-                match image::decide_pull(policy, &name, present.is_some()) {
+                let decision = self.decide_pull(&container, (policy, &name), &subject, present.as_ref());
+                let Some(decision) = decision.await else { return Ok(None) };
+                let looked = looked.map(|_| present.is_some());
+                match decision {
                     PullDecision::UsePresent(message) => {
                         self.count_image(policy, Some(true), Some(false));
                         events.normal(&subject, "Pulled", message);
                         return Ok(Some(present.unwrap_or_default()));
                     }
                     PullDecision::Missing(message) => {
-                        self.count_image(policy, Some(false), None);
+                        self.count_image(policy, looked, None);
                         events.warning(&subject, "ErrImageNeverPull", message.clone());
                         return Err(no(ImageReason::ErrImageNeverPull, message));
                     }
