@@ -48,6 +48,7 @@
 pub mod api_objects;
 pub mod api_pods;
 pub mod clean_up;
+pub mod cgroups;
 pub mod clock;
 pub mod container_manager;
 pub mod control_plane;

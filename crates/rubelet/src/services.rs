@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::api_objects::ApiObjects;
 use crate::clean_up::CleanUp;
+use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
 use crate::events::EventRecorder;
@@ -108,6 +109,8 @@ pub struct Services {
     pub volumes: Volumes,
     /// What containers get of the machine: CPUs, memory nodes, devices.
     pub containers: ContainerManager,
+    /// Control groups of pods.
+    pub cgroups: Cgroups,
     /// Pods that are to end for the node's sake.
     pub kills: PodKills,
     /// Pods that may try their volumes again.

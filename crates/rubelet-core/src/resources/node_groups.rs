@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::group::GroupSettings;
 use super::memory_qos::MIN;
-use super::{cpu_shares, huge_page_size};
+use super::{CgroupDriver, cpu_shares, huge_page_size};
 use crate::cpu_set::CpuSet;
 use crate::node::capacity::{Reservations, ResourceAmounts};
 use crate::quantity::Amount;
@@ -24,6 +24,22 @@ pub struct ReservedGroup {
     pub name: String,
     /// Only CPU weight (`system-reserved-compressible`, `kube-reserved-compressible`).
     pub compressible: bool,
+}
+
+impl ReservedGroup {
+    /// Its path from the hierarchy's root: with systemd a slice is given by its name alone, and lies in those that its
+    /// name begins with.
+    pub fn path(&self, driver: CgroupDriver) -> String {
+        let name = self.name.trim_matches('/');
+        let last = name.rsplit('/').next().unwrap_or_default();
+        match last.strip_suffix(".slice").filter(|_| driver == CgroupDriver::Systemd) {
+            None => format!("/{name}"),
+            Some(slice) => {
+                let ends = slice.match_indices('-').map(|(at, _)| at).chain([slice.len()]);
+                ends.map(|end| format!("/{}.slice", &slice[..end])).collect()
+            }
+        }
+    }
 }
 
 /// What `enforceNodeAllocatable` asks for.
@@ -189,6 +205,21 @@ mod tests {
         assert_eq!(settings.unified["memory.min"], (100 << 20).to_string());
         let settings = reserved_settings(&system, &reservations(), true);
         assert_eq!(settings, GroupSettings { cpu_shares: Some(256), ..Default::default() });
+    }
+
+    #[test]
+    fn slices_are_found_by_their_names() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        for (name, driver, path) in [
+            ("system.slice", Systemd, "/system.slice"),
+            ("/podruntime-x.slice", Systemd, "/podruntime.slice/podruntime-x.slice"),
+            ("/a.slice/a-b.slice", Systemd, "/a.slice/a-b.slice"),
+            ("/a-b.slice", Cgroupfs, "/a-b.slice"),
+            ("system/kubelet", Cgroupfs, "/system/kubelet"),
+        ] {
+            let group = ReservedGroup { owner: "kube", name: name.into(), compressible: false };
+            assert_eq!(group.path(driver), path);
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //! decides nothing about pods; called once, by whoever embeds the agent, the program included.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiclient::level::Level;
 use rubelet_apiclient::watch::seed_of;
 use rubelet_config::{Gate, KubeletConfiguration, KubeletFlags, flags_in_force};
-use rubelet_core::node::capacity::node_allocatable;
+use rubelet_core::node::capacity::{capacity as node_capacity, node_allocatable};
+use rubelet_core::resources::reservation_problem;
 use rubelet_core::static_pod::NodeIdentity;
 use rubelet_cri::{ImageService, RuntimeService};
 use rubelet_linux::cgroup;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
+use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, writer::FileWriter};
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
@@ -219,6 +221,24 @@ impl KubeletBuilder {
             allocatable,
         );
         node.expects_cluster_dns = self.expects_cluster_dns;
+        let has = node_capacity(&settings.capacity(&node_machine, None));
+        if let Some(problem) = reservation_problem(&has, &settings.node.reservations) {
+            return Err(StartError::Setting(problem));
+        }
+        let tree = cgroups::machine_tree(clock.is_simulated());
+        let group_settings = tree.as_ref().map(|tree| {
+            let memory = node.allocatable.get("memory").map_or(0, |memory| memory.value());
+            let swap = node_machine.identity.swap_bytes;
+            cgroups::complete_facts(&mut node.resources, &config, tree, (memory, swap));
+            let named = (node.cgroups.clone(), name.clone());
+            let has = (has.clone(), settings.node.reservations.clone());
+            CgroupSettings::new(&config, named, node.resources.clone(), has, tree)
+        });
+        if !clock.is_simulated() {
+            let sysctls = Path::new(cgroups::SYSCTLS);
+            cgroups::settle_kernel(sysctls, config.protect_kernel_defaults).map_err(StartError::Setting)?;
+        }
+        let books = books(&config, &settings, &node_machine, clock.is_simulated())?;
         let ((runtime, images), downloads) = match self.runtime {
             Some(given) => (given, None),
             None => connect(&config)?,
@@ -374,7 +394,21 @@ impl KubeletBuilder {
         let images = ImageManager::new(images, pull_limits(&config), downloads, pulled.clone(), move || {
             hint.image_pulled();
         });
+        let groups = match (tree, group_settings) {
+            (Some(tree), Some(settings)) => Cgroups::new(CgroupParts {
+                settings,
+                writer: Arc::new(FileWriter::new(tree.clone(), fs.clone())),
+                tree,
+                fs: fs.clone(),
+                table: table.clone(),
+                runtime_state: runtime_state.follow(),
+                events: events.clone(),
+                metrics: metrics.clone(),
+            }),
+            _ => Cgroups::none(),
+        };
         let services = Arc::new(Services {
+            cgroups: groups.clone(),
             metrics: metrics.clone(),
             startups: startups.clone(),
             clock: clock.clone(),
@@ -535,6 +569,7 @@ impl KubeletBuilder {
         if let Some(rotating) = rotating {
             kubelet.tasks.spawn(rotating);
         }
+        kubelet.tasks.spawn(groups.run());
         kubelet.tasks.spawn(oom.run(pleg.clone()));
         kubelet.tasks.spawn(node_health::run(calls, telling));
         kubelet.tasks.spawn(async move { pleg.run().await });

@@ -51,6 +51,9 @@ pub(super) fn suits(config: &KubeletConfiguration, machine: &MachineFacts) -> Re
             "this machine uses cgroup v1, which the configuration refuses: set failCgroupV1: false to use it anyway",
         );
     }
+    if !machine.cgroup_v2 && config.single_process_oom_kill == Some(false) {
+        return refused("singleProcessOOMKill must not be set to false on a machine that uses cgroup v1");
+    }
     if machine.swap_in_use && config.fail_swap_on {
         return refused(
             "running with swap on is not supported: turn swap off, or set failSwapOn: false (/proc/swaps lists what is \

@@ -4,7 +4,7 @@
 use futures::future::join_all;
 use rubelet_core::ids::ContainerId;
 use rubelet_core::kill::compute_kill_plan;
-use rubelet_core::lifecycle::{Input, PodState, TerminationCause};
+use rubelet_core::lifecycle::{ContainersStopped, Input, PodState, TerminationCause};
 use rubelet_core::observed::{ObservedContainer, ObservedPod, ObservedState};
 use rubelet_core::paths::PodPaths;
 use rubelet_core::plan::KillReason;
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::explain::Leaving;
 use super::{Pause, PodWorker, kill};
+use crate::cgroups::CgroupError;
 use crate::pod_dirs;
 
 /// The clean-up as a step of an end, for the pace of its errors.
@@ -48,6 +49,11 @@ impl PodWorker {
             return self.pause_after_failure();
         };
         self.publish(&observed, Ending::Stopped).await;
+        if let Err(error) = self.kill_left(&proof).await {
+            let text = format!("error killing pod: {}", crate::logging::chain(&error));
+            self.tell_failure("FailedKillPod", text);
+            return self.pause_after_failure();
+        }
         // Names that are no path never got a directory of ours.
         let paths = self.paths().ok();
         if let Some(paths) = &paths {
@@ -62,7 +68,7 @@ impl PodWorker {
         if let Some(api) = &self.services.api {
             api.release(&self.uid);
         }
-        self.remove_cgroup().await;
+        self.remove_cgroup(&proof).await;
         if let Some(pod) = self.pod.clone()
             && let Some(previous) = self.desk.status()
         {
@@ -211,18 +217,17 @@ impl PodWorker {
         any
     }
 
-    async fn remove_cgroup(&self) {
+    /// Ends what runs in the pod's control group although its containers have ended, before its volumes go.
+    async fn kill_left(&self, proof: &ContainersStopped) -> Result<(), CgroupError> {
+        let Some(pod) = &self.pod else { return Ok(()) };
+        let cgroup = super::config::pod_cgroup(&self.services, pod, &self.uid);
+        self.leaving(Leaving::Cgroup(&cgroup), self.services.cgroups.kill_left(proof, pod)).await
+    }
+
+    async fn remove_cgroup(&self, proof: &ContainersStopped) {
         let Some(pod) = &self.pod else { return };
         let cgroup = super::config::pod_cgroup(&self.services, pod, &self.uid);
-        if cgroup.is_empty() {
-            return;
-        }
-        let removed = cgroup.clone();
-        let removing = self.services.fs.run(format!("remove cgroup {cgroup}"), move || {
-            let mounted =
-                rubelet_linux::cgroup::hierarchies(std::path::Path::new(rubelet_linux::cgroup::MOUNT));
-            rubelet_linux::cgroup::remove(&mounted, &removed)
-        });
+        let removing = self.services.cgroups.remove_pod(proof, pod, &self.uid);
         if let Err(error) = self.leaving(Leaving::Cgroup(&cgroup), removing).await {
             warn!(pod = self.subject.name, "{}", crate::logging::chain(&error));
         }

@@ -228,6 +228,7 @@ impl PodWorker {
         let volumes = traced(spans::volumes(), self.prepare_volumes(pod, observed.may_run())).await?;
         let observed = match plan.create_sandbox {
             Some(attempt) => {
+                self.ensure_cgroup(pod).await?;
                 traced(spans::create_sandbox(), self.create_sandbox(pod, attempt)).await?;
                 let observed = self.observe().await.map_err(|_| Stop::Failed)?;
                 // One that died at once, or has no address (yet), gets no containers: they would only be killed.
@@ -246,6 +247,15 @@ impl PodWorker {
             None => observed,
         };
         self.execute_starts(pod, observed, plan, &volumes).await
+    }
+
+    /// Makes the pod's control group: what it may use is set before anything of it runs.
+    async fn ensure_cgroup(&self, pod: &Pod) -> Result<(), Stop> {
+        self.services.cgroups.ensure_pod(pod, &self.uid).await.map_err(|error| {
+            let text = format!("unable to ensure pod container exists: {}", crate::logging::chain(&error));
+            self.services.events.warning(&self.subject, "FailedCreatePodContainer", text);
+            Stop::Failed
+        })
     }
 
     async fn execute_kills(&mut self, pod: &Pod, observed: &ObservedPod, plan: &PodPlan) -> Result<(), Stop> {

@@ -23,6 +23,7 @@ mod api_outage;
 mod api_pods;
 mod api_volumes;
 mod bad_input;
+mod cgroups;
 mod cluster;
 mod csi;
 mod csi_block;
