@@ -34,6 +34,7 @@ pub async fn run(services: &Services, known: &BTreeSet<PodUid>) {
         Err(error) => warn!("{}", crate::logging::chain(&error)),
     }
     services.volumes.unstage_unused().await;
+    services.containers.sweep(|uid| is_known(services, known, uid)).await;
     services.cgroups.sweep(|uid| is_known(services, known, uid)).await;
     match services.journal.list().await {
         Ok(listed) => {

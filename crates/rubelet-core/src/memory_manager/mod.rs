@@ -125,6 +125,16 @@ impl MemoryManager {
         self.is_static() && pod_qos(pod) == QosClass::Guaranteed && spec_of(pod).resources.is_none()
     }
 
+    /// Pods of which something is assigned.
+    pub fn pods(&self) -> impl Iterator<Item = &PodUid> {
+        self.entries.keys()
+    }
+
+    /// Whether anything of a pod is assigned.
+    pub fn has(&self, uid: &PodUid) -> bool {
+        self.entries.contains_key(uid)
+    }
+
     /// What is assigned to a container, by type.
     pub fn blocks(&self, uid: &PodUid, container: &str) -> &[Block] {
         let blocks = self.entries.get(uid).and_then(|containers| containers.get(container));

@@ -1,6 +1,6 @@
 //! What is counted of the node: the container runtime, the way to the API server, volumes, the node's own API.
 
-use super::buckets::{CERTIFICATE_AGE, DRA, REQUEST, REQUEST_SIZE, RUNTIME, SECONDS, STORAGE};
+use super::buckets::{CERTIFICATE_AGE, DRA, PLACING, REQUEST, REQUEST_SIZE, RUNTIME, SECONDS, STORAGE};
 use super::families::{collected, families};
 
 families! {
@@ -86,6 +86,24 @@ families! {
         memory_qos_min: Gauge "kubelet_memory_qos_node_memory_min_bytes" Alpha;
         /// Memory that burstable pods are protected with, bytes; there with the feature gate MemoryQoS.
         memory_qos_low: Gauge "kubelet_memory_qos_node_memory_low_bytes" Alpha;
+        /// Containers that asked for CPUs of their own.
+        cpu_requests: Counter "kubelet_cpu_manager_pinning_requests_total" Alpha;
+        /// Containers that asked for CPUs of their own and could not have them.
+        cpu_errors: Counter "kubelet_cpu_manager_pinning_errors_total" Alpha;
+        /// Containers whose memory was to be assigned to NUMA nodes.
+        memory_requests: Counter "kubelet_memory_manager_pinning_requests_total" Alpha;
+        /// Containers whose memory could not be assigned to NUMA nodes.
+        memory_errors: Counter "kubelet_memory_manager_pinning_errors_total" Alpha;
+        /// Pods that were to be given a place on the machine.
+        topology_requests: Counter "kubelet_topology_manager_admission_requests_total" Alpha;
+        /// Pods for which there was no place.
+        topology_errors: Counter "kubelet_topology_manager_admission_errors_total" Alpha;
+        /// Milliseconds that finding a place took, what device plugins took included.
+        topology_duration: Histogram "kubelet_topology_manager_admission_duration_ms" Alpha (PLACING);
+        /// Containers and pods that got everything within a boundary of the machine.
+        aligned: Counter["scope", "boundary"] "kubelet_container_aligned_compute_resources_count" Alpha;
+        /// Containers and pods that were to get everything within a boundary and could not.
+        misaligned: Counter["scope", "boundary"] "kubelet_container_aligned_compute_resources_failure_count" Alpha;
         /// Seconds that operations on volumes took, by kind of volume and by result.
         storage_operation: Histogram["volume_plugin", "operation_name", "status", "migrated"] "storage_operation_duration_seconds" Alpha (STORAGE);
     }
@@ -122,6 +140,12 @@ collected! {
     CGROUP_VERSION: Gauge "kubelet_cgroup_version" Alpha;
     /// ResourceClaims that are prepared, by driver; <any> counts all of them.
     DRA_CLAIMS_IN_USE: Gauge["driver_name"] "dra_resource_claims_in_use" Alpha;
+    /// CPUs that containers share, without reserved ones, thousandths of a CPU.
+    CPUS_SHARED: Gauge "kubelet_cpu_manager_shared_pool_size_millicores" Alpha;
+    /// CPUs that containers have for their own.
+    CPUS_EXCLUSIVE: Gauge "kubelet_cpu_manager_exclusive_cpu_allocation_count" Alpha;
+    /// CPUs that containers have for their own, by NUMA node.
+    CPUS_BY_NODE: Gauge["numa_node"] "kubelet_cpu_manager_allocation_per_numa" Alpha;
     /// Where the figures of containers come from; always 1. cadvisor: from control groups, as cAdvisor reads them.
     METRICS_PROVIDER: Gauge["provider"] "kubelet_metrics_provider" Alpha;
     /// When the runtime's containers were last listed in full, seconds since 1970.

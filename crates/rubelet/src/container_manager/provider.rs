@@ -57,4 +57,6 @@ pub trait ContainerProvider: Send + Sync {
     }
     /// Takes back what the pod got: nothing of it runs, or it never began.
     fn release(&self, _uid: &PodUid) {}
+    /// Takes back what pods got that are gone, those that are not known; now and then.
+    fn sweep(&self, _known: &dyn Fn(&PodUid) -> bool) {}
 }

@@ -28,7 +28,7 @@ use tracing::warn;
 use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, writer::FileWriter};
 use crate::clock::Clock;
-use crate::container_manager::ContainerManager;
+use crate::container_manager::{self, Books, ContainerManager, ContainerParts};
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
@@ -239,6 +239,7 @@ impl KubeletBuilder {
             cgroups::settle_kernel(sysctls, config.protect_kernel_defaults).map_err(StartError::Setting)?;
         }
         let books = books(&config, &settings, &node_machine, clock.is_simulated())?;
+        let books = books(&config, &settings, &node_machine, clock.is_simulated())?;
         let ((runtime, images), downloads) = match self.runtime {
             Some(given) => (given, None),
             None => connect(&config)?,
@@ -407,6 +408,15 @@ impl KubeletBuilder {
             }),
             _ => Cgroups::none(),
         };
+        let containers = ContainerManager::new(ContainerParts {
+            books,
+            providers: vec![],
+            root_dir: node.root_dir.clone(),
+            fs: fs.clone(),
+            runtime: runtime.clone(),
+            period: config.cpu_manager_reconcile_period.to_std(),
+            metrics: metrics.clone(),
+        });
         let services = Arc::new(Services {
             cgroups: groups.clone(),
             metrics: metrics.clone(),
@@ -433,7 +443,7 @@ impl KubeletBuilder {
                 .with_csi(csi)
                 .with_observer(metrics::volumes(&metrics))
                 .with_notices(volume_notices(events.clone())),
-            containers: ContainerManager::default(),
+            containers: containers.clone(),
             kills: PodKills::default(),
             wakes,
             api: objects,
@@ -570,6 +580,7 @@ impl KubeletBuilder {
             kubelet.tasks.spawn(rotating);
         }
         kubelet.tasks.spawn(groups.run());
+        kubelet.tasks.spawn(containers.run());
         kubelet.tasks.spawn(oom.run(pleg.clone()));
         kubelet.tasks.spawn(node_health::run(calls, telling));
         kubelet.tasks.spawn(async move { pleg.run().await });
@@ -607,4 +618,26 @@ impl Kubelet {
 /// Tells pods of what takes long with their volumes, while it does.
 fn volume_notices(events: EventRecorder) -> Notices {
     Arc::new(move |pod, notice| events.warning(&EventSubject::pod(pod), notice.reason, notice.message))
+}
+
+/// The books of CPUs and memory. Of a simulated node only the memory is known.
+fn books(
+    config: &KubeletConfiguration,
+    settings: &NodeAgentSettings,
+    machine: &NodeMachine,
+    simulated: bool,
+) -> Result<Books, StartError> {
+    let has = rubelet_core::node::capacity::capacity(&settings.capacity(machine, None));
+    let kept = settings.node.reservations.of(&has);
+    let topology = match simulated {
+        true => None,
+        false => match rubelet_linux::topology::read() {
+            Err(error) if container_manager::needs_topology(config) => {
+                return Err(StartError::Machine(error));
+            }
+            read => read.ok(),
+        },
+    };
+    let topology = topology.unwrap_or_else(|| container_manager::plain_machine(machine.memory_bytes));
+    Books::new(config, topology, &kept).map_err(StartError::Setting)
 }

@@ -64,7 +64,7 @@ impl PodWorker {
                 return self.pause_after_failure();
             }
         }
-        self.services.containers.release(&proof);
+        self.services.containers.release(&proof).await;
         if let Some(api) = &self.services.api {
             api.release(&self.uid);
         }

@@ -105,6 +105,8 @@ pub struct PodWorker {
     prefetched: BTreeMap<String, image::Prefetched>,
     /// The configuration of the pod's sandbox, which creating containers asks for again.
     sandbox_config: Option<(SandboxId, rubelet_cri::v1::PodSandboxConfig)>,
+    /// Its share of the machine was taken up, if it ran already when the agent met it.
+    adopted: bool,
     /// When the runtime was last read, if nothing was to be done then and nothing but a hint or an input changes
     /// that.
     at_rest: Option<Instant>,
@@ -148,6 +150,7 @@ impl PodWorker {
             replacing: vec![],
             prefetched: BTreeMap::new(),
             sandbox_config: None,
+            adopted: false,
             at_rest: None,
             // What an agent before this one made may be out of date, and nobody tells of changes until it has been read.
             volumes_due: true,

@@ -4,12 +4,14 @@
 use rubelet_core::Pod;
 use rubelet_core::explain::PodStep;
 use rubelet_core::lifecycle::{Input, TerminationCause};
+use rubelet_core::observed::{ObservedPod, ObservedState};
 use rubelet_core::tally::rejection_label;
 
 use super::PodWorker;
 use super::explain::unless_ending;
 use super::sync::Stop;
 use crate::container_manager::Unallocated;
+use crate::dra::FAILED_PREPARE;
 
 impl PodWorker {
     /// Has the pod given its share of the machine: CPUs, memory nodes, devices.
@@ -27,6 +29,37 @@ impl PodWorker {
                 Err(Stop::Failed)
             }
             Some(Err(Unallocated::Rejected(problem))) => Err(self.reject(problem.reason, problem.message)),
+        }
+    }
+
+    /// Has what the pod claims prepared, before its sandbox is made.
+    pub(super) async fn prepare_claims(&self, pod: &Pod, new_sandbox: bool) -> Result<(), Stop> {
+        // On the heap: few pods have claims.
+        let preparing = Box::pin(self.services.claims.prepare(pod, new_sandbox));
+        match unless_ending(&self.mailbox, preparing).await {
+            None => Err(Stop::Ending),
+            Some(Ok(())) => {
+                self.explaining.done(PodStep::Resources);
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let problem = crate::logging::chain(&error);
+                let text =
+                    format!("Failed to prepare dynamic resources: prepare dynamic resources: {problem}");
+                self.explaining.failed(PodStep::Resources, &text);
+                self.services.events.warning(&self.subject, FAILED_PREPARE, text);
+                Err(Stop::Failed)
+            }
+        }
+    }
+
+    /// Has what a pod that runs already has of the machine taken up, once.
+    pub(super) async fn take_up_share(&mut self, pod: &Pod, observed: &ObservedPod) {
+        if !std::mem::replace(&mut self.adopted, true) && observed.may_run() {
+            let running =
+                observed.containers.iter().filter(|container| container.state == ObservedState::Running);
+            let names = running.map(|container| container.name.as_str()).collect();
+            self.services.containers.adopt(pod, &names).await;
         }
     }
 

@@ -75,6 +75,7 @@ impl PodWorker {
                 Err(pause) => return pause,
             },
         };
+        self.take_up_share(&pod, &observed).await;
         self.track_probes(&observed, false);
         let now = self.services.clock.now();
         let (told, verdicts) = {
