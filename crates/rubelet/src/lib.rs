@@ -54,6 +54,7 @@ pub mod container_manager;
 pub mod control_plane;
 mod csi_drivers;
 pub mod desired;
+pub mod dra;
 mod embedded;
 pub mod event_sink;
 pub mod events;

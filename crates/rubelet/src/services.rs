@@ -21,6 +21,7 @@ use crate::clean_up::CleanUp;
 use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
+use crate::dra::Claims;
 use crate::events::EventRecorder;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
@@ -111,6 +112,8 @@ pub struct Services {
     pub containers: ContainerManager,
     /// Control groups of pods.
     pub cgroups: Cgroups,
+    /// ResourceClaims of pods.
+    pub claims: Claims,
     /// Pods that are to end for the node's sake.
     pub kills: PodKills,
     /// Pods that may try their volumes again.

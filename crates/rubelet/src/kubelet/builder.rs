@@ -32,6 +32,7 @@ use crate::container_manager::{self, Books, ContainerManager, ContainerParts};
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
+use crate::dra::{ApiClaims, ClaimReader, Claims, ClaimsParts, ClaimsSettings, Surroundings};
 use crate::embedded::EmbeddedPods;
 use crate::events::{EventRecorder, EventSubject};
 use crate::exec_watch::ProcExecWatch;
@@ -417,6 +418,16 @@ impl KubeletBuilder {
             period: config.cpu_manager_reconcile_period.to_std(),
             metrics: metrics.clone(),
         });
+        let requests = control_plane.as_ref().map(|control| control.connections().urgent);
+        let claims_parts = ClaimsParts {
+            settings: ClaimsSettings::new(&gates),
+            reader: requests.clone().map(|client| Arc::new(ApiClaims::new(client)) as Arc<dyn ClaimReader>),
+            fs: fs.clone(),
+            clock: clock.clone(),
+            wakes: wakes.clone(),
+            metrics: metrics.clone(),
+        };
+        let claims = Claims::load(claims_parts, &node.root_dir).await;
         let services = Arc::new(Services {
             cgroups: groups.clone(),
             metrics: metrics.clone(),
@@ -444,6 +455,7 @@ impl KubeletBuilder {
                 .with_observer(metrics::volumes(&metrics))
                 .with_notices(volume_notices(events.clone())),
             containers: containers.clone(),
+            claims: claims.clone(),
             kills: PodKills::default(),
             wakes,
             api: objects,
@@ -465,6 +477,7 @@ impl KubeletBuilder {
         );
         let workers = sync_loop.counts();
         let (desired, mirrors) = (pods.watch(), control_plane.is_some());
+        let desired_pods = pods.watch();
         let facts = metrics::PodFacts {
             desired,
             table: table.clone(),
@@ -568,9 +581,17 @@ impl KubeletBuilder {
         if !services.clock.is_simulated() {
             kubelet.tasks.spawn(clean_up.run());
             let folder = services.node.root_dir.join("plugins_registry");
-            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone())];
+            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone()), claims.handler()];
             let registry = PluginRegistry::new(folder, services.fs.clone(), handlers);
             metrics::plugins(&services.metrics, registry.state());
+            let around = Surroundings {
+                client: requests,
+                node_name: services.node.name.clone(),
+                desired: desired_pods,
+                table: services.table.clone(),
+                pleg: pleg.clone(),
+            };
+            kubelet.tasks.spawn(claims.run(around));
             kubelet.tasks.spawn(registry.run());
         }
         kubelet.tasks.spawn(csi_drivers.run(drivers_full));

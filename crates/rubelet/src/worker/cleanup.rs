@@ -48,6 +48,12 @@ impl PodWorker {
             }
             return self.pause_after_failure();
         };
+        // Before the end is told, upon which claims are given to others.
+        if let Err(error) = self.leaving(Leaving::Claims, self.services.claims.unprepare(&proof)).await {
+            let told = format!("Pod waits for its claims: {}", crate::logging::chain(&error));
+            self.tell_failure("FailedKillPod", told);
+            return self.pause_after_failure();
+        }
         self.publish(&observed, Ending::Stopped).await;
         if let Err(error) = self.kill_left(&proof).await {
             let text = format!("error killing pod: {}", crate::logging::chain(&error));

@@ -138,6 +138,8 @@ impl PodWorker {
             .security_facts(pod, &handler)
             .await
             .map_err(|problem| failed(TranslateError::REASON, problem))?;
+        let mut cdi_names = share.cdi_devices;
+        cdi_names.extend(services.claims.cdi_devices(pod, container).map_err(|error| config_failed(&error))?);
         let target = ephemeral_target(pod, instance);
         let mut config = translate::container_config(
             pod,
@@ -150,7 +152,7 @@ impl PodWorker {
                 mounts: &mounts,
                 devices: &DeviceInputs {
                     devices,
-                    cdi_names: share.cdi_devices,
+                    cdi_names,
                     annotations: share.annotations.into_iter().collect(),
                 },
                 target: target.as_ref(),

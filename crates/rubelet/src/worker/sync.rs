@@ -227,6 +227,7 @@ impl PodWorker {
         // Images are fetched while directories, volumes and the sandbox are made.
         self.prefetch(pod, plan);
         let volumes = traced(spans::volumes(), self.prepare_volumes(pod, observed.may_run())).await?;
+        self.prepare_claims(pod, plan.create_sandbox.is_some()).await?;
         let observed = match plan.create_sandbox {
             Some(attempt) => {
                 self.ensure_cgroup(pod).await?;

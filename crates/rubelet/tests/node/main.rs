@@ -31,6 +31,7 @@ mod csi_faults;
 mod csi_files;
 mod csi_node;
 mod csi_restart;
+mod dra;
 mod ending;
 mod explain;
 mod health_neighbours;
