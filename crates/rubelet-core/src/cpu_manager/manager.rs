@@ -83,8 +83,6 @@ pub struct CpuManager {
     shared: CpuSet,
     /// Pods whose CPUs were guessed from what runs, until their specs are seen.
     pub(super) guessed: BTreeSet<PodUid>,
-    /// Under the policy none: another policy pinned before.
-    pub(super) unpins: bool,
 }
 
 impl CpuManager {
@@ -124,8 +122,7 @@ impl CpuManager {
 
     fn with(layout: Layout, policy: CpuPolicy, reserved: CpuSet) -> Self {
         let (assigned, guessed) = (Assignments::new(), BTreeSet::new());
-        let mut manager =
-            Self { layout, policy, reserved, assigned, shared: CpuSet::new(), guessed, unpins: false };
+        let mut manager = Self { layout, policy, reserved, assigned, shared: CpuSet::new(), guessed };
         manager.refresh();
         manager
     }

@@ -33,7 +33,7 @@ pub struct Restored {
     /// What did not agree, for the log; empty when all did.
     pub problems: Vec<String>,
     /// Under the policy none: containers may run pinned by another policy before, so each should be given all CPUs
-    /// ([`CpuManager::updates`] says so) before the checkpoint is written.
+    /// once.
     pub unpin: bool,
 }
 
@@ -47,7 +47,6 @@ impl CpuManager {
         let read = checkpoint.map(Checkpoint::parse);
         if self.policy == CpuPolicy::None {
             restored.unpin = read.is_some_and(|read| read.map_or(true, |read| read.policy != "none"));
-            self.unpins = restored.unpin;
             return restored;
         }
         let trusted = match read {
@@ -135,20 +134,6 @@ impl CpuManager {
                 self.assigned.entry(uid).or_default().insert(name, cpus);
             }
         }
-    }
-
-    /// Which running containers run on other CPUs than they should, and on which they should: those of the shared
-    /// pool first, so that nobody is left on CPUs that are given away. Of a container whose cpuset is not known
-    /// nothing is taken for granted. Under the policy none it is nobody, unless the policy before pinned.
-    pub fn updates<'a>(&self, running: &'a [RunningContainer]) -> Vec<(&'a RunningContainer, CpuSet)> {
-        let all = self.unpins.then(|| self.all_cpus());
-        let wrong = running.iter().filter_map(|one| {
-            let wanted = self.cpus(&one.uid, &one.container).or_else(|| all.clone())?;
-            (one.cpus.as_ref() != Some(&wanted)).then_some((one, wanted))
-        });
-        let mut wrong: Vec<(&RunningContainer, CpuSet)> = wrong.collect();
-        wrong.sort_by_key(|(one, _)| self.exclusive(&one.uid, &one.container).is_some());
-        wrong
     }
 
     /// Whether no other pod has any of these.

@@ -132,35 +132,11 @@ fn guesses_are_held_against_the_spec() {
     assert_eq!(entries(&manager), "a/c0=1-2 b/c0=3-4 d/c0=5 f/c1=6");
 }
 
-fn updates(manager: &CpuManager, running: &[RunningContainer]) -> String {
-    let updates = manager.updates(running);
-    updates.iter().map(|(one, cpus)| format!("{}={cpus}", one.uid)).collect::<Vec<_>>().join(" ")
-}
-
-#[test]
-fn who_runs_on_other_cpus_than_it_should() {
-    let mut manager = manager(&machine(), StaticOptions::default(), "0");
-    manager.restore(Some(file(r#""a":{"c0":"1-2"},"d":{"c0":"3"}"#).as_bytes()), &[]);
-    let running = [
-        runs("a", "c0", ""),
-        runs("b", "c0", "0-7"),
-        runs("c", "c0", "0,4-7"),
-        runs("d", "c0", "3"),
-        runs("a", "c1", "1"),
-    ];
-    // The shared pool first: whoever is on given CPUs leaves them.
-    assert_eq!(updates(&manager, &running), "b=0,4-7 a=0,4-7 a=1-2");
-}
-
 #[test]
 fn a_policy_that_pins_no_more() {
     let mut none = CpuManager::none(machine());
     let state = file(r#""a":{"c0":"1-2"}"#);
     assert!(none.restore(Some(state.as_bytes()), &[]).unpin);
-    // Those whose cpuset is another one, or not known, get all CPUs.
-    let running = [runs("a", "c0", "1-2"), runs("b", "c0", "0-7"), runs("c", "c0", "")];
-    assert_eq!(updates(&none, &running), "a=0-7 c=0-7");
-    assert_eq!(updates(&CpuManager::none(machine()), &running), "");
     assert!(none.restore(Some(b"{"), &[]).unpin);
     assert!(!none.restore(None, &[]).unpin && !none.restore(Some(none.state().as_bytes()), &[]).unpin);
     assert_eq!(entries(&none), "");
