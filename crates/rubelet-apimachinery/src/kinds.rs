@@ -366,7 +366,6 @@ static RESOURCES: &[Resource] = &[
         plural: "resourceclaims",
         singular: "resourceclaim",
         kind: "ResourceClaim",
-        served: Served::OnRequest,
         subresources: &[sub("status", "resource.k8s.io/v1", "ResourceClaim", READ_WRITE)],
         ..CORE
     },
@@ -376,7 +375,6 @@ static RESOURCES: &[Resource] = &[
         singular: "resourceslice",
         kind: "ResourceSlice",
         namespaced: false,
-        served: Served::OnRequest,
         ..CORE
     },
     Resource {

@@ -1,5 +1,5 @@
-//! Kinds that only tests of node agents ask for, because it takes a cluster's controllers to make them true:
-//! CertificateSigningRequests, PodDisruptionBudgets, ResourceClaims, ResourceSlices.
+//! Kinds that it takes a cluster's controllers to make true: CertificateSigningRequests and PodDisruptionBudgets, which only
+//! tests of node agents ask for, and ResourceClaims and ResourceSlices, whose allocation is somebody else's.
 //!
 //! Who writes what is exact; what is in a certificate request or a device is not looked into.
 

@@ -197,7 +197,7 @@ async fn what_is_not_there_says_so() {
         ("GET /api/v2/pods", 404, "NotFound"),
         ("GET /apis/apps/v1/deployments", 404, "NotFound"),
         ("POST /apis/apps/v1/namespaces/default/deployments", 404, "NotFound"),
-        ("GET /apis/resource.k8s.io/v1/resourceslices", 404, "NotFound"),
+        ("GET /apis/certificates.k8s.io/v1/certificatesigningrequests", 404, "NotFound"),
         ("GET /api/v1/namespaces/default/nodes", 404, "NotFound"),
         ("GET /api/v1/pods/x", 404, "NotFound"),
         ("GET /api/v1/namespaces/default/pods/x/nothing", 404, "NotFound"),
