@@ -53,7 +53,7 @@ pub fn regular_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 /// The spec of a pod, or an empty one.
-pub(crate) fn spec_of(pod: &Pod) -> &PodSpec {
+pub fn spec_of(pod: &Pod) -> &PodSpec {
     static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
     pod.spec.as_ref().unwrap_or(&EMPTY)
 }

@@ -45,6 +45,7 @@
 //!   `node_agent` (machine, runtime → Node, Lease), `status_writer` (the table → `pods/status`, deletions),
 //!   `mirror` (static pods → mirror pods), `event_sink` (events → Events)
 
+pub mod allocation;
 pub mod api_objects;
 pub mod api_pods;
 pub mod clean_up;

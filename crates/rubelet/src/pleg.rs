@@ -204,6 +204,11 @@ impl Pleg {
         listed && !state.hints.contains(uid) && state.seen.get(uid).is_some_and(|(_, at)| *at <= observed)
     }
 
+    /// Has the next look at its pod ask for a container's full status: something of it changed that no list shows.
+    pub fn reread(&self, id: &ContainerId) {
+        self.state().containers.remove(id);
+    }
+
     /// Drops what is remembered of a pod that is gone.
     pub fn forget(&self, uid: &PodUid) {
         let mut state = self.state();

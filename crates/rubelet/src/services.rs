@@ -16,6 +16,7 @@ use rubelet_cri::RuntimeService;
 use rubelet_volumes::Volumes;
 use tokio::sync::watch;
 
+use crate::allocation::Allocations;
 use crate::api_objects::ApiObjects;
 use crate::clean_up::CleanUp;
 use crate::cgroups::Cgroups;
@@ -114,6 +115,8 @@ pub struct Services {
     pub cgroups: Cgroups,
     /// ResourceClaims of pods.
     pub claims: Claims,
+    /// What pods were given of CPU and memory, and which resizes wait.
+    pub allocations: Allocations,
     /// Pods that are to end for the node's sake.
     pub kills: PodKills,
     /// Pods that may try their volumes again.

@@ -2,6 +2,8 @@
 //! are, admits and starts pods, tells workers what changed, and ends what nobody asks for; the latter only
 //! once every source has delivered and the runtime has been listed. It never talks to the runtime itself.
 
+mod resizes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use crate::tracing_export::spans;
 use crate::worker::mailbox::{Mailbox, Terminate};
 use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
 
+use self::resizes::Resizes;
+
 /// How often leftovers on disk are looked for when nothing calls for it.
 const SWEEP_PERIOD: Duration = Duration::from_secs(300);
 
@@ -48,6 +52,8 @@ enum Event {
     Look,
     /// The node was seen anew.
     Node,
+    /// A pod was resized: there may be room for others.
+    Freed,
     /// ConfigMaps or Secrets that these pods refer to changed.
     Objects(BTreeSet<PodUid>),
     /// Pods are to end for the node's sake.
@@ -63,6 +69,8 @@ struct Worker {
     key: PodKey,
     /// The pod it was last told; `None` for one only the runtime knows.
     pod: Option<Arc<Pod>>,
+    /// That pod with the resources that are allocated to it, as its worker has it.
+    handed: Option<Arc<Pod>>,
     /// It was told that no source wants the pod.
     removing: bool,
     /// The grace it was last told to end with, because of a deletion.
@@ -112,6 +120,8 @@ pub struct SyncLoop {
     heartbeat: watch::Sender<Instant>,
     /// What others may know of the workers.
     counts: WorkerCounts,
+    /// Resizes that wait.
+    resizes: Resizes,
 }
 
 /// How many workers there are of pods that only the runtime knew; cheap to clone.
@@ -157,6 +167,7 @@ impl SyncLoop {
             sweeping: JoinSet::new(),
             heartbeat,
             counts: WorkerCounts::default(),
+            resizes: Resizes::default(),
         }
     }
 
@@ -189,6 +200,8 @@ impl SyncLoop {
                 kills = self.services.kills.requested() => Event::Kills(kills),
                 () = self.services.pleg.hinted() => Event::Look,
                 Some(exit) = self.tasks.join_next_with_id() => Event::Exit(exit),
+                () = self.services.allocations.something_freed() => Event::Freed,
+                () = sleep_until(self.resizes.again()) => Event::Look,
                 () = sleep_until(again) => Event::Look,
                 () = tokio::time::sleep_until(sweep_at) => Event::Sweep,
                 _ = beat.tick() => Event::Look,
@@ -217,6 +230,10 @@ impl SyncLoop {
                             worker.mailbox.terminate(Terminate { cause, grace });
                         }
                     }
+                }
+                Event::Freed => {
+                    self.resizes.hint("pod_resized");
+                    self.reconcile();
                 }
                 Event::Node => {
                     self.node_seen += 1;
@@ -279,6 +296,8 @@ impl SyncLoop {
                 self.start(uid, wanted, &desired, &listing);
             }
         }
+        self.resizes.time_passed();
+        self.retry_resizes(desired.complete);
     }
 
     /// Forgets pods that were deleted here and that their source has let go, with their records.
@@ -302,9 +321,13 @@ impl SyncLoop {
         }
         if worker.pod.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &wanted.pod) && **known != *wanted.pod)
         {
-            worker.pod = Some(wanted.pod.clone());
-            worker.mailbox.update(wanted.pod.clone());
+            let before = worker.pod.replace(wanted.pod.clone());
+            let handed = self.changed_spec(uid, before.as_deref(), &wanted.pod);
+            let Some(worker) = self.workers.get_mut(uid) else { return };
+            worker.handed = Some(handed.clone());
+            worker.mailbox.update(handed);
         }
+        let Some(worker) = self.workers.get_mut(uid) else { return };
         if wanted.pod.metadata.deletion_timestamp.is_some() {
             let grace = rubelet_core::kill::effective_grace(None, &wanted.pod, None);
             if worker.told_grace == Some(grace) {
@@ -403,17 +426,22 @@ impl SyncLoop {
             PodState::Syncing
         };
         debug!(pod = %key, %uid, alive, "starting its worker");
+        let handed = self.hand_over(uid, &wanted.pod);
         self.spawn(
             key.clone(),
             WorkerSpec {
                 uid: uid.clone(),
-                pod: Some(wanted.pod.clone()),
+                pod: Some(handed),
                 name: key.to_string(),
                 state,
                 record,
                 first_sync,
             },
         );
+        if let Some(worker) = self.workers.get_mut(uid) {
+            worker.pod = Some(wanted.pod.clone());
+        }
+        self.resizes.hint("pods_added");
         self.update(uid, wanted);
     }
 
@@ -495,6 +523,7 @@ impl SyncLoop {
                 let ended = Worker {
                     mailbox: Mailbox::new(),
                     key,
+                    handed: Some(pod.clone()),
                     pod: Some(pod),
                     removing: false,
                     told_grace: None,
@@ -553,7 +582,8 @@ impl SyncLoop {
         let worker = PodWorker::new(self.services.clone(), mailbox.clone(), spec);
         let task = self.tasks.spawn(worker.run());
         self.task_uids.insert(task.id(), uid.clone());
-        self.workers.insert(uid, Worker { mailbox, key, pod, removing: false, told_grace: None });
+        let handed = pod.clone();
+        self.workers.insert(uid, Worker { mailbox, key, pod, handed, removing: false, told_grace: None });
     }
 
     fn take_exit(&mut self, exit: Result<(Id, WorkerExit), JoinError>) {
@@ -576,6 +606,8 @@ impl SyncLoop {
                     return;
                 }
                 self.release_name(&uid, &worker.key);
+                self.services.allocations.forget(&uid);
+                self.forget_allocation(&uid, !cause.forgets_pod());
                 if !cause.forgets_pod()
                     && let Some(pod) = worker.pod
                 {
@@ -626,12 +658,12 @@ impl SyncLoop {
                 None => PodState::Syncing,
             };
             let record = self.record_of(&uid, &worker.key, false);
-            let (removing, key) = (worker.removing, worker.key.clone());
+            let (removing, key, desired) = (worker.removing, worker.key.clone(), worker.pod.clone());
             self.spawn(
                 key.clone(),
                 WorkerSpec {
                     uid: uid.clone(),
-                    pod: worker.pod,
+                    pod: worker.handed,
                     name: key.to_string(),
                     state,
                     record,
@@ -639,6 +671,7 @@ impl SyncLoop {
                 },
             );
             if let Some(worker) = self.workers.get_mut(&uid) {
+                worker.pod = desired;
                 worker.removing = removing;
             }
         }
@@ -707,6 +740,7 @@ impl SyncLoop {
             .cloned()
             .collect();
         self.records.retain(|uid, _| known.contains(uid));
+        self.services.allocations.keep_only(|uid| known.contains(uid));
         let services = self.services.clone();
         self.sweeping.spawn(async move { crate::sweep::run(&services, &known).await });
         true

@@ -15,6 +15,8 @@ pub mod checkpoint;
 mod guard;
 mod order;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::collections::BTreeMap;

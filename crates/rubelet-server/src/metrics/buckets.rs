@@ -32,6 +32,11 @@ pub const RUNTIME: &[f64] = &[
     298.0232238769531,
     745.0580596923828,
 ];
+/// Milliseconds of a resize in place.
+pub const RESIZE: &[f64] = &[
+    10.0, 50.0, 100.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0, 120_000.0,
+    300_000.0, 600_000.0,
+];
 /// Containers in a pod.
 pub const CONTAINERS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
 /// Seconds of a request to the API server, or of the wait before it.

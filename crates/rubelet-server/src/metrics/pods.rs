@@ -2,7 +2,7 @@
 
 use rubelet_core::stats::usage::NodeUsage;
 
-use super::buckets::{CONTAINERS, IMAGE_PULL, POD_START, SECONDS, STATUS_SYNC};
+use super::buckets::{CONTAINERS, IMAGE_PULL, POD_START, RESIZE, SECONDS, STATUS_SYNC};
 use super::families::{collected, families};
 use super::render::Collected;
 
@@ -45,6 +45,18 @@ families! {
         orphaned_runtime: Counter "kubelet_orphaned_runtime_pods_total" Alpha;
         /// Pods that were not admitted to this node; rare reasons are counted together.
         admission_rejections: Counter["reason"] "kubelet_admission_rejections_total" Alpha;
+        /// Changes of containers' resources that specs asked for; several of one container are counted each.
+        resizes_requested: Counter["resource", "requirement", "operation"] "kubelet_container_requested_resizes_total" Alpha;
+        /// Milliseconds that carrying out a pod's resize took.
+        resize_duration: Histogram["success"] "kubelet_pod_resize_duration_milliseconds" Alpha (RESIZE);
+        /// Pods whose resize waits or cannot be given.
+        resizes_pending: Gauge["reason"] "kubelet_pod_pending_resizes" Alpha;
+        /// Resizes that this node can never give.
+        resizes_infeasible: Counter["reason_detail"] "kubelet_pod_infeasible_resizes_total" Alpha;
+        /// Pods whose resize is being carried out.
+        resizes_in_progress: Gauge "kubelet_pod_in_progress_resizes" Alpha;
+        /// Resizes that were given after they had waited, by what made room.
+        resizes_accepted_late: Counter["retry_trigger"] "kubelet_pod_deferred_accepted_resizes_total" Alpha;
         /// Hooks over HTTPS that were run over HTTP, since their servers speak that.
         http_hook_fallbacks: Counter "kubelet_lifecycle_handler_http_fallbacks_total" Alpha;
         /// Sleeps before a container's end that were cut short.

@@ -99,6 +99,12 @@ fn used() -> Metrics {
     pods.admission_rejections.with(["Other"]).inc();
     pods.orphan_volumes_cleaned.set(0.0);
     pods.orphan_volumes_errors.set(0.0);
+    pods.resizes_requested.with(["cpu", "limits", "increase"]).inc();
+    pods.resize_duration.with(["true"]).observe(20.0);
+    pods.resizes_pending.with(["deferred"]).set(1.0);
+    pods.resizes_infeasible.with(["swap_limitation"]).inc();
+    pods.resizes_in_progress.set(0.0);
+    pods.resizes_accepted_late.with(["pods_removed"]).inc();
     images.pull_duration.with(["0-10MB"]).observe(2.0);
     images.ensure_requests.with(["always", "false", "true"]).inc();
     images.garbage_collected.with(["age"]).inc();

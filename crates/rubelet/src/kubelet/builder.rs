@@ -27,6 +27,7 @@ use tracing::warn;
 
 use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, writer::FileWriter};
+use crate::allocation::Allocations;
 use crate::clock::Clock;
 use crate::container_manager::{self, Books, ContainerManager, ContainerParts};
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
@@ -67,7 +68,8 @@ use crate::volume_api::ApiVolumes;
 use crate::volumes_in_use::VolumesInUse;
 
 use super::settings::{
-    RuntimeServices, admission_facts, connect, node_settings, pull_limits, pulled_images, suits,
+    RuntimeServices, admission_facts, connect, node_settings, pull_limits, pulled_images, resize_settings,
+    suits,
 };
 use super::{Kubelet, KubeletHandle, SecureParts, StartError};
 
@@ -258,6 +260,8 @@ impl KubeletBuilder {
         }
 
         let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
+        let resizing = resize_settings(&config, &gates);
+        let allocations = Allocations::load(&node.root_dir, &disk, resizing, &metrics).await;
         let pleg = Pleg::new(runtime.clone(), fs.clone(), metrics.clone(), clock.clone());
         let runtime_state = Arc::new(Level::new(RuntimeState::default()));
         let events = EventRecorder::new(clock.clone());
@@ -456,6 +460,7 @@ impl KubeletBuilder {
                 .with_notices(volume_notices(events.clone())),
             containers: containers.clone(),
             claims: claims.clone(),
+            allocations,
             kills: PodKills::default(),
             wakes,
             api: objects,

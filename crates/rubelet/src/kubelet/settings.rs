@@ -12,12 +12,14 @@ use rubelet_core::backoff::BackoffPolicy;
 use rubelet_core::node::info::go_arch;
 use rubelet_core::pulled_images::VerificationPolicy;
 use rubelet_core::quantity::Amount;
+use rubelet_core::resize::ResizeGates;
 use rubelet_core::resources::{CgroupDriver, CgroupRoot, ResourceFacts};
 use rubelet_cri::{
     ContainerdContent, CriClient, Deadlines, EndpointError, ImageService, PullWatch, RuntimeService,
 };
 use rubelet_linux::facts::MachineFacts;
 
+use crate::allocation::ResizeSettings;
 use crate::clock::Clock;
 use crate::fs_pool::FsPool;
 use crate::images::PullLimits;
@@ -175,6 +177,20 @@ pub(super) fn node_settings(
         cluster_dns,
         expects_cluster_dns: true,
         resolv_conf: config.resolv_conf.clone(),
+    }
+}
+
+/// What resizes in place depend on.
+pub(super) fn resize_settings(config: &KubeletConfiguration, gates: &FeatureGates) -> ResizeSettings {
+    ResizeSettings {
+        gates: ResizeGates {
+            init_containers: gates.enabled(Gate::InPlacePodVerticalScalingInitContainers),
+            pod_level: gates.enabled(Gate::InPlacePodLevelResourcesVerticalScaling),
+            exclusive_cpus: gates.enabled(Gate::InPlacePodVerticalScalingExclusiveCPUs),
+            exclusive_memory: gates.enabled(Gate::InPlacePodVerticalScalingExclusiveMemory),
+        },
+        static_cpus: config.cpu_manager_policy == "static",
+        static_memory: config.memory_manager_policy == "Static",
     }
 }
 

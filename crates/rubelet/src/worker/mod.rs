@@ -15,6 +15,7 @@ mod mounts;
 mod probing;
 mod share;
 mod start;
+mod resize;
 mod sync;
 mod terminate;
 
@@ -29,7 +30,7 @@ use rubelet_core::ids::{PodUid, SandboxId};
 use rubelet_core::lifecycle::{Effect, Input, PodState, TerminationCause, step};
 use rubelet_core::observed::ObservedPod;
 use rubelet_core::paths::{self, PodPaths, UnsafeName};
-use rubelet_core::resize::ResizeTold;
+use rubelet_core::resize::{PendingResize, ResizeProgress, ResizeTold, pending_of, progress_of};
 use rubelet_core::plan::PodPlan;
 use rubelet_core::status::{self, Ending, FailureCause, NodeFacts, StartErrors, StatusInputs};
 use tokio::time::Instant;
@@ -87,6 +88,24 @@ enum Pause {
     UntilInput,
 }
 
+/// How the resize of a pod stands.
+#[derive(Default)]
+struct ResizeState {
+    /// What waits, as the sync loop says.
+    pending: Option<PendingResize>,
+    /// What is under way.
+    progress: Option<ResizeProgress>,
+}
+
+impl ResizeState {
+    /// As it was told by an agent before this one: in its journal, or in the API.
+    fn of(pod: Option<&Pod>, told: Option<&PodStatus>) -> Self {
+        let status = told.or_else(|| pod?.status.as_ref());
+        let progress = status.and_then(progress_of);
+        Self { pending: status.and_then(pending_of), progress }
+    }
+}
+
 /// The worker of one pod.
 pub struct PodWorker {
     services: Arc<Services>,
@@ -110,6 +129,8 @@ pub struct PodWorker {
     /// When the runtime was last read, if nothing was to be done then and nothing but a hint or an input changes
     /// that.
     at_rest: Option<Instant>,
+    /// How the pod's resize stands.
+    resize: ResizeState,
     /// The volumes are to be made ready again although nothing is to be started: something they show may have changed.
     volumes_due: bool,
     /// When they are to be looked at again at the latest: a token is due, or one of them is behind.
@@ -135,6 +156,7 @@ impl PodWorker {
         let (restarts, pulls) = (spec.record.restarts.clone(), spec.record.pulls.clone());
         let identity = (spec.uid.clone(), spec.name.clone());
         let (pod, state) = (spec.pod.clone(), spec.state.clone());
+        let resize = ResizeState::of(pod.as_deref(), spec.record.status.as_deref());
         let desk = Desk::new(services.clone(), mailbox.clone(), identity, pod, state, spec.record);
         Self {
             subject: EventSubject { uid: spec.uid.clone(), name: spec.name, container: None },
@@ -152,6 +174,7 @@ impl PodWorker {
             sandbox_config: None,
             adopted: false,
             at_rest: None,
+            resize,
             // What an agent before this one made may be out of date, and nobody tells of changes until it has been read.
             volumes_due: true,
             volumes_at: None,
@@ -193,6 +216,7 @@ impl PodWorker {
                 }
             };
             Box::pin(self.save()).await;
+            Box::pin(self.services.allocations.flush()).await;
             self.count_round(operation, began.elapsed());
             // Both arms are cancel-safe: a timer, and the mailbox whose slot is the truth. Selects of the agent
             // are biased so that a simulation can be replayed.
@@ -378,6 +402,7 @@ impl PodWorker {
             _ => None,
         };
         desk.keep_verdicts_of(observed);
+        let actuated = self.services.allocations.actuated(&self.uid);
         let (previous, verdicts) = {
             let told = desk.told();
             (told.record.status.clone(), told.verdicts())
@@ -391,7 +416,12 @@ impl PodWorker {
             replacing: &self.replacing,
             ending,
             failure,
-            resize: ResizeTold::default(),
+            resize: ResizeTold {
+                pending: self.resize.pending.as_ref(),
+                progress: self.resize.progress.as_ref(),
+                actuated: actuated.as_ref(),
+                gates: self.services.allocations.settings().gates,
+            },
             node: &node,
             now,
         });

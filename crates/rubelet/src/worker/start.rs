@@ -157,6 +157,10 @@ impl PodWorker {
                 return Started::No(failed("CreateContainerError", error.message));
             }
         };
+        if start.kind != ContainerKind::Ephemeral {
+            let (allocations, resources) = (&self.services.allocations, container.resources.as_ref());
+            allocations.actuate_container(&self.uid, pod, &container.name, resources);
+        }
         self.services.events.normal(&subject, "Created", "Container created");
         // Creating it may have taken long: nothing is started once the pod is to end.
         if self.mailbox.is_ending() {

@@ -82,7 +82,7 @@ impl PodWorker {
             let told = self.desk.told();
             (told.record.status.clone(), told.verdicts())
         };
-        let plan = compute_pod_actions(&PodActionInputs {
+        let mut plan = compute_pod_actions(&PodActionInputs {
             pod: &pod,
             observed: &observed,
             verdicts: &verdicts,
@@ -93,6 +93,7 @@ impl PodWorker {
             hash: rubelet_core::hash::container_hash,
             now,
         });
+        self.plan_resize(&pod, &observed, &mut plan);
         for waiting in &plan.backing_off {
             self.start_errors.insert(waiting.name.clone(), status::crash_loop_error(&pod, waiting));
         }
@@ -215,8 +216,10 @@ impl PodWorker {
             () = mailbox.ending() => return Err(Stop::Ending),
         }
         self.execute_removals(&observed, plan).await?;
+        // On the heap: a worker at rest does not carry it. What cannot be resized now keeps nothing from starting.
+        let resized = Box::pin(self.execute_resize(pod, &observed, &plan.resize)).await;
         if plan.create_sandbox.is_none() && plan.start.is_empty() {
-            return Ok(());
+            return resized;
         }
         if self.mailbox.is_ending() {
             return Err(Stop::Ending);
@@ -248,7 +251,8 @@ impl PodWorker {
             }
             None => observed,
         };
-        self.execute_starts(pod, observed, plan, &volumes).await
+        self.execute_starts(pod, observed, plan, &volumes).await?;
+        resized
     }
 
     /// Makes the pod's control group: what it may use is set before anything of it runs.
