@@ -1,38 +1,27 @@
-//! What the sync loop sees of its own Node: labels and taints for admission, and what the node is short of. Written
+//! What the sync loop sees of its own Node: labels and taints for admission. Written
 //! by the watch of the own Node; on a node without an API there is nothing to see.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
-use rubelet_core::admission::NodePressure;
 use tokio::sync::{mpsc, watch};
 
 /// The view; cheap to clone.
 #[derive(Clone, Default)]
 pub struct NodeView {
     node: Option<watch::Receiver<Option<Arc<Node>>>>,
-    pressure: Option<watch::Receiver<NodePressure>>,
     refresh: Option<mpsc::Sender<()>>,
 }
 
 impl NodeView {
     /// A view of these; a message to `refresh` has the Node asked for anew, after which `node` is sent again.
-    pub fn new(
-        node: watch::Receiver<Option<Arc<Node>>>,
-        pressure: watch::Receiver<NodePressure>,
-        refresh: mpsc::Sender<()>,
-    ) -> Self {
-        Self { node: Some(node), pressure: Some(pressure), refresh: Some(refresh) }
+    pub fn new(node: watch::Receiver<Option<Arc<Node>>>, refresh: mpsc::Sender<()>) -> Self {
+        Self { node: Some(node), refresh: Some(refresh) }
     }
 
     /// The Node as the API has it, once known.
     pub fn get(&self) -> Option<Arc<Node>> {
         self.node.as_ref()?.borrow().clone()
-    }
-
-    /// What the node is short of.
-    pub fn pressure(&self) -> NodePressure {
-        self.pressure.as_ref().map(|pressure| *pressure.borrow()).unwrap_or_default()
     }
 
     /// Has the Node asked for. Returns whether there will be an answer, which [`Self::changed`] tells.
@@ -62,9 +51,9 @@ mod tests {
 
     #[test]
     fn one_answer_is_for_everybody_who_asked() {
-        let (node, pressure) = (watch::channel(None).1, watch::channel(NodePressure::default()).1);
+        let node = watch::channel(None).1;
         let (refresh, refreshes) = mpsc::channel(1);
-        let view = NodeView::new(node, pressure, refresh);
+        let view = NodeView::new(node, refresh);
         assert!(view.refresh() && view.refresh());
         drop(refreshes);
         assert!(!view.refresh() && !NodeView::default().refresh());

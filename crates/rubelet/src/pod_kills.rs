@@ -18,6 +18,8 @@ pub struct PodKill {
     pub message: String,
     /// Grace in seconds; the pod's own when `None`.
     pub grace: Option<u64>,
+    /// Whether it is a disruption, which the condition DisruptionTarget tells: the pod did nothing wrong.
+    pub disruption: bool,
 }
 
 /// The list; cheap to clone.

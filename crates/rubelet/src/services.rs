@@ -18,12 +18,14 @@ use tokio::sync::watch;
 
 use crate::allocation::Allocations;
 use crate::api_objects::ApiObjects;
-use crate::clean_up::CleanUp;
 use crate::cgroups::Cgroups;
+use crate::clean_up::CleanUp;
 use crate::clock::Clock;
 use crate::container_manager::ContainerManager;
 use crate::dra::Claims;
+use crate::devices::Devices;
 use crate::events::EventRecorder;
+use crate::eviction::PressureView;
 use crate::fs_pool::FsPool;
 use crate::images::ImageManager;
 use crate::journal::Journal;
@@ -109,12 +111,18 @@ pub struct Services {
     pub fs: FsPool,
     /// Volumes.
     pub volumes: Volumes,
+    /// Devices of plugins.
+    pub devices: Devices,
     /// What containers get of the machine: CPUs, memory nodes, devices.
     pub containers: ContainerManager,
     /// Control groups of pods.
     pub cgroups: Cgroups,
     /// ResourceClaims of pods.
     pub claims: Claims,
+    /// What the node is short of.
+    pub pressures: PressureView,
+    /// Whether the node is shutting down.
+    pub shutting_down: watch::Receiver<bool>,
     /// What pods were given of CPU and memory, and which resizes wait.
     pub allocations: Allocations,
     /// Pods that are to end for the node's sake.

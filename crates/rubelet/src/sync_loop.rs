@@ -2,6 +2,8 @@
 //! are, admits and starts pods, tells workers what changed, and ends what nobody asks for; the latter only
 //! once every source has delivered and the runtime has been listed. It never talks to the runtime itself.
 
+mod preempt;
+
 mod resizes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rubelet_core::admission::{self, Rejection};
+use rubelet_core::admission::{self, NodePressure, Rejection};
 use rubelet_core::ids::{PodKey, PodUid};
 use rubelet_core::lifecycle::{PodState, TerminationCause};
 use rubelet_core::phase::Phase;
@@ -33,6 +35,8 @@ use crate::table::PodRow;
 use crate::tracing_export::spans;
 use crate::worker::mailbox::{Mailbox, Terminate};
 use crate::worker::{PodWorker, WorkerExit, WorkerSpec};
+
+use self::preempt::Preempting;
 
 use self::resizes::Resizes;
 
@@ -99,6 +103,8 @@ pub struct SyncLoop {
     node_ips: Vec<IpAddr>,
     /// Pods that did not fit the labels at that sight of the node: they are judged again at the next one.
     relabelled: BTreeMap<PodUid, u64>,
+    /// Critical pods that wait until others have ended for them.
+    preempting: BTreeMap<PodUid, Preempting>,
     workers: BTreeMap<PodUid, Worker>,
     tasks: JoinSet<WorkerExit>,
     task_uids: BTreeMap<Id, PodUid>,
@@ -151,6 +157,7 @@ impl SyncLoop {
             node_seen: 0,
             node_ips: services.node_ips(),
             relabelled: BTreeMap::new(),
+            preempting: BTreeMap::new(),
             listing: services.pleg.listing(),
             services,
             desired,
@@ -223,10 +230,10 @@ impl SyncLoop {
                     }
                 }
                 Event::Kills(kills) => {
-                    for PodKill { uid, reason, message, grace } in kills {
+                    for PodKill { uid, reason, message, grace, disruption } in kills {
                         // One that has no worker has ended already.
                         if let Some(worker) = self.workers.get(&uid) {
-                            let cause = TerminationCause::Killed { reason, message, disruption: true };
+                            let cause = TerminationCause::Killed { reason, message, disruption };
                             worker.mailbox.terminate(Terminate { cause, grace });
                         }
                     }
@@ -276,6 +283,7 @@ impl SyncLoop {
         self.forget_deleted(&desired);
         self.held_back.retain(|uid| desired.pods.contains_key(uid));
         self.relabelled.retain(|uid, _| desired.pods.contains_key(uid));
+        self.preempting.retain(|uid, _| desired.pods.contains_key(uid));
         self.gone.retain(|_, at| *at >= listing.began);
         self.end_unwanted(&desired);
         if desired.complete {
@@ -391,11 +399,17 @@ impl SyncLoop {
                 return;
             }
             self.relabelled.remove(uid);
+            let Err(rejection) = self.preempt(uid, wanted, rejection) else {
+                self.records.insert(uid.clone(), record);
+                return;
+            };
+            self.preempting.remove(uid);
             first_sync.in_scope(|| self.reject(uid, wanted, &rejection));
             spans::failed(&first_sync, &rejection.message);
             return;
         }
         self.relabelled.remove(uid);
+        self.preempting.remove(uid);
         if self.gone.contains_key(uid) {
             let is_static = if wanted.source.is_static() { "true" } else { "" };
             self.services.metrics.pods.restarted.with([is_static]).inc();
@@ -452,7 +466,13 @@ impl SyncLoop {
             node.labels = known.metadata.labels.clone().unwrap_or_default();
             node.taints = known.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
         }
-        node.pressure = self.node.pressure();
+        let pressures = self.services.pressures.borrow().unwrap_or_default();
+        node.shutting_down = *self.services.shutting_down.borrow();
+        node.pressure = NodePressure {
+            memory: pressures.memory,
+            disk: pressures.disk,
+            pids: pressures.pid,
+        };
         node.supplemental_groups_policy = self
             .services
             .runtime_state
@@ -460,21 +480,28 @@ impl SyncLoop {
             .info
             .as_ref()
             .is_some_and(|info| info.supplemental_groups_policy);
-        let others = self
-            .workers
-            .iter()
-            // A pod that gives way to this one, or to nobody, takes nothing from it.
-            .filter(|(other, worker)| {
-                let gives_way = wanted.source != SourceKind::Api && worker.key == PodKey::of(pod);
-                *other != uid && !worker.removing && !gives_way
-            })
-            .filter_map(|(_, worker)| worker.pod.as_deref());
+        let others = self.neighbours(uid, wanted);
+        let promised = self.promised_room(pod);
+        let others = others.iter().map(|(_, pod)| &**pod).chain(promised.iter().map(|pod| &**pod));
         let span = spans::admission();
         let verdict = span.in_scope(|| admission::admit(pod, others, &node));
         if let Err(rejection) = &verdict {
             spans::failed(&span, &rejection.message);
         }
         verdict
+    }
+
+    /// Pods that take room from this one: all but those that give way to it, or to nobody.
+    fn neighbours(&self, uid: &PodUid, wanted: &DesiredPod) -> Vec<(PodUid, Arc<Pod>)> {
+        let key = PodKey::of(&wanted.pod);
+        let waiting = self.preempting.get(uid);
+        let stays = |(other, worker): &(&PodUid, &Worker)| {
+            let gives_way = wanted.source != SourceKind::Api && worker.key == key;
+            let given_up = waiting.is_some_and(|waiting| waiting.is_given_up(other));
+            *other != uid && !worker.removing && !gives_way && !given_up
+        };
+        let others = self.workers.iter().filter(stays);
+        others.filter_map(|(other, worker)| Some((other.clone(), self.counted(other, worker)?))).collect()
     }
 
     fn reject(&mut self, uid: &PodUid, wanted: &DesiredPod, rejection: &Rejection) {

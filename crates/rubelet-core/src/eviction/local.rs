@@ -58,10 +58,14 @@ pub struct Exceeded {
 }
 
 /// Whether a pod is beyond one of its limits. `fresh` are volumes measured just now, bytes by name; the others are as
-/// the reading has them.
-pub fn exceeded(usage: &PodUsage, fresh: &BTreeMap<String, u64>, layout: Layout) -> Option<Exceeded> {
-    let pod = &*usage.pod;
-    let told = |name: &str| usage.volumes.iter().find(|volume| volume.name == name)?.fs.used;
+/// `usage` has them, without which only volumes are judged.
+pub fn exceeded(
+    pod: &Pod,
+    usage: Option<&PodUsage>,
+    fresh: &BTreeMap<String, u64>,
+    layout: Layout,
+) -> Option<Exceeded> {
+    let told = |name: &str| usage?.volumes.iter().find(|volume| volume.name == name)?.fs.used;
     for (name, limit) in size_limits(pod) {
         let used = fresh.get(name).copied().or_else(|| told(name));
         if used.is_some_and(|used| amount(used) > limit) {
@@ -69,6 +73,7 @@ pub fn exceeded(usage: &PodUsage, fresh: &BTreeMap<String, u64>, layout: Layout)
             return Some(Exceeded { signal: "emptydirfs.limit", message });
         }
     }
+    let usage = usage?;
     if let Some(limit) = pod_limits(pod, false).get(STORAGE).filter(|limit| !limit.is_zero()) {
         let parts = usage.containers.iter().flat_map(|c| [c.rootfs.as_ref(), c.logs.as_ref()]);
         let used = |fs: Option<&FsUsage>| fs.and_then(|fs| fs.used).unwrap_or(0);

@@ -349,7 +349,7 @@ fn check_local(spec: serde_json::Value, usage: Made, layout: Layout, expected: O
     let pod: crate::Pod = serde_json::from_value(serde_json::json!({"spec": spec})).unwrap();
     assert!(local::limited(&pod).is_some());
     let usage = PodUsage { pod: Arc::new(pod), ..usage.done() };
-    let found = local::exceeded(&usage, &BTreeMap::new(), layout);
+    let found = local::exceeded(&usage.pod, Some(&usage), &BTreeMap::new(), layout);
     assert_eq!(found.as_ref().map(|found| found.message.as_str()), expected);
 }
 
@@ -385,8 +385,11 @@ fn what_was_measured_just_now_counts_more() {
     .unwrap();
     let usage = PodUsage { pod: Arc::new(pod), ..made("p").disk(0, 0, 0).done() };
     let fresh = |bytes| BTreeMap::from([("v".to_owned(), bytes)]);
-    assert_eq!(local::exceeded(&usage, &fresh(1 << 20), ONE), None);
-    assert_eq!(local::exceeded(&usage, &fresh((1 << 20) + 1), ONE).unwrap().signal, "emptydirfs.limit");
+    assert_eq!(local::exceeded(&usage.pod, Some(&usage), &fresh(1 << 20), ONE), None);
+    assert_eq!(
+        local::exceeded(&usage.pod, None, &fresh((1 << 20) + 1), ONE).unwrap().signal,
+        "emptydirfs.limit"
+    );
 }
 
 #[test]

@@ -58,6 +58,14 @@ impl Verdict {
     }
 }
 
+/// What the condition DisruptionTarget says: the status's message, but for pods that are preempted, as upstream.
+fn disruption_message<'a>(failure: &super::FailureCause<'a>) -> &'a str {
+    match failure.reason {
+        crate::preemption::REASON => "Pod was preempted by Kubelet to accommodate a critical pod.",
+        _ => failure.message,
+    }
+}
+
 /// Fills in the conditions of `status`, whose phase and container statuses are settled. Conditions of other
 /// owners come from the API's copy of the pod.
 pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: bool, status: &mut PodStatus) {
@@ -71,7 +79,7 @@ pub(super) fn fill(inputs: &StatusInputs<'_>, old: &PodStatus, restarting_all: b
     if let Some((failure, reason)) = inputs.failure.and_then(|failure| Some((failure, failure.disruption?))) {
         let condition = condition(
             DISRUPTION_TARGET,
-            Verdict { holds: true, reason: "", message: failure.message.to_owned() },
+            Verdict { holds: true, reason: "", message: disruption_message(&failure).to_owned() },
         );
         put(&mut list, stamped(old, PodCondition { reason: text(reason), ..condition }));
     }

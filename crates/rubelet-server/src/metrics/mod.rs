@@ -18,6 +18,7 @@
 mod buckets;
 mod cells;
 mod desc;
+mod devices;
 mod families;
 mod http;
 pub mod node;
@@ -33,6 +34,7 @@ use rubelet_core::stats::usage::NodeUsage;
 
 pub use cells::{Counter, Gauge, Histogram, Vector};
 pub use desc::{Desc, Kind, Stability};
+pub use devices::DeviceMetrics;
 pub use families::Metric;
 pub use http::{RequestInFlight, ServerType};
 pub use node::{ApiMetrics, NodeMetrics, RuntimeMetrics, ServerMetrics};
@@ -58,6 +60,8 @@ pub struct Groups {
     pub pods: PodMetrics,
     /// Images.
     pub images: ImageMetrics,
+    /// Device plugins and what is told of devices.
+    pub devices: DeviceMetrics,
     /// The container runtime.
     pub runtime: RuntimeMetrics,
     /// The way to the API server.
@@ -98,6 +102,7 @@ impl Metrics {
             groups: Arc::new(Groups {
                 pods: PodMetrics::new(),
                 images: ImageMetrics::new(),
+                devices: DeviceMetrics::new(),
                 runtime: RuntimeMetrics::new(),
                 api: ApiMetrics::new(),
                 node: NodeMetrics::new(),
@@ -169,6 +174,7 @@ impl Metrics {
         [
             self.pods.families(),
             self.images.families(),
+            self.devices.families(),
             self.runtime.families(),
             self.api.families(),
             self.node.families(),

@@ -72,6 +72,10 @@ families! {
         startup_registration: Gauge "kubelet_node_startup_registration_duration_seconds" Alpha;
         /// Seconds from the new Node's registration until it was Ready.
         startup_post_registration: Gauge "kubelet_node_startup_post_registration_duration_seconds" Alpha;
+        /// When the last graceful shutdown began, seconds since 1970; 0 is never.
+        shutdown_began: Gauge "kubelet_graceful_shutdown_start_time_seconds" Alpha;
+        /// When pods had ended at the last graceful shutdown, seconds since 1970; 0 is never, or not yet.
+        shutdown_ended: Gauge "kubelet_graceful_shutdown_end_time_seconds" Alpha;
         /// Seconds that the serving certificate before this one had lived.
         server_certificate_age: Histogram "kubelet_certificate_manager_server_rotation_seconds" Alpha (CERTIFICATE_AGE);
         /// Seconds that calls of CSI drivers took, by what came of them.

@@ -45,6 +45,12 @@ families! {
         orphaned_runtime: Counter "kubelet_orphaned_runtime_pods_total" Alpha;
         /// Pods that were not admitted to this node; rare reasons are counted together.
         admission_rejections: Counter["reason"] "kubelet_admission_rejections_total" Alpha;
+        /// Pods evicted, by the signal that they were evicted for.
+        evictions: Counter["eviction_signal"] "kubelet_evictions" Alpha;
+        /// Seconds since what a pod was evicted for was measured.
+        eviction_stats_age: Histogram["eviction_signal"] "kubelet_eviction_stats_age_seconds" Alpha (SECONDS);
+        /// Pods preempted for a critical one, by the resource that it missed first.
+        preemptions: Counter["preemption_signal"] "kubelet_preemptions" Alpha;
         /// Changes of containers' resources that specs asked for; several of one container are counted each.
         resizes_requested: Counter["resource", "requirement", "operation"] "kubelet_container_requested_resizes_total" Alpha;
         /// Milliseconds that carrying out a pod's resize took.

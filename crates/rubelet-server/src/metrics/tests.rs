@@ -89,7 +89,7 @@ fn the_page_of_documentation_names_every_metric_in_the_right_half() {
 /// Uses everything once, so that every family has samples.
 fn used() -> Metrics {
     let metrics = Metrics::new();
-    let Groups { pods, images, runtime, api, node, server, probes, .. } = &*metrics;
+    let Groups { pods, images, devices, runtime, api, node, server, probes, .. } = &*metrics;
     pods.worker_duration.with(["sync"]).observe(0.2);
     pods.first_network_start_sli.set(1.5);
     pods.containers_started.with(["container"]).inc();
@@ -113,6 +113,19 @@ fn used() -> Metrics {
     images.pulled_records.set(1.0);
     images.plugin_errors.with(["p"]).inc();
     images.plugin_duration.with(["p"]).observe(1.0);
+    devices.registrations.with(["example.com/x"]).inc();
+    devices.alloc_duration.with(["example.com/x"]).observe(0.1);
+    for counter in [
+        &devices.pod_resources_requests,
+        &devices.list_requests,
+        &devices.get_requests,
+        &devices.allocatable_requests,
+        &devices.list_errors,
+        &devices.get_errors,
+        &devices.allocatable_errors,
+    ] {
+        counter.with(["v1"]).inc();
+    }
     runtime.operations.with(["version"]).inc();
     runtime.operation_errors.with(["version"]).inc();
     runtime.operation_duration.with(["version"]).observe(0.001);

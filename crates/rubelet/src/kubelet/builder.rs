@@ -25,17 +25,19 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, writer::FileWriter};
+use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::allocation::Allocations;
 use crate::clock::Clock;
 use crate::container_manager::{self, Books, ContainerManager, ContainerParts};
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
 use crate::csi_drivers::CsiDrivers;
 use crate::desired::{PodConfig, SourceKind};
+use crate::devices::{DeviceParts, Devices, PodResourcesSource, serve_pod_resources};
 use crate::dra::{ApiClaims, ClaimReader, Claims, ClaimsParts, ClaimsSettings, Surroundings};
 use crate::embedded::EmbeddedPods;
 use crate::events::{EventRecorder, EventSubject};
+use crate::eviction::{Eviction, EvictionParts, eviction_config};
 use crate::exec_watch::ProcExecWatch;
 use crate::fs_pool::FsPool;
 use crate::http::Health;
@@ -58,6 +60,7 @@ use crate::pull_credentials::{ProviderFiles, PullCredentialSettings, PullCredent
 use crate::runtime_monitor::{self, RuntimeState};
 use crate::service_account_tokens::{ApiServiceAccounts, ApiTokens};
 use crate::services::Services;
+use crate::shutdown::{self, Shutdown};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
 use crate::stats::{Collector, Sources, StatsSettings};
@@ -242,7 +245,6 @@ impl KubeletBuilder {
             cgroups::settle_kernel(sysctls, config.protect_kernel_defaults).map_err(StartError::Setting)?;
         }
         let books = books(&config, &settings, &node_machine, clock.is_simulated())?;
-        let books = books(&config, &settings, &node_machine, clock.is_simulated())?;
         let ((runtime, images), downloads) = match self.runtime {
             Some(given) => (given, None),
             None => connect(&config)?,
@@ -260,6 +262,7 @@ impl KubeletBuilder {
         }
 
         let gates = rubelet_config::FeatureGates::from_settings(&config.feature_gates).0;
+        let periods = shutdown::periods(&config, &gates);
         let resizing = resize_settings(&config, &gates);
         let allocations = Allocations::load(&node.root_dir, &disk, resizing, &metrics).await;
         let pleg = Pleg::new(runtime.clone(), fs.clone(), metrics.clone(), clock.clone());
@@ -310,6 +313,18 @@ impl KubeletBuilder {
         let measured_images = images.clone();
         let (own_node, own_node_view) = watch::channel(None);
         let volumes_in_use = VolumesInUse::default();
+        let wakes = PodWakes::default();
+        let device_parts = DeviceParts {
+            nodes: books.topology.nodes(),
+            fs: disk.clone(),
+            wakes: wakes.clone(),
+            tells_health: gates.enabled(Gate::ResourceHealthStatus),
+            metrics: metrics.clone(),
+        };
+        let devices = Devices::load(&node.root_dir, device_parts).await;
+        let (pressures, pressure_view) = watch::channel(None);
+        let (going_down, shutting_down) = watch::channel(false);
+        let (eyes, own_images) = (self.node_probe.clone(), images.clone());
         let node_agent = match &control_plane {
             None => None,
             Some(control) => Some(NodeAgent::new(NodeAgentParams {
@@ -328,6 +343,9 @@ impl KubeletBuilder {
                 events: events.clone(),
                 metrics: metrics.clone(),
                 volumes_in_use: volumes_in_use.clone(),
+                devices: devices.clone(),
+                pressures: pressure_view.clone(),
+                shutting_down: shutting_down.clone(),
             })),
         };
         let (node_agent, node_view) = match node_agent {
@@ -339,7 +357,6 @@ impl KubeletBuilder {
             let (in_use, seed) = (volumes_in_use.clone(), seed_of(&name));
             Arc::new(ApiVolumes::new(client, seed, control.wake(), in_use, node_view.clone(), clock.clone()))
         });
-        let wakes = PodWakes::default();
         let waker = wakes.clone();
         let places = CsiPlaces { root: node.root_dir.clone(), node_name: name.clone() };
         let (full, drivers_full) = mpsc::unbounded_channel::<String>();
@@ -381,6 +398,29 @@ impl KubeletBuilder {
             cgroup_mount: PathBuf::from(cgroup::MOUNT),
         });
         pleg.set_oom_watch(oom.clone());
+        let groups = match (tree, group_settings) {
+            (Some(tree), Some(settings)) => Cgroups::new(CgroupParts {
+                settings,
+                writer: Arc::new(FileWriter::new(tree.clone(), fs.clone())),
+                tree,
+                fs: fs.clone(),
+                table: table.clone(),
+                runtime_state: runtime_state.follow(),
+                events: events.clone(),
+                metrics: metrics.clone(),
+            }),
+            _ => Cgroups::none(),
+        };
+        let requests = control_plane.as_ref().map(|control| control.connections().urgent);
+        let claims_parts = ClaimsParts {
+            settings: ClaimsSettings::new(&gates),
+            reader: requests.clone().map(|client| Arc::new(ApiClaims::new(client)) as Arc<dyn ClaimReader>),
+            fs: fs.clone(),
+            clock: clock.clone(),
+            wakes: wakes.clone(),
+            metrics: metrics.clone(),
+        };
+        let claims = Claims::load(claims_parts, &node.root_dir).await;
         let pulled = pulled_images(&config, &gates, (&node.root_dir, &fs, &clock, &metrics))?;
         let dirs = (node.pod_logs_dir.clone(), node.container_logs_dir.clone());
         let clean_up = CleanUp::new(CleanUpParts {
@@ -400,39 +440,19 @@ impl KubeletBuilder {
         let images = ImageManager::new(images, pull_limits(&config), downloads, pulled.clone(), move || {
             hint.image_pulled();
         });
-        let groups = match (tree, group_settings) {
-            (Some(tree), Some(settings)) => Cgroups::new(CgroupParts {
-                settings,
-                writer: Arc::new(FileWriter::new(tree.clone(), fs.clone())),
-                tree,
-                fs: fs.clone(),
-                table: table.clone(),
-                runtime_state: runtime_state.follow(),
-                events: events.clone(),
-                metrics: metrics.clone(),
-            }),
-            _ => Cgroups::none(),
-        };
         let containers = ContainerManager::new(ContainerParts {
             books,
-            providers: vec![],
+            providers: vec![Arc::new(devices.clone())],
             root_dir: node.root_dir.clone(),
             fs: fs.clone(),
             runtime: runtime.clone(),
             period: config.cpu_manager_reconcile_period.to_std(),
             metrics: metrics.clone(),
         });
-        let requests = control_plane.as_ref().map(|control| control.connections().urgent);
-        let claims_parts = ClaimsParts {
-            settings: ClaimsSettings::new(&gates),
-            reader: requests.clone().map(|client| Arc::new(ApiClaims::new(client)) as Arc<dyn ClaimReader>),
-            fs: fs.clone(),
-            clock: clock.clone(),
-            wakes: wakes.clone(),
-            metrics: metrics.clone(),
-        };
-        let claims = Claims::load(claims_parts, &node.root_dir).await;
+        let pinned = containers.clone();
+        groups.exclusive_cpus_by(move |uid| pinned.has_exclusive_cpus(uid));
         let services = Arc::new(Services {
+            devices: devices.clone(),
             cgroups: groups.clone(),
             metrics: metrics.clone(),
             startups: startups.clone(),
@@ -460,6 +480,8 @@ impl KubeletBuilder {
                 .with_notices(volume_notices(events.clone())),
             containers: containers.clone(),
             claims: claims.clone(),
+            pressures: pressure_view,
+            shutting_down,
             allocations,
             kills: PodKills::default(),
             wakes,
@@ -501,6 +523,15 @@ impl KubeletBuilder {
         let streams = PodStreams::new(services.clone());
         let stats = StatsSettings::new(&config, &self.flags.runtime_cgroups, &services.node);
         let usage = Collector::new(Sources::of(&services, measured_images), stats);
+        let eviction = Eviction::new(EvictionParts {
+            config: eviction_config(&config),
+            services: services.clone(),
+            usage: usage.clone(),
+            probe: eyes,
+            images: own_images,
+            cgroup_mount: PathBuf::from(cgroup::MOUNT),
+            pressures,
+        });
         let node_api = NodeApi {
             services: services.clone(),
             streams: streams.clone(),
@@ -558,6 +589,8 @@ impl KubeletBuilder {
             );
             kubelet.tasks.spawn(source.run());
         }
+        let api_pods = Arc::new(Level::new(Arc::default()));
+        let api_view = control_plane.as_ref().map(|_| api_pods.follow());
         if let (Some(control), Some(node_agent), Some(sink)) = (control_plane, node_agent, sink) {
             let desired = pods.watch();
             let parts = Parts {
@@ -572,6 +605,7 @@ impl KubeletBuilder {
                 own_node,
                 metrics,
                 startups,
+                api_pods,
             };
             kubelet.tasks.spawn(control.run(parts));
         }
@@ -586,9 +620,12 @@ impl KubeletBuilder {
         if !services.clock.is_simulated() {
             kubelet.tasks.spawn(clean_up.run());
             let folder = services.node.root_dir.join("plugins_registry");
-            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone()), claims.handler()];
+            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone()), claims.handler(), devices.handler()];
             let registry = PluginRegistry::new(folder, services.fs.clone(), handlers);
             metrics::plugins(&services.metrics, registry.state());
+            let told = PodResourcesSource::new(services.clone(), devices.clone());
+            kubelet.tasks.spawn(serve_pod_resources(services.node.root_dir.clone(), told));
+            kubelet.tasks.spawn(devices.clone().run());
             let around = Surroundings {
                 client: requests,
                 node_name: services.node.name.clone(),
@@ -599,6 +636,10 @@ impl KubeletBuilder {
             kubelet.tasks.spawn(claims.run(around));
             kubelet.tasks.spawn(registry.run());
         }
+        if let Some(periods) = periods.filter(|_| !services.clock.is_simulated()) {
+            let task = Shutdown::of(&services, periods, api_view, going_down);
+            kubelet.tasks.spawn(task.run());
+        }
         kubelet.tasks.spawn(csi_drivers.run(drivers_full));
         kubelet.tasks.spawn(runtime_monitor::run(runtime, pleg.clone(), runtime_state));
         kubelet.tasks.spawn(probing.run());
@@ -607,6 +648,7 @@ impl KubeletBuilder {
         }
         kubelet.tasks.spawn(groups.run());
         kubelet.tasks.spawn(containers.run());
+        kubelet.tasks.spawn(eviction.run());
         kubelet.tasks.spawn(oom.run(pleg.clone()));
         kubelet.tasks.spawn(node_health::run(calls, telling));
         kubelet.tasks.spawn(async move { pleg.run().await });

@@ -1,18 +1,18 @@
 //! Gathers what is known of the node at one moment, asking no more often than it pays: images every 30 s, the name
 //! service every 5 minutes, the place of images once.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use rubelet_core::admission::NodePressure;
+use rubelet_core::devices::Count;
 use rubelet_core::node::addresses::AddressFacts;
 use rubelet_core::node::capacity::CapacityFacts;
 use rubelet_core::node::conditions::{NetworkState, RUNTIME_GRACE, Readiness, RuntimeHealth, Silence, Unmet};
 use rubelet_core::node::info::{HandlerReport, ImageReport, RuntimeReport, declared_features};
-use rubelet_core::node::pressure::{Observations, PressureState, Pressures, Signal, observe};
+use rubelet_core::node::pressure::Pressures;
 use rubelet_core::node::{NodeObservation, reconcile};
 use rubelet_cri::{CriError, ImageService, v1};
 use rubelet_linux::node_facts::NodeMachine;
@@ -24,21 +24,26 @@ use tracing::debug;
 use super::probe::{NodeProbe, Usage};
 use super::settings::NodeAgentSettings;
 use crate::clock::Clock;
+use crate::eviction::PressureView;
 use crate::fs_pool::FsPool;
 use crate::runtime_monitor::RuntimeState;
 
+/// What Ready says of a node that is shutting down (upstream `ShutdownStatus`).
+const SHUTTING_DOWN: &str = "node is shutting down";
 /// How long a list of images is good.
 const IMAGES_FRESH: Duration = Duration::from_secs(30);
 /// How long a status waits for a list of images; a later answer is in the next one.
 const IMAGES_WAIT: Duration = Duration::from_millis(300);
 /// How long the answer of the name service is good while interfaces stay as they are.
 const LOOKUP_FRESH: Duration = Duration::from_secs(300);
-/// How long one question to the image service may take before it counts as unanswered.
-const IMAGE_FS_LIMIT: Duration = Duration::from_secs(1);
+/// How long a status waits for the first look at what the node is short of.
+const PRESSURES_WAIT: Duration = Duration::from_millis(300);
 
 /// Everything a status is computed from, at one moment.
 pub(super) struct Facts {
     capacity: CapacityFacts,
+    /// What device plugins offer.
+    pub(super) devices: BTreeMap<String, Count>,
     addresses: AddressFacts,
     runtime: Option<RuntimeReport>,
     images: Option<Arc<[ImageReport]>>,
@@ -57,6 +62,7 @@ impl Facts {
         NodeObservation {
             machine: &machine.identity,
             capacity: &self.capacity,
+            devices: &self.devices,
             addresses: &self.addresses,
             runtime: self.runtime.as_ref(),
             images: self.images.as_deref(),
@@ -65,12 +71,6 @@ impl Facts {
             pressures: self.pressures,
             readiness: self.readiness.clone(),
         }
-    }
-
-    /// What admission needs of the pressures.
-    pub(super) fn pressure(&self) -> NodePressure {
-        let Pressures { memory, disk, pid } = self.pressures;
-        NodePressure { memory, disk, pids: pid }
     }
 }
 
@@ -91,13 +91,13 @@ pub(super) struct Gatherer {
     images: Option<Arc<[ImageReport]>>,
     images_at: Option<Instant>,
     images_asked: Option<JoinHandle<Result<v1::ListImagesResponse, CriError>>>,
-    image_dir: Option<PathBuf>,
     looked_up: Vec<IpAddr>,
     looked_up_at: Option<(Instant, Vec<IpAddr>)>,
     ephemeral_storage_bytes: Option<u64>,
     knows_devices: bool,
-    pressure: PressureState,
+    pressures: PressureView,
     storage_problem: watch::Receiver<Option<String>>,
+    shutting_down: watch::Receiver<bool>,
 }
 
 impl Gatherer {
@@ -112,6 +112,7 @@ impl Gatherer {
     ) -> Self {
         Self {
             storage_problem: watch::channel(None).1,
+            shutting_down: watch::channel(false).1,
             settings,
             machine,
             probe,
@@ -124,18 +125,29 @@ impl Gatherer {
             images: None,
             images_at: None,
             images_asked: None,
-            image_dir: None,
             looked_up: vec![],
             looked_up_at: None,
             ephemeral_storage_bytes: None,
             knows_devices: false,
-            pressure: PressureState::default(),
+            pressures: watch::channel(Some(Pressures::default())).1,
         }
+    }
+
+    /// What the node is short of is told here.
+    pub(super) fn with_pressures(mut self, pressures: PressureView) -> Self {
+        self.pressures = pressures;
+        self
     }
 
     /// Whatever is told here keeps a Node that is not Ready from becoming so.
     pub(super) fn with_storage_problem(mut self, problem: watch::Receiver<Option<String>>) -> Self {
         self.storage_problem = problem;
+        self
+    }
+
+    /// While the node is shutting down it is not Ready, however well everything runs.
+    pub(super) fn with_shutdown(mut self, shutting_down: watch::Receiver<bool>) -> Self {
+        self.shutting_down = shutting_down;
         self
     }
 
@@ -155,7 +167,7 @@ impl Gatherer {
             .and_then(|node| node.status.as_ref()?.addresses.as_ref())
             .is_some_and(|addresses| !addresses.is_empty());
         let addresses = self.addresses(has_addresses).await;
-        let pressures = self.pressures(&state).await;
+        let pressures = self.pressures().await;
         self.refresh_images(&state).await;
         let readiness = self.readiness(&state, existing);
         let runtime = state.info.as_ref().map(report);
@@ -167,6 +179,7 @@ impl Gatherer {
             runtime,
             images: self.images.clone(),
             declared,
+            devices: BTreeMap::new(),
             volumes_in_use: vec![],
             pressures,
             readiness,
@@ -192,6 +205,9 @@ impl Gatherer {
         // upstream, what the runtime lacks comes first.
         if !existing.is_some_and(|node| reconcile::may_keep_ready(node, &self.machine.identity)) {
             problems.extend(self.storage_problem.borrow().clone());
+        }
+        if *self.shutting_down.borrow() {
+            problems.push(SHUTTING_DOWN.to_owned());
         }
         if problems.is_empty() && state.silent_since.is_none() {
             self.settles_at = None;
@@ -227,16 +243,12 @@ impl Gatherer {
         AddressFacts { interfaces, looked_up: self.looked_up.clone(), default_route }
     }
 
-    async fn pressures(&mut self, state: &RuntimeState) -> Pressures {
-        let watches_images = self.settings.thresholds.iter().any(|threshold| threshold.signal.is_image_fs());
-        if watches_images && self.image_dir.is_none() && state.info.is_some() {
-            self.image_dir = self.find_image_dir().await;
-        }
-        let (probe, root_dir, image_dir) =
-            (self.probe.clone(), self.settings.root_dir.clone(), self.image_dir.clone());
+    /// What eviction saw, and on the way how large the disk is.
+    async fn pressures(&mut self) -> Pressures {
+        let (probe, root_dir) = (self.probe.clone(), self.settings.root_dir.clone());
         let look = move || {
             let knows_devices = root_dir.join("device-plugins/kubelet_internal_checkpoint").exists();
-            Ok((probe.usage(&root_dir, image_dir.as_deref()), knows_devices))
+            Ok((probe.usage(&root_dir, None), knows_devices))
         };
         let (usage, knows_devices) = self.fs.run("measure the node", look).await.unwrap_or_else(|error| {
             debug!("the node cannot be measured: {error}");
@@ -246,22 +258,10 @@ impl Gatherer {
         if let Some(fs) = usage.node_fs {
             self.ephemeral_storage_bytes = u64::try_from(fs.bytes.capacity).ok();
         }
-        let (next, pressures) = observe(
-            &self.settings.thresholds,
-            &observations(&usage),
-            &self.pressure,
-            self.settings.transition_period,
-            self.clock.now(),
-        );
-        self.pressure = next;
-        pressures
-    }
-
-    async fn find_image_dir(&self) -> Option<PathBuf> {
-        let question = self.image_service.image_fs_info(v1::ImageFsInfoRequest {});
-        let answer = tokio::time::timeout(IMAGE_FS_LIMIT, question).await.ok()?.ok()?;
-        let place = answer.image_filesystems.into_iter().find_map(|fs| fs.fs_id)?;
-        Some(PathBuf::from(place.mountpoint)).filter(|dir| dir.is_absolute())
+        // A node that is short must not seem well for a moment whenever its agent starts.
+        let first = self.pressures.wait_for(Option::is_some);
+        let known = tokio::time::timeout(PRESSURES_WAIT, first).await;
+        known.ok().and_then(Result::ok).and_then(|known| *known).unwrap_or_default()
     }
 
     /// Asks for images when the last list is old, and waits a moment for the answer. The question outlives the wait.
@@ -292,22 +292,6 @@ impl Drop for Gatherer {
             asked.abort();
         }
     }
-}
-
-fn observations(usage: &Usage) -> Observations {
-    let mut seen = Observations::new();
-    let mut add = |signal, observation| {
-        if let Some(observation) = observation {
-            seen.insert(signal, observation);
-        }
-    };
-    add(Signal::MemoryAvailable, usage.memory);
-    add(Signal::PidAvailable, usage.pids);
-    add(Signal::NodeFsAvailable, usage.node_fs.map(|fs| fs.bytes));
-    add(Signal::NodeFsInodesFree, usage.node_fs.and_then(|fs| fs.inodes));
-    add(Signal::ImageFsAvailable, usage.image_fs.map(|fs| fs.bytes));
-    add(Signal::ImageFsInodesFree, usage.image_fs.and_then(|fs| fs.inodes));
-    seen
 }
 
 fn image(image: v1::Image) -> ImageReport {

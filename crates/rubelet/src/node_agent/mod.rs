@@ -29,14 +29,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use rubelet_apiclient::wake::Wake;
-use rubelet_core::admission::NodePressure;
 use rubelet_cri::{ImageService, RuntimeService};
 use rubelet_linux::node_facts::NodeMachine;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::devices::Devices;
 use crate::events::EventRecorder;
+use crate::eviction::PressureView;
 use crate::fs_pool::FsPool;
 use crate::metrics::Metrics;
 use crate::node_view::NodeView;
@@ -84,6 +85,12 @@ pub struct NodeAgentParams {
     pub metrics: Metrics,
     /// Volumes that must not be detached.
     pub volumes_in_use: VolumesInUse,
+    /// What device plugins offer.
+    pub devices: Devices,
+    /// Whether the node is shutting down.
+    pub shutting_down: watch::Receiver<bool>,
+    /// What the node is short of, as eviction sees it.
+    pub pressures: PressureView,
 }
 
 /// The node agent, ready to run.
@@ -98,7 +105,6 @@ impl NodeAgent {
     /// Makes the agent and the view of the Node it keeps. Must be called inside a tokio runtime.
     pub fn new(params: NodeAgentParams) -> (Self, NodeView) {
         let (node, node_view) = watch::channel(None);
-        let (pressure, pressure_view) = watch::channel(NodePressure::default());
         let (refresh, refreshes) = mpsc::channel(1);
         let name = params.settings.node.addresses.node_name.clone();
         let lease = lease::LeaseTask::new(
@@ -111,14 +117,14 @@ impl NodeAgent {
             params.wake.clone(),
         );
         let network = network::NetworkTask::new(params.runtime.clone(), node_view.clone());
-        let view = NodeView::new(node_view, pressure_view, refresh);
+        let view = NodeView::new(node_view, refresh);
         let csi_nodes = CsiNodes::new(
             params.client.clone(),
             params.settings.node.addresses.node_name.clone(),
             params.settings.request_limit(),
             view.clone(),
         );
-        let status = status::StatusTask::new(params, csi_nodes.clone(), node, pressure, refreshes);
+        let status = status::StatusTask::new(params, csi_nodes.clone(), node, refreshes);
         (Self { status, lease, network, csi_nodes }, view)
     }
 

@@ -10,7 +10,6 @@ use rubelet_core::node::NodeConfig;
 use rubelet_core::node::addresses::{AddressConfig, AddressError, parse_node_ips};
 use rubelet_core::node::capacity::{CapacityFacts, Reservations, count_cpus};
 use rubelet_core::node::info::kubelet_version;
-use rubelet_core::node::pressure::Threshold;
 use rubelet_linux::node_facts::NodeMachine;
 use tracing::warn;
 
@@ -61,10 +60,6 @@ pub struct NodeAgentSettings {
     pub report_frequency: Duration,
     /// `nodeLeaseDurationSeconds`.
     pub lease_seconds: i32,
-    /// Hard and soft eviction thresholds.
-    pub thresholds: Vec<Threshold>,
-    /// `evictionPressureTransitionPeriod`.
-    pub transition_period: Duration,
     /// `maxPods`.
     pub max_pods: i32,
     /// `podsPerCore`.
@@ -89,8 +84,6 @@ impl NodeAgentSettings {
             warn!("--node-ip: {} is no address and is ignored", node_ips.ignored.join(", "));
         }
         let gates = FeatureGates::from_settings(&config.feature_gates).0;
-        let mut thresholds = Threshold::parse_all(&config.eviction_hard, &config.eviction_minimum_reclaim);
-        thresholds.extend(Threshold::parse_all(&config.eviction_soft, &config.eviction_minimum_reclaim));
         Ok(Self {
             node: NodeConfig {
                 addresses: AddressConfig {
@@ -115,8 +108,6 @@ impl NodeAgentSettings {
             update_frequency: config.node_status_update_frequency.to_std(),
             report_frequency: config.node_status_report_frequency.to_std(),
             lease_seconds: config.node_lease_duration_seconds,
-            thresholds,
-            transition_period: config.eviction_pressure_transition_period.to_std(),
             max_pods: config.max_pods,
             pods_per_core: config.pods_per_core,
             gates: gates.all().filter(|(_, on)| *on).map(|(spec, _)| spec.name).collect(),
@@ -166,7 +157,6 @@ mod tests {
     fn configuration_and_flags_become_settings() {
         let config = KubeletConfiguration {
             eviction_hard: [("memory.available".to_owned(), "100Mi".to_owned())].into(),
-            eviction_soft: [("nodefs.available".to_owned(), "20%".to_owned())].into(),
             register_with_taints: vec![rubelet_config::Taint {
                 key: "a".into(),
                 effect: "NoSchedule".into(),
@@ -176,7 +166,6 @@ mod tests {
         };
         let mut flags = NodeFlags { node_ip: "192.0.2.1,nonsense".into(), ..Default::default() };
         let settings = NodeAgentSettings::new(&config, &flags, "node-1", "/var/lib/kubelet").unwrap();
-        assert_eq!(settings.thresholds.len(), 2);
         assert_eq!(settings.node.taints[0].value, None);
         assert_eq!(settings.node.addresses.node_ips.len(), 1);
         assert!(settings.node.kubelet_version.starts_with("v1.36."));

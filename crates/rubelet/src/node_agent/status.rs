@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use rubelet_apiclient::wake::Wake;
-use rubelet_core::admission::NodePressure;
 use rubelet_core::node::reconcile::OtherMachine;
 use rubelet_core::node::{NodeEvent, initial_node, lease, observe_status, patch, reconcile};
 use tokio::sync::{mpsc, watch};
@@ -25,7 +24,9 @@ use super::requests::{RequestError, ask};
 use super::settings::NodeAgentSettings;
 use super::{CloseConnections, CsiNodes, NodeAgentParams, spread};
 use crate::clock::Clock;
+use crate::devices::Devices;
 use crate::events::{EventRecorder, EventSubject};
+use crate::eviction::PressureView;
 use crate::metrics::NodeStartup;
 use crate::runtime_monitor::RuntimeState;
 use crate::volumes_in_use::VolumesInUse;
@@ -54,7 +55,7 @@ pub(super) struct StatusTask {
     watched: watch::Receiver<Option<Arc<Node>>>,
     refreshes: mpsc::Receiver<()>,
     published: watch::Sender<Option<Arc<Node>>>,
-    pressure: watch::Sender<NodePressure>,
+    pressures: PressureView,
     /// The Node as last seen in the API.
     known: Option<Arc<Node>>,
     registered: bool,
@@ -71,7 +72,10 @@ pub(super) struct StatusTask {
     startup: NodeStartup,
     volumes_in_use: VolumesInUse,
     volumes_changed: watch::Receiver<u64>,
+    devices: Devices,
+    devices_changed: watch::Receiver<u64>,
     storage_problem: watch::Receiver<Option<String>>,
+    shutting_down: watch::Receiver<bool>,
     csi_nodes: CsiNodes,
 }
 
@@ -80,7 +84,6 @@ impl StatusTask {
         params: NodeAgentParams,
         csi_nodes: CsiNodes,
         published: watch::Sender<Option<Arc<Node>>>,
-        pressure: watch::Sender<NodePressure>,
         refreshes: mpsc::Receiver<()>,
     ) -> Self {
         let gatherer = Gatherer::new(
@@ -92,11 +95,16 @@ impl StatusTask {
             params.runtime_state.clone(),
             params.clock.clone(),
         )
-        .with_storage_problem(csi_nodes.problem());
+        .with_pressures(params.pressures.clone())
+        .with_storage_problem(csi_nodes.problem())
+        .with_shutdown(params.shutting_down.clone());
         Self {
             volumes_changed: params.volumes_in_use.changes(),
             volumes_in_use: params.volumes_in_use,
+            devices_changed: params.devices.changes(),
+            devices: params.devices,
             storage_problem: csi_nodes.problem(),
+            shutting_down: params.shutting_down,
             csi_nodes,
             startup: NodeStartup::new(params.metrics, params.clock.now()),
             nodes: Api::all(params.client.clone()),
@@ -110,7 +118,7 @@ impl StatusTask {
             watched: params.watched,
             refreshes,
             published,
-            pressure,
+            pressures: params.pressures,
             known: None,
             registered: !params.settings.register,
             register_pause: REGISTER_PAUSE,
@@ -148,7 +156,9 @@ impl StatusTask {
         loop {
             self.runtime_state.mark_unchanged();
             self.volumes_changed.mark_unchanged();
+            self.devices_changed.mark_unchanged();
             self.storage_problem.mark_unchanged();
+            self.shutting_down.mark_unchanged();
             self.wake.forget();
             let pause = self.sync().await;
             self.wait(pause).await;
@@ -202,7 +212,10 @@ impl StatusTask {
                 () = self.wake.called() => return,
                 // A pod waits for the Node to say that its volume is in use.
                 () = changed(&mut self.volumes_changed) => return,
+                () = changed(&mut self.devices_changed) => return,
                 () = changed(&mut self.storage_problem) => return,
+                () = changed(&mut self.shutting_down) => return,
+                () = changed(&mut self.pressures) => return,
                 () = changed(&mut self.watched) => {
                     let watched = self.watched.borrow_and_update().clone();
                     if let Some(node) = watched {
@@ -248,8 +261,7 @@ impl StatusTask {
     async fn look(&mut self, existing: Option<&Node>) -> Facts {
         let mut facts = self.gatherer.gather(existing).await;
         facts.volumes_in_use = self.volumes_in_use.names(existing);
-        let pressure = facts.pressure();
-        self.pressure.send_if_modified(|current| std::mem::replace(current, pressure) != pressure);
+        facts.devices = self.devices.counts();
         facts
     }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use rubelet_apiclient::wake::Wake;
 use rubelet_config::KubeletConfiguration;
 use rubelet_core::node::info::MachineIdentity;
-use rubelet_core::node::pressure::Observation;
+use rubelet_core::node::pressure::{Observation, Pressures};
 use rubelet_cri::connect::{RuntimeConditions, RuntimeInfo};
 use rubelet_linux::node_facts::{FileSystem, NodeMachine};
 use rubelet_testkit::fake_api::{Failure, Fault, Options, Outage};
@@ -69,6 +69,8 @@ struct Rig {
     cri: ScriptedCri,
     view: NodeView,
     _tasks: JoinSet<()>,
+    pressures: watch::Sender<Option<Pressures>>,
+    going_down: watch::Sender<bool>,
 }
 
 struct Setup {
@@ -78,7 +80,7 @@ struct Setup {
     boot_id: &'static str,
     system_uuid: &'static str,
     clock: Clock,
-    memory_left: i64,
+    pressures: Option<Pressures>,
     in_use: VolumesInUse,
 }
 
@@ -94,37 +96,32 @@ impl Setup {
             boot_id: "b-1",
             system_uuid: "u-1",
             clock,
-            memory_left: 1 << 29,
+            pressures: Some(Pressures::default()),
             in_use: VolumesInUse::default(),
         }
     }
 
     fn start(self) -> Rig {
         let config = KubeletConfiguration { register_node: self.register, ..Default::default() };
-        let mut settings =
+        let settings =
             NodeAgentSettings::new(&config, &NodeFlags::default(), NAME, "/nowhere/kubelet").unwrap();
-        settings.thresholds = rubelet_core::node::pressure::Threshold::parse_all(
-            &[("memory.available".to_owned(), "100Mi".to_owned())].into(),
-            &Default::default(),
-        );
         assert_eq!(settings.root_dir, PathBuf::from("/nowhere/kubelet"));
         let space = Observation { available: 1 << 38, capacity: 1 << 40 };
         let probe = FixedProbe {
-            usage: Usage {
-                memory: Some(Observation { available: self.memory_left, capacity: 1 << 30 }),
-                node_fs: Some(FileSystem { bytes: space, inodes: None }),
-                ..Default::default()
-            },
+            usage: Usage { node_fs: Some(FileSystem { bytes: space, inodes: None }), ..Default::default() },
             ips: vec!["192.0.2.10".parse().unwrap()],
         };
         let (runtime, runtime_state) = watch::channel(self.runtime);
         let (watched, watched_view) = watch::channel(None);
+        let (pressures, pressures_view) = watch::channel(self.pressures);
         let events = EventRecorder::new(self.clock.clone());
         let closed = Arc::new(AtomicUsize::new(0));
         let count = closed.clone();
         let cri = ScriptedCri::new(RuntimeKind::Containerd16);
         cri.add_image("registry.example/pause:3.9", 300_000);
+        let (going_down, shutting_down) = watch::channel(false);
         let (agent, view) = NodeAgent::new(NodeAgentParams {
+            shutting_down,
             settings,
             machine: NodeMachine {
                 identity: MachineIdentity {
@@ -155,10 +152,12 @@ impl Setup {
             events: events.clone(),
             metrics: Metrics::new(),
             volumes_in_use: self.in_use.clone(),
+            devices: self.devices.clone(),
+            pressures: pressures_view,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.run());
-        Rig { api: self.api, runtime, watched, events, closed, cri, view, _tasks: tasks }
+        Rig { api: self.api, runtime, watched, events, closed, cri, view, pressures, going_down, _tasks: tasks }
     }
 }
 
@@ -213,6 +212,20 @@ fn ready_of(node: &Node) -> (String, String) {
 
 async fn seconds(count: u64) {
     tokio::time::sleep(Duration::from_secs(count)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_shuts_down_is_not_ready_until_that_is_called_off() {
+    let rig = Setup::new().start();
+    rig.registered().await;
+    seconds(2).await;
+    assert_eq!(rig.ready().0, "True");
+    rig.going_down.send_replace(true);
+    seconds(1).await;
+    assert_eq!(rig.ready(), ("False".to_owned(), "node is shutting down".to_owned()));
+    rig.going_down.send_replace(false);
+    seconds(1).await;
+    assert_eq!(rig.ready().0, "True");
 }
 
 fn no_violations(api: &FakeApi) {
@@ -624,13 +637,21 @@ async fn a_refresh_is_always_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pressure_is_in_the_conditions_and_in_the_view() {
-    let rig = Setup { memory_left: 1 << 20, ..Setup::new() }.start();
+async fn pressure_is_in_the_conditions_at_once_and_from_the_first_status_on() {
+    let short = Pressures { memory: true, ..Pressures::default() };
+    let rig = Setup { pressures: None, ..Setup::new() }.start();
+    // The first look comes a moment after the agent.
+    rig.pressures.send_replace(Some(short));
     rig.registered().await;
-    let conditions = rig.node().unwrap().status.unwrap().conditions.unwrap();
-    assert_eq!((conditions[0].type_.as_str(), conditions[0].status.as_str()), ("MemoryPressure", "True"));
-    assert!(rig.view.pressure().memory && !rig.view.pressure().disk);
+    let conditions = || rig.node().unwrap().status.unwrap().conditions.unwrap();
+    assert_eq!((conditions()[0].type_.as_str(), conditions()[0].status.as_str()), ("MemoryPressure", "True"));
     assert_eq!(rig.ready().0, "True");
+    let begun = tokio::time::Instant::now();
+    rig.pressures.send_replace(Some(Pressures { disk: true, ..short }));
+    while conditions()[1].status != "True" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 #[test]

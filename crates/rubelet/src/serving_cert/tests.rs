@@ -8,7 +8,6 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeStatus};
 use rubelet_apiclient::cert_store::{CertPair, CertStore};
 use rubelet_apiclient::csr::PrivateKey;
-use rubelet_core::admission::NodePressure;
 use rubelet_core::certificates::CertificatePurpose;
 use rubelet_localapi::pki::{Ca, Identity};
 use rubelet_server::listen::Peer;
@@ -68,11 +67,7 @@ impl Rig {
     }
 
     async fn try_start(&self, client: Option<kube::Client>) -> Result<Running, ServingError> {
-        let node = NodeView::new(
-            self.node.subscribe(),
-            watch::channel(NodePressure::default()).1,
-            mpsc::channel(1).0,
-        );
+        let node = NodeView::new(self.node.subscribe(), mpsc::channel(1).0);
         let Serving { cert, clients, task, .. } = prepare(ServingParams {
             config: &self.config,
             cert_dir: self.root.path(),

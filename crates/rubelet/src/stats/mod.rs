@@ -14,12 +14,14 @@ mod rates;
 mod runtime;
 mod volumes;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rubelet_config::{FeatureGates, Gate, KubeletConfiguration};
+use rubelet_core::Pod;
 use rubelet_core::ids::PodUid;
 use rubelet_core::paths::pod_paths;
 use rubelet_core::qos::{QosClass, pod_qos};
@@ -248,6 +250,27 @@ impl Collector {
         drop(kept);
         shared.asked.notify_one();
         usage
+    }
+
+    /// Measures these volumes of a pod now: bytes by name. What is on no disk of the node, or cannot be measured, is
+    /// missing. Cancel-safe.
+    pub async fn measure(&self, pod: &Pod, names: &[String]) -> BTreeMap<String, u64> {
+        let shared = &self.0;
+        let mut found = BTreeMap::new();
+        let settings = &shared.settings;
+        if names.is_empty() || shared.sources.clock.is_simulated() {
+            return found;
+        }
+        let Ok(paths) = pod_paths(&settings.root_dir, &settings.pod_logs_dir, pod) else { return found };
+        for volume in shared.sources.volumes.measured(pod, &paths.dir) {
+            if volume.driver.is_none()
+                && names.contains(&volume.name)
+                && let Some(used) = shared.volumes.now(&volume.path).await.and_then(|figures| figures.used)
+            {
+                found.insert(volume.name, used);
+            }
+        }
+        found
     }
 
     /// Sees to it that what is kept for the next question is dropped when none comes.

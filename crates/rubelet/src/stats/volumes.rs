@@ -119,6 +119,12 @@ impl VolumeFigures {
         }
     }
 
+    /// Measures one volume on the node's disk now, for whoever cannot wait for the next turn; `None` when it cannot be.
+    pub(super) async fn now(&self, path: &Path) -> Option<FsUsage> {
+        let measured = self.0.measure_one(path).await;
+        measured.inspect_err(|error| debug!("{}", crate::logging::chain(error))).ok()
+    }
+
     /// What a pod's volumes used when they were last measured, by name.
     pub(super) fn latest(&self, uid: &PodUid) -> Vec<VolumeUsage> {
         let state = self.0.state();

@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::CSIDriver;
-use rubelet_core::admission::NodePressure;
 use rubelet_testkit::FakeApi;
 use rubelet_testkit::fake_api::{Failure, Fault};
 use serde_json::{Value, json};
@@ -23,8 +22,7 @@ impl Rig {
     fn new() -> Self {
         let api = FakeApi::new();
         let (node, view) = watch::channel(None);
-        let (_, pressure) = watch::channel(NodePressure::default());
-        let view = NodeView::new(view, pressure, mpsc::channel(1).0);
+        let view = NodeView::new(view, mpsc::channel(1).0);
         let in_use = VolumesInUse::default();
         let clock = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
         let client = api.client("system:node:node-1");

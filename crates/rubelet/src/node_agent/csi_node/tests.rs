@@ -1,6 +1,5 @@
 //! The CSINode on a paused clock against the fake API, which refuses what a real one would.
 
-use rubelet_core::admission::NodePressure;
 use rubelet_testkit::FakeApi;
 use rubelet_testkit::fake_api::{Failure, Fault};
 use serde_json::json;
@@ -27,8 +26,7 @@ impl Drop for Rig {
 impl Rig {
     fn new(api: &FakeApi) -> Self {
         let (node, view) = watch::channel(None);
-        let (_, pressure) = watch::channel(NodePressure::default());
-        let view = NodeView::new(view, pressure, mpsc::channel(1).0);
+        let view = NodeView::new(view, mpsc::channel(1).0);
         let client = api.client("system:node:node-1");
         let csi = CsiNodes::new(client, NODE.to_owned(), Duration::from_secs(10), view);
         let task = tokio::spawn(csi.clone().run());
