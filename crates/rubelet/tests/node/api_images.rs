@@ -55,3 +55,53 @@ fn api_images_are_pulled_with_the_secrets_of_pods_and_service_accounts() {
     let log = cluster.node.agent_log();
     assert!(!log.contains("pass:word") && !log.contains(&STANDARD.encode(USER)));
 }
+
+#[test]
+fn api_images_that_are_there_are_used_only_by_pods_that_may() {
+    let mut cluster = Cluster::start();
+    let dir = tempfile::tempdir().unwrap();
+    let manners = Manners { user: Some(USER), ..Manners::default() };
+    let registry = Registry::serve(&cluster.node.runtime, dir.path(), manners);
+    for (name, user) in [("right", USER), ("copy", USER), ("wrong", "robot:nope")] {
+        let auths = json!({"auths": {registry.address.clone(): {"auth": STANDARD.encode(user)}}});
+        cluster.api.create_json(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": STANDARD.encode(auths.to_string())}}));
+    }
+    let image = registry.image("shared");
+    let pod = |policy: &str, secrets: &str| {
+        format!(
+            "imagePullSecrets: [{secrets}]\ncontainers: [{{name: c, image: '{image}', imagePullPolicy: {policy}, \
+             command: [sleep, '1000']}}]"
+        )
+    };
+    cluster.run("owner", &pod("IfNotPresent", "{name: right}"));
+    cluster.wait_ready("owner");
+    for round in ["first", "second"] {
+        let named = |name: &str| format!("{name}-{round}");
+        cluster.run(&named("none"), &pod("IfNotPresent", ""));
+        cluster.run(&named("wrong"), &pod("IfNotPresent", "{name: wrong}"));
+        cluster.run(&named("never"), &pod("Never", ""));
+        cluster.run(&named("copy"), &pod("Never", "{name: copy}"));
+        cluster.wait_ready(&named("copy"));
+        for name in ["none", "wrong"] {
+            cluster.wait_state(&named(name), "c", "waiting ImagePullBackOff");
+        }
+        let waiting = cluster.wait_state(&named("never"), "c", "waiting ErrImageNeverPull");
+        let message = waiting_message(&waiting, "c");
+        // As if it were not there.
+        assert!(message.contains("is not present with pull policy of Never"), "{message}");
+        // The next agent knows it too.
+        cluster.node.kill_agent();
+        cluster.start_agent();
+    }
+    let records = cluster.node.root().join("image_manager/pulled");
+    let records: Vec<String> = std::fs::read_dir(records)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .filter(|text| text.contains(image.rsplit_once(':').unwrap().0))
+        .collect();
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert!(records[0].contains(r#""kind":"ImagePulledRecord""#) && records[0].contains(r#""name":"right""#));
+    assert!(!records[0].contains("pass:word") && !records[0].contains(&STANDARD.encode(USER)));
+}
