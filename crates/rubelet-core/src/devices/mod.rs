@@ -62,8 +62,9 @@ pub struct PluginOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plugin {
-    /// It is not there; it is given up at this time. `since_start`: it was not there since the agent started.
-    Missing { until: Duration, since_start: bool },
+    /// It is not there; it is given up at this time. `options`: what it wanted when it was; `None` when it was not there
+    /// since the agent started.
+    Missing { until: Duration, options: Option<PluginOptions> },
     /// It is there since then. `listed`: it has told its devices.
     Here { since: Duration, options: PluginOptions, listed: bool },
 }
@@ -134,7 +135,7 @@ impl DeviceBook {
     /// Takes over what an earlier run wrote down. Its plugins are waited for from `now` on.
     pub fn restore(&mut self, checkpoint: Checkpoint, now: Duration) {
         for name in checkpoint.registered.into_keys() {
-            let plugin = Plugin::Missing { until: now + PLUGIN_GRACE, since_start: true };
+            let plugin = Plugin::Missing { until: now + PLUGIN_GRACE, options: None };
             self.resources.entry(name).or_insert(Resource { plugin, devices: BTreeMap::new() });
         }
         for entry in checkpoint.entries {
@@ -220,7 +221,11 @@ impl DeviceBook {
     /// A plugin has gone. Its devices are ill from now on, and after [`PLUGIN_GRACE`] there are none.
     pub fn disconnected(&mut self, resource: &str, now: Duration) {
         if let Some(known) = self.resources.get_mut(resource) {
-            known.plugin = Plugin::Missing { until: now + PLUGIN_GRACE, since_start: false };
+            let options = match known.plugin {
+                Plugin::Here { options, .. } => Some(options),
+                Plugin::Missing { options, .. } => options,
+            };
+            known.plugin = Plugin::Missing { until: now + PLUGIN_GRACE, options };
         }
     }
 
@@ -249,7 +254,7 @@ impl DeviceBook {
             allocatable: i64::try_from(known.healthy().count()).unwrap_or(i64::MAX),
         };
         let told = |known: &Resource| match known.plugin {
-            Plugin::Missing { since_start, .. } => !since_start,
+            Plugin::Missing { options, .. } => options.is_some(),
             Plugin::Here { listed, .. } => listed,
         };
         let here = self.resources.iter().filter(|(_, known)| told(known));
@@ -266,11 +271,11 @@ impl DeviceBook {
         self.resources.iter().map(|(name, known)| (name.clone(), of(known))).collect()
     }
 
-    /// What the plugin of a resource wants to be asked, if it is there.
+    /// What the plugin of a resource wants to be asked, or wanted when it was last there.
     pub fn options(&self, resource: &str) -> Option<PluginOptions> {
         match self.resources.get(resource)?.plugin {
             Plugin::Here { options, .. } => Some(options),
-            Plugin::Missing { .. } => None,
+            Plugin::Missing { options, .. } => options,
         }
     }
 

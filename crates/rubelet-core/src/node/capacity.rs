@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::NodeStatus;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pressure::{Signal, Threshold};
+use crate::devices::Count;
 use crate::quantity::{Amount, Format};
 
 /// Resource amounts by resource name.
@@ -190,6 +191,20 @@ pub(super) fn set(list: &mut BTreeMap<String, Quantity>, name: &str, amount: Amo
     if list.get(name).and_then(|present| Amount::of(present).ok()) != Some(amount) {
         list.insert(name.to_owned(), amount.to_quantity());
     }
+}
+
+/// Writes what device plugins offer; a resource whose plugin is gone is told as none.
+pub(super) fn write_devices(status: &mut NodeStatus, counts: &BTreeMap<String, Count>) {
+    for (name, count) in counts {
+        let amount = |count| Amount::units(count, Format::DecimalSi);
+        set(status.capacity.get_or_insert_default(), name, amount(count.capacity));
+        set(status.allocatable.get_or_insert_default(), name, amount(count.allocatable));
+    }
+}
+
+/// Whether a resource may be one of a device plugin's (upstream `IsExtendedResourceName`).
+pub fn is_extended_resource_name(name: &str) -> bool {
+    is_extended(name) && crate::validation::names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 /// Whether a resource is huge pages of some size.

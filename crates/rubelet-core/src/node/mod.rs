@@ -33,6 +33,8 @@ use conditions::Readiness;
 use info::{ImageReport, MachineIdentity, RuntimeReport};
 use pressure::Pressures;
 
+use crate::devices::Count;
+
 /// Tells the controllers that volumes are attached for this node (upstream `ControllerManagedAttachAnnotation`).
 pub const CONTROLLER_ATTACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -75,6 +77,8 @@ pub struct NodeObservation<'a> {
     pub machine: &'a MachineIdentity,
     /// What capacity follows from.
     pub capacity: &'a CapacityFacts,
+    /// What device plugins offer.
+    pub devices: &'a BTreeMap<String, Count>,
     /// Addresses of this machine.
     pub addresses: &'a AddressFacts,
     /// The runtime; `None` before it has answered, when what stands in the status stays.
@@ -193,6 +197,7 @@ pub fn observe_status(
     status.addresses = (!addresses.is_empty()).then_some(addresses);
 
     capacity::write(status, &capacity::capacity(observation.capacity), &config.reservations);
+    capacity::write_devices(status, observation.devices);
     notes.events.extend(reboot_event(config, observation.machine, status.node_info.as_ref()));
     info::write_info(status, observation.machine, observation.runtime, &config.kubelet_version);
     status.daemon_endpoints =

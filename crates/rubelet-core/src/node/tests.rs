@@ -11,11 +11,13 @@ use super::conditions::Readiness;
 use super::info::{ImageReport, MachineIdentity, RuntimeReport};
 use super::pressure::Pressures;
 use super::*;
+use crate::devices::Count;
 
 struct World {
     config: NodeConfig,
     machine: MachineIdentity,
     capacity: CapacityFacts,
+    devices: BTreeMap<String, Count>,
     addresses: AddressFacts,
     runtime: Option<RuntimeReport>,
     images: Option<Vec<ImageReport>>,
@@ -56,6 +58,7 @@ impl World {
                 max_pods: 110,
                 ..Default::default()
             },
+            devices: BTreeMap::new(),
             addresses: AddressFacts {
                 interfaces: vec!["192.0.2.10".parse().unwrap(), "192.0.2.11".parse().unwrap()],
                 ..Default::default()
@@ -75,6 +78,7 @@ impl World {
         let observation = NodeObservation {
             machine: &self.machine,
             capacity: &self.capacity,
+            devices: &self.devices,
             addresses: &self.addresses,
             runtime: self.runtime.as_ref(),
             images: self.images.as_deref(),
@@ -419,4 +423,32 @@ proptest! {
         prop_assert!(!patch::has_changed(&applied, &new));
         prop_assert_eq!(patch::status_patch(&applied, &new), None);
     }
+}
+
+#[test]
+fn devices_are_told_as_their_plugins_tell_them() {
+    let mut world = World::new();
+    let gpu = "example.com/gpu";
+    let told = |node: &Node| {
+        let status = node.status.as_ref().unwrap();
+        let of = |list: &Option<BTreeMap<String, _>>| {
+            list.as_ref()
+                .and_then(|list| list.get(gpu))
+                .map(|quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| quantity.0.clone())
+        };
+        (of(&status.capacity), of(&status.allocatable))
+    };
+    let pair = |capacity: &str, allocatable: &str| (Some(capacity.to_owned()), Some(allocatable.to_owned()));
+    let mut node = world.new_node();
+    assert_eq!(told(&node), (None, None));
+    world.devices.insert(gpu.into(), Count { capacity: 3, allocatable: 2 });
+    world.observe(&mut node, 1);
+    assert_eq!(told(&node), pair("3", "2"));
+    // Nothing is said of it after a restart: what was told stays.
+    world.devices.clear();
+    world.observe(&mut node, 2);
+    assert_eq!(told(&node).0, Some("3".to_owned()));
+    world.devices.insert(gpu.into(), Count::default());
+    world.observe(&mut node, 3);
+    assert_eq!(told(&node), pair("0", "0"));
 }

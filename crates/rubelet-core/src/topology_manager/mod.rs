@@ -147,6 +147,11 @@ impl TopologyManager {
         Ok(Self { policy, scope, nodes: machine.all_nodes(), distances })
     }
 
+    /// NUMA nodes of the machine.
+    pub fn nodes(&self) -> NumaMask {
+        self.nodes
+    }
+
     /// The policy.
     pub fn policy(&self) -> TopologyPolicy {
         self.policy

@@ -1,13 +1,15 @@
 //! One device plugin and what it is asked. Every question has a deadline; none is asked twice.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::v1beta1::device_plugin_client::DevicePluginClient;
 use super::v1beta1::{self as wire, ContainerAllocateResponse, DevicePluginOptions};
@@ -23,6 +25,15 @@ const ALLOCATE: Duration = Duration::from_secs(60);
 const PRE_START: Duration = Duration::from_secs(30);
 /// Largest answer in bytes: thousands of devices with their health.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// Why devices are not prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllocateError {
+    /// The plugin says so, or says nothing in time.
+    Refused(String),
+    /// It has gone meanwhile.
+    Lost(String),
+}
 
 /// A device plugin that has registered; cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,14 +112,21 @@ impl DevicePlugin {
     /// Prepares devices for a container, and tells what it needs to use them.
     ///
     /// # Errors
-    /// It refuses, or does not answer in time.
-    pub async fn allocate(&self, ids: Vec<String>) -> Result<ContainerAllocateResponse, String> {
+    /// [`AllocateError`]
+    pub async fn allocate(&self, ids: Vec<String>) -> Result<ContainerAllocateResponse, AllocateError> {
         let request = wire::AllocateRequest {
             container_requests: vec![wire::ContainerAllocateRequest { devices_ids: ids }],
         };
-        let answer = within(ALLOCATE, client(&self.0.channel).allocate(request)).await?;
-        let first = answer.container_responses.into_iter().next();
-        first.ok_or_else(|| "no containers return in allocation response".to_owned())
+        let mut client = client(&self.0.channel);
+        let Ok(answer) = tokio::time::timeout(ALLOCATE, client.allocate(request)).await else {
+            return Err(AllocateError::Refused(too_late(ALLOCATE)));
+        };
+        let answer = answer.map_err(|status| match (status.code(), status.source()) {
+            (Code::Unavailable, _) | (_, Some(_)) => AllocateError::Lost(words_of(&status)),
+            _ => AllocateError::Refused(words_of(&status)),
+        })?;
+        let first = answer.into_inner().container_responses.into_iter().next();
+        first.ok_or_else(|| AllocateError::Refused("no containers return in allocation response".to_owned()))
     }
 
     /// Prepares devices for the start of a container that has them.
@@ -148,4 +166,17 @@ async fn within<A>(
 
 fn too_late(limit: Duration) -> String {
     format!("no answer within {} s", limit.as_secs())
+}
+
+/// A plugin's answer as it is kept.
+pub fn encode(answer: &ContainerAllocateResponse) -> Vec<u8> {
+    answer.encode_to_vec()
+}
+
+/// A plugin's answer that was kept.
+///
+/// # Errors
+/// It is none.
+pub fn decode(bytes: &[u8]) -> Result<ContainerAllocateResponse, String> {
+    ContainerAllocateResponse::decode(bytes).map_err(|error| error.to_string())
 }

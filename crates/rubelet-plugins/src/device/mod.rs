@@ -9,5 +9,5 @@ mod client;
 mod server;
 pub mod v1beta1;
 
-pub use client::DevicePlugin;
+pub use client::{AllocateError, DevicePlugin, decode, encode};
 pub use server::{DeviceEvents, DevicePlugins, SOCKET, VERSION};

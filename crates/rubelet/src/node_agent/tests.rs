@@ -1,6 +1,6 @@
 //! The node agent on a paused clock against the fake API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rubelet_apiclient::wake::Wake;
 use rubelet_config::KubeletConfiguration;
 use rubelet_core::node::info::MachineIdentity;
 use rubelet_core::node::pressure::{Observation, Pressures};
+use rubelet_core::topology::NumaMask;
 use rubelet_cri::connect::{RuntimeConditions, RuntimeInfo};
 use rubelet_linux::node_facts::{FileSystem, NodeMachine};
 use rubelet_testkit::fake_api::{Failure, Fault, Options, Outage};
@@ -22,8 +23,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::devices::{DeviceParts, Devices};
 use crate::events::EventType;
 use crate::metrics::Metrics;
+use crate::pod_wakes::PodWakes;
 
 const NAME: &str = "node-1";
 
@@ -57,6 +60,17 @@ fn without_network() -> RuntimeState {
         network_problem: Some("NetworkPluginNotReady: cni plugin not initialized".into()),
         ..ready()
     }
+}
+
+fn no_devices() -> Devices {
+    let parts = DeviceParts {
+        nodes: NumaMask::default(),
+        fs: FsPool::inline(),
+        wakes: PodWakes::default(),
+        tells_health: true,
+        metrics: Metrics::new(),
+    };
+    Devices::unknown(Path::new("/nowhere/kubelet"), parts)
 }
 
 /// A node agent and its surroundings; dropping it stops the agent.
@@ -152,7 +166,7 @@ impl Setup {
             events: events.clone(),
             metrics: Metrics::new(),
             volumes_in_use: self.in_use.clone(),
-            devices: self.devices.clone(),
+            devices: no_devices(),
             pressures: pressures_view,
         });
         let mut tasks = JoinSet::new();

@@ -428,6 +428,7 @@ impl PodWorker {
         if ending == Ending::No {
             self.explaining.explanation().apply(&mut generated);
         }
+        self.services.devices.tell_health(&self.uid, &mut generated);
         self.services.claims.tell_health(&pod, &mut generated);
         let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
         self.publish_status(&turn, &pod, &generated, may_run).await;
