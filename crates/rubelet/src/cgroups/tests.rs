@@ -114,7 +114,7 @@ impl World {
         let info = RuntimeInfo {
             name: "containerd".into(),
             version: "1".into(),
-            conditions: RuntimeConditions::default(),
+            conditions: RuntimeConditions { runtime_problem: None, network_problem: None },
             handlers: vec![],
             supplemental_groups_policy: false,
             user_namespaces_host_network: false,
