@@ -191,9 +191,13 @@ pub fn images(images: &[ImageReport], max: i32) -> Vec<ContainerImage> {
 }
 
 /// Features that a node declares, with the gate of the same name: of upstream's list those that this agent has.
-/// In-place resize and WebSockets to the node are missing until they are built; the API server and the scheduler
+/// WebSockets to the node are missing until they are built; the API server and the scheduler
 /// then treat the node as one that cannot do them, which is true.
-const DECLARED: &[&str] = &["RestartAllContainersOnContainerExits"];
+const DECLARED: &[&str] = &[
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 /// Declared when the runtime can do it too.
 const USERNS_HOST_NETWORK: &str = "UserNamespacesHostNetworkSupport";
 
@@ -286,10 +290,22 @@ mod tests {
     fn declared_features_need_gate_and_runtime() {
         let runtime = RuntimeReport { user_namespaces_host_network: true, ..Default::default() };
         let all = |_: &str| true;
-        assert_eq!(declared_features(all, None), ["RestartAllContainersOnContainerExits"]);
+        assert_eq!(
+            declared_features(all, None),
+            [
+                "InPlacePodLevelResourcesVerticalScaling",
+                "InPlacePodVerticalScalingInitContainers",
+                "RestartAllContainersOnContainerExits",
+            ]
+        );
         assert_eq!(
             declared_features(all, Some(&runtime)),
-            ["RestartAllContainersOnContainerExits", "UserNamespacesHostNetworkSupport"]
+            [
+                "InPlacePodLevelResourcesVerticalScaling",
+                "InPlacePodVerticalScalingInitContainers",
+                "RestartAllContainersOnContainerExits",
+                "UserNamespacesHostNetworkSupport",
+            ]
         );
         assert!(declared_features(|name| name != "NodeDeclaredFeatures", Some(&runtime)).is_empty());
         assert!(declared_features(|name| name == "NodeDeclaredFeatures", Some(&runtime)).is_empty());

@@ -89,6 +89,7 @@ mod probes_sidecars;
 mod probes_tcp_grpc;
 mod recovery;
 mod registry;
+mod resize;
 mod restart;
 mod runtime;
 mod runtime_loss;
