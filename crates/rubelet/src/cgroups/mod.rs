@@ -8,6 +8,7 @@
 mod kernel;
 mod settings;
 mod task;
+pub mod systemd;
 pub mod writer;
 
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! The seam between what groups are to be and who makes them so: the file system directly, or later systemd.
+//! The seam between what groups are to be and who makes them so: the file system directly, or systemd.
 //!
-//! Owns the trait and the file system's side of it; decides nothing. Called by [`super::Cgroups`] alone.
+//! Owns the trait and the file system's side of it ([`super::systemd`] is the other one); decides nothing. Called by [`super::Cgroups`] alone.
 
 use std::io;
 
@@ -40,7 +40,7 @@ pub trait CgroupWriter: Send + Sync {
     fn remove<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<(), WriteError>>;
 }
 
-/// Writes the files itself. With systemd's layout of names too, until something speaks to systemd.
+/// Writes the files itself.
 pub struct FileWriter {
     tree: CgroupTree,
     fs: FsPool,

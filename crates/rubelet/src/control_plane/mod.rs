@@ -23,6 +23,7 @@ use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle, Observer};
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache};
 use rubelet_apiclient::reflector::{Reflector, trim_service};
 use rubelet_apiclient::rotation::RotationStatus;
+use rubelet_apiclient::level::Level;
 use rubelet_apiclient::wake::{Wake, Waker};
 use rubelet_apiclient::watch::{self as api_watch, Update, WatchSpec, seed_of};
 use rubelet_apiclient::{Connections, Now};
@@ -33,6 +34,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::api_objects::ApiObjects;
+use crate::api_pods::ApiPodSet;
 use crate::clock::Clock;
 use crate::desired::{DesiredPods, PodConfig};
 use crate::event_sink::{EventSink, EventSinkConfig};
@@ -120,6 +122,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     /// How long pods take to start.
     pub(crate) startups: StartupLatency,
+    /// Told of what the API holds.
+    pub(crate) api_pods: Arc<Level<Arc<ApiPodSet>>>,
 }
 
 impl ControlPlane {
@@ -243,7 +247,8 @@ impl ControlPlane {
         let connections = self.connections;
         let mut tasks = JoinSet::new();
         let mut source = ApiSource::new(parts.pods, parts.events.clone(), parts.clock.clone())
-            .with_startups(parts.startups);
+            .with_startups(parts.startups)
+            .with_view(parts.api_pods);
         let (view, view_of_mirrors) = (source.view(), source.view());
         // What the first list does not hold is ended: it has to be what is, not what some server's cache remembers.
         let spec = WatchSpec { latest: true, ..WatchSpec::<Pod>::all(self.seed) }

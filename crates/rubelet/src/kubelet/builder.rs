@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, writer::FileWriter};
+use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, systemd::SystemdWriter, writer::FileWriter};
 use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::allocation::Allocations;
 use crate::clock::Clock;
@@ -401,7 +401,7 @@ impl KubeletBuilder {
         let groups = match (tree, group_settings) {
             (Some(tree), Some(settings)) => Cgroups::new(CgroupParts {
                 settings,
-                writer: Arc::new(FileWriter::new(tree.clone(), fs.clone())),
+                writer: Arc::new(SystemdWriter::new(FileWriter::new(tree.clone(), fs.clone()), tree.is_unified())),
                 tree,
                 fs: fs.clone(),
                 table: table.clone(),

@@ -23,7 +23,6 @@ use tracing::debug;
 
 use super::probe::{NodeProbe, Usage};
 use super::settings::NodeAgentSettings;
-use crate::clock::Clock;
 use crate::eviction::PressureView;
 use crate::fs_pool::FsPool;
 use crate::runtime_monitor::RuntimeState;
@@ -82,7 +81,6 @@ pub(super) struct Gatherer {
     fs: FsPool,
     image_service: Arc<dyn ImageService>,
     runtime_state: watch::Receiver<RuntimeState>,
-    clock: Clock,
     /// Until when a runtime that is not well may be one that has just started, or that this agent has just begun to
     /// ask; `None` once it was well since.
     settles_at: Option<Instant>,
@@ -108,8 +106,7 @@ impl Gatherer {
         fs: FsPool,
         image_service: Arc<dyn ImageService>,
         runtime_state: watch::Receiver<RuntimeState>,
-        clock: Clock,
-    ) -> Self {
+        ) -> Self {
         Self {
             storage_problem: watch::channel(None).1,
             shutting_down: watch::channel(false).1,
@@ -119,7 +116,6 @@ impl Gatherer {
             fs,
             image_service,
             runtime_state,
-            clock,
             settles_at: None,
             down_at: None,
             images: None,

@@ -93,7 +93,6 @@ impl StatusTask {
             params.fs,
             params.images,
             params.runtime_state.clone(),
-            params.clock.clone(),
         )
         .with_pressures(params.pressures.clone())
         .with_storage_problem(csi_nodes.problem())

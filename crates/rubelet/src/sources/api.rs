@@ -25,7 +25,7 @@ use crate::metrics::StartupLatency;
 /// The source; fed by the watch of this node's pods.
 pub(crate) struct ApiSource {
     config: PodConfig,
-    view: Level<Arc<ApiPodSet>>,
+    view: Arc<Level<Arc<ApiPodSet>>>,
     events: EventRecorder,
     clock: Clock,
     /// What is desired: the pods as last told to the workers, without mirrors.
@@ -43,7 +43,7 @@ impl ApiSource {
     pub(crate) fn new(config: PodConfig, events: EventRecorder, clock: Clock) -> Self {
         Self {
             config,
-            view: Level::new(Arc::default()),
+            view: Arc::new(Level::new(Arc::default())),
             events,
             clock,
             desired: BTreeMap::new(),
@@ -56,6 +56,12 @@ impl ApiSource {
     /// Has the start of pods measured.
     pub(crate) fn with_startups(mut self, startups: StartupLatency) -> Self {
         self.startups = startups;
+        self
+    }
+
+    /// Tells those who follow this level what the API holds.
+    pub(crate) fn with_view(mut self, view: Arc<Level<Arc<ApiPodSet>>>) -> Self {
+        self.view = view;
         self
     }
 
