@@ -106,13 +106,16 @@ pub struct CgroupParts {
 #[derive(Clone)]
 pub struct Cgroups(Option<Arc<Shared>>);
 
+/// Says whether a pod has CPUs of its own.
+type ExclusiveCpus = Box<dyn Fn(&PodUid) -> bool + Send + Sync>;
+
 struct Shared {
     parts: CgroupParts,
     /// The root for which the groups above pods are there.
     ready: Mutex<Option<CgroupRoot>>,
     /// A pod began or ended.
     news: Notify,
-    exclusive: OnceLock<Box<dyn Fn(&PodUid) -> bool + Send + Sync>>,
+    exclusive: OnceLock<ExclusiveCpus>,
 }
 
 impl Cgroups {

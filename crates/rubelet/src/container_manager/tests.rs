@@ -25,15 +25,16 @@ fn machine() -> MachineTopology {
 
 /// Static policies with CPU 0 and one GiB of node 0 reserved.
 fn config(topology: &str, scope: &str) -> KubeletConfiguration {
-    let mut config = KubeletConfiguration::default();
-    config.cpu_manager_policy = "static".into();
-    config.reserved_system_cpus = "0".into();
-    config.memory_manager_policy = "Static".into();
     let limits = BTreeMap::from([("memory".to_owned(), QuantityText("1Gi".to_owned()))]);
-    config.reserved_memory = vec![MemoryReservation { numa_node: 0, limits, ..Default::default() }];
-    config.topology_manager_policy = topology.into();
-    config.topology_manager_scope = scope.into();
-    config
+    KubeletConfiguration {
+        cpu_manager_policy: "static".into(),
+        reserved_system_cpus: "0".into(),
+        memory_manager_policy: "Static".into(),
+        reserved_memory: vec![MemoryReservation { numa_node: 0, limits }],
+        topology_manager_policy: topology.into(),
+        topology_manager_scope: scope.into(),
+        ..KubeletConfiguration::default()
+    }
 }
 
 struct World {
