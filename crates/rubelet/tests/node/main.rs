@@ -26,7 +26,6 @@ mod api_volumes;
 mod bad_input;
 mod cgroups;
 mod clean_up;
-mod clean_up;
 mod cluster;
 mod csi;
 mod csi_block;
