@@ -27,8 +27,9 @@ pub struct CgroupTree {
 enum Layout {
     /// One hierarchy for every controller.
     Unified { root: PathBuf, controllers: BTreeSet<String> },
-    /// A hierarchy for each controller, or some together.
-    Separate { roots: Vec<PathBuf>, controllers: BTreeMap<String, PathBuf> },
+    /// A hierarchy for each controller, or some together; beside them may be a unified one without controllers, where
+    /// runtimes make groups too.
+    Separate { roots: Vec<PathBuf>, beside: Vec<PathBuf>, controllers: BTreeMap<String, PathBuf> },
 }
 
 impl CgroupTree {
@@ -46,9 +47,9 @@ impl CgroupTree {
             let layout = Layout::Unified { root: mount.to_owned(), controllers };
             return Ok(Self { layout, page_sizes });
         }
-        // Beside the older hierarchies there may be a unified one without controllers, for systemd's use.
-        let mut roots = hierarchies(mount);
-        roots.retain(|root| !root.join("cgroup.controllers").exists());
+        let is_beside = |root: &PathBuf| root.join("cgroup.controllers").exists();
+        let (beside, roots): (Vec<PathBuf>, Vec<PathBuf>) =
+            hierarchies(mount).into_iter().partition(is_beside);
         let mut controllers = BTreeMap::new();
         for root in &roots {
             let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -58,7 +59,7 @@ impl CgroupTree {
             let message = format!("no cgroups are mounted at {}", mount.display());
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
-        Ok(Self { layout: Layout::Separate { roots, controllers }, page_sizes })
+        Ok(Self { layout: Layout::Separate { roots, beside, controllers }, page_sizes })
     }
 
     /// Whether it is the unified hierarchy.
@@ -88,10 +89,16 @@ impl CgroupTree {
     /// A group's directory in every hierarchy.
     pub(super) fn dirs(&self, group: &str) -> io::Result<Vec<PathBuf>> {
         let relative = relative(group)?;
-        Ok(match &self.layout {
-            Layout::Unified { root, .. } => vec![root.join(relative)],
-            Layout::Separate { roots, .. } => roots.iter().map(|root| root.join(relative)).collect(),
-        })
+        Ok(self.roots().map(|root| root.join(relative)).collect())
+    }
+
+    /// Every hierarchy in which there may be groups of pods.
+    fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+        let (roots, beside) = match &self.layout {
+            Layout::Unified { root, .. } => (std::slice::from_ref(root), [].as_slice()),
+            Layout::Separate { roots, beside, .. } => (roots.as_slice(), beside.as_slice()),
+        };
+        roots.iter().chain(beside)
     }
 
     /// A group's directory for one controller; the root group is `/`. `None` without the controller.
@@ -140,7 +147,7 @@ impl CgroupTree {
                     )));
                 }
             }
-            Layout::Separate { roots, controllers } => {
+            Layout::Separate { roots, controllers, .. } => {
                 let cpusets = controllers.get("cpuset");
                 for root in roots {
                     let mut dir = root.clone();
@@ -211,11 +218,8 @@ impl CgroupTree {
     /// # Errors
     /// When a process is in it, or the kernel refuses.
     pub fn remove(&self, group: &str) -> io::Result<()> {
-        let roots = match &self.layout {
-            Layout::Unified { root, .. } => std::slice::from_ref(root),
-            Layout::Separate { roots, .. } => roots,
-        };
-        super::remove(roots, group)
+        let roots: Vec<PathBuf> = self.roots().cloned().collect();
+        super::remove(&roots, group)
     }
 }
 
@@ -427,8 +431,11 @@ mod tests {
         tree.make("/kubepods/podx").unwrap();
         assert!(root.path().join("systemd/kubepods/podx").is_dir());
         assert!(!root.path().join("unified/kubepods").exists());
+        // A runtime makes its own there.
+        fs::create_dir_all(root.path().join("unified/kubepods/podx/c")).unwrap();
         tree.remove("/kubepods/podx").unwrap();
         assert!(!root.path().join("memory/kubepods/podx").exists());
+        assert!(!root.path().join("unified/kubepods/podx").exists());
         assert!(CgroupTree::find(&root.path().join("none")).is_err());
     }
 

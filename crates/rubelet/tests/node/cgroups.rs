@@ -119,7 +119,7 @@ fn every_group_is_what_the_formulas_say() {
 #[test]
 fn options_change_what_is_set() {
     let node = Node::configured(
-        "cpuCFSQuotaPeriod: 20ms\nenforceNodeAllocatable: [none]\nsystemReserved: {cpu: 1}\n",
+        "cpuCFSQuotaPeriod: 20ms\nenforceNodeAllocatable: [none]\nsystemReserved: {cpu: '1'}\n",
     );
     node.apply(
         "level",
