@@ -202,9 +202,8 @@ impl Eviction {
         let table = &self.services.table;
         self.leaving.retain(|uid, leaving| {
             let row = table.get(uid);
-            let ended = row.is_none_or(|row| {
-                matches!(row.state, PodState::Terminated { .. } | PodState::Finished { .. })
-            });
+            // What it wrote to memory or disk is given back with its volumes, a moment after its containers.
+            let ended = row.is_none_or(|row| matches!(row.state, PodState::Finished { .. }));
             !ended && leaving.since.elapsed() < LEAVES_WITHIN
         });
         self.leaving.len() < before
