@@ -47,9 +47,10 @@ fn wait_cpus(node: &Node, pod: &Pod, expected: &CpuSet) {
     });
 }
 
-fn state(node: &Node) -> serde_json::Value {
-    let text = fs::read_to_string(node.root().join("cpu_manager_state")).unwrap();
-    serde_json::from_str(&text).unwrap()
+fn state(node: &Node) -> Result<serde_json::Value, String> {
+    let text =
+        fs::read_to_string(node.root().join("cpu_manager_state")).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| format!("{text}: {error}"))
 }
 
 /// Waits until the checkpoint says so of the pod.
@@ -57,7 +58,7 @@ fn state(node: &Node) -> serde_json::Value {
 fn wait_entry(node: &Node, pod: &Pod, expected: Option<&CpuSet>) {
     let path = format!("/entries/{}/app", pods::uid(pod));
     wait::until("the checkpoint", PATIENCE, || {
-        let state = state(node);
+        let state = state(node)?;
         let found = state.pointer(&path).and_then(serde_json::Value::as_str).map(str::to_owned);
         if found == expected.map(ToString::to_string) { Ok(()) } else { Err(state.to_string()) }
     });
@@ -76,7 +77,7 @@ fn a_guaranteed_pod_has_its_cpu_alone() {
     let rest = online().difference(&own);
     wait_cpus(&node, &sharer, &rest);
     wait_entry(&node, &pinned, Some(&own));
-    assert_eq!(state(&node)["policyName"], "static");
+    assert_eq!(state(&node).unwrap()["policyName"], "static");
     // Who comes later shares the rest.
     node.apply("late", &pod("{requests: {memory: 8Mi}}"));
     let late = node.wait_ready("late");
@@ -134,7 +135,7 @@ fn cpus_outlive_the_agent_and_its_checkpoint() {
     let again = node.wait_ready("pinned");
     assert_eq!((id(&again), pods::restarts(&again, "app")), (id(&pinned), 0));
     wait::until("the checkpoint of the policy none", PATIENCE, || {
-        let text = fs::read_to_string(&checkpoint).unwrap();
+        let text = fs::read_to_string(&checkpoint).map_err(|error| error.to_string())?;
         if text == foreign { Ok(()) } else { Err(text) }
     });
 }
