@@ -468,11 +468,7 @@ impl SyncLoop {
         }
         let pressures = self.services.pressures.borrow().unwrap_or_default();
         node.shutting_down = *self.services.shutting_down.borrow();
-        node.pressure = NodePressure {
-            memory: pressures.memory,
-            disk: pressures.disk,
-            pids: pressures.pid,
-        };
+        node.pressure = NodePressure { memory: pressures.memory, disk: pressures.disk, pids: pressures.pid };
         node.supplemental_groups_policy = self
             .services
             .runtime_state

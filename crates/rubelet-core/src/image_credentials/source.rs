@@ -137,7 +137,7 @@ mod tests {
             SourcedAuth { auth: auth("a", "b"), source: CredentialSource::ServiceAccount(account.clone()) };
         let node = SourcedAuth::from(auth("n", "n"));
         assert_eq!(node.pulled_with(), PulledWith::node());
-        assert_eq!(lent.pulled_with().kubernetes_service_accounts, [account.clone()]);
+        assert_eq!(lent.pulled_with().kubernetes_service_accounts, std::slice::from_ref(&account));
         let pod = pod_credentials(&[node, lent, secret.clone()]);
         assert_eq!(pod.service_account, Some(account));
         assert_eq!(pod.secrets, secret.pulled_with().kubernetes_secrets);

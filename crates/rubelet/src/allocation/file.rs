@@ -45,7 +45,9 @@ impl BookFile {
                     Err(error) => crate::logging::chain(&error),
                 }
             };
-            warn!("{}: {problem}; {}", path.display(), record::set_aside(&path));
+            // Not within the macro: what is not logged is not evaluated.
+            let aside = record::set_aside(&path);
+            warn!("{}: {problem}; {aside}", path.display());
             Ok(Book::new())
         });
         read.await.unwrap_or_else(|error| {

@@ -7,8 +7,8 @@
 
 mod kernel;
 mod settings;
-mod task;
 pub mod systemd;
+mod task;
 pub mod writer;
 
 use std::path::Path;

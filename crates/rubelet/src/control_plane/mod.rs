@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rubelet_apiclient::connection::{ConnectOptions, IdentityHandle, Observer};
+use rubelet_apiclient::level::Level;
 use rubelet_apiclient::objects::{ChangeDetection, ObjectCache};
 use rubelet_apiclient::reflector::{Reflector, trim_service};
 use rubelet_apiclient::rotation::RotationStatus;
-use rubelet_apiclient::level::Level;
 use rubelet_apiclient::wake::{Wake, Waker};
 use rubelet_apiclient::watch::{self as api_watch, Update, WatchSpec, seed_of};
 use rubelet_apiclient::{Connections, Now};

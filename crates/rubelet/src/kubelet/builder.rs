@@ -25,9 +25,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::cgroups::{self, CgroupParts, CgroupSettings, Cgroups, systemd::SystemdWriter, writer::FileWriter};
-use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::allocation::Allocations;
+use crate::cgroups::{
+    self, CgroupParts, CgroupSettings, Cgroups, systemd::SystemdWriter, writer::FileWriter,
+};
+use crate::clean_up::{CleanUp, CleanUpParts, CleanUpSettings};
 use crate::clock::Clock;
 use crate::container_manager::{self, Books, ContainerManager, ContainerParts};
 use crate::control_plane::{self, ApiServer, ControlPlane, Parts};
@@ -401,7 +403,10 @@ impl KubeletBuilder {
         let groups = match (tree, group_settings) {
             (Some(tree), Some(settings)) => Cgroups::new(CgroupParts {
                 settings,
-                writer: Arc::new(SystemdWriter::new(FileWriter::new(tree.clone(), fs.clone()), tree.is_unified())),
+                writer: Arc::new(SystemdWriter::new(
+                    FileWriter::new(tree.clone(), fs.clone()),
+                    tree.is_unified(),
+                )),
                 tree,
                 fs: fs.clone(),
                 table: table.clone(),
@@ -620,7 +625,8 @@ impl KubeletBuilder {
         if !services.clock.is_simulated() {
             kubelet.tasks.spawn(clean_up.run());
             let folder = services.node.root_dir.join("plugins_registry");
-            let handlers: Vec<Arc<dyn PluginHandler>> = vec![Arc::new(csi_drivers.clone()), claims.handler(), devices.handler()];
+            let handlers: Vec<Arc<dyn PluginHandler>> =
+                vec![Arc::new(csi_drivers.clone()), claims.handler(), devices.handler()];
             let registry = PluginRegistry::new(folder, services.fs.clone(), handlers);
             metrics::plugins(&services.metrics, registry.state());
             let told = PodResourcesSource::new(services.clone(), devices.clone());

@@ -106,7 +106,7 @@ impl Gatherer {
         fs: FsPool,
         image_service: Arc<dyn ImageService>,
         runtime_state: watch::Receiver<RuntimeState>,
-        ) -> Self {
+    ) -> Self {
         Self {
             storage_problem: watch::channel(None).1,
             shutting_down: watch::channel(false).1,

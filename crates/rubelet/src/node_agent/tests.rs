@@ -171,7 +171,18 @@ impl Setup {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.run());
-        Rig { api: self.api, runtime, watched, events, closed, cri, view, pressures, going_down, _tasks: tasks }
+        Rig {
+            api: self.api,
+            runtime,
+            watched,
+            events,
+            closed,
+            cri,
+            view,
+            pressures,
+            going_down,
+            _tasks: tasks,
+        }
     }
 }
 

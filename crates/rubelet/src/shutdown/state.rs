@@ -58,9 +58,8 @@ pub(super) async fn read(pool: &FsPool, file: &Path) -> Result<Times, String> {
 /// Replaces the file.
 pub(super) async fn write(pool: &FsPool, file: &Path, times: &Times) -> Result<(), String> {
     let (path, text) = (PathBuf::from(file), print(times));
-    let written = pool.run(format!("write {}", file.display()), move || {
-        rubelet_linux::record::replace(&path, &text)
-    });
+    let written =
+        pool.run(format!("write {}", file.display()), move || rubelet_linux::record::replace(&path, &text));
     written.await.map_err(|error| crate::logging::chain(&error))
 }
 

@@ -181,7 +181,7 @@ containers:
 ",
     );
     cluster.wait_pod("bomb", "to have begun", |pod| {
-        pods::state(pod, "c") != "" && !pods::state(pod, "c").starts_with("waiting")
+        !pods::state(pod, "c").is_empty() && !pods::state(pod, "c").starts_with("waiting")
     });
     let group = cluster.node.cgroups(&pods::uid(&cluster.pod("bomb")));
     let pids = group.iter().find(|dir| dir.starts_with("/sys/fs/cgroup/pids")).unwrap();

@@ -64,7 +64,7 @@ impl DraNode {
 
     /// Runs a pod that uses a claim.
     fn run(&self, name: &str, claim: &str, script: &str) -> Pod {
-        let pod = self.cluster.run(
+        self.cluster.run(
             name,
             &format!(
                 "
@@ -78,8 +78,7 @@ containers:
   resources: {{claims: [{{name: gpu}}]}}
 "
             ),
-        );
-        pod
+        )
     }
 
     fn wait_calls(&self, claim: &str, wanted: &[&str]) {
