@@ -1,3 +1,5 @@
+//! The book of devices against checkpoints that kubelets wrote, and with plugins that come, go and lie.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Which images go, in tables.
+
 use proptest::prelude::*;
 
 use super::*;

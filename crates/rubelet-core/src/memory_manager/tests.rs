@@ -1,3 +1,5 @@
+//! Memory of NUMA nodes: tables, checkpoints of upstream, and properties.
+
 use proptest::prelude::*;
 use serde_json::json;
 

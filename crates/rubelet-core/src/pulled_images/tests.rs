@@ -1,3 +1,5 @@
+//! Who may use an image that is there, in tables.
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Merging of hints: tables, and properties against an exhaustive search.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

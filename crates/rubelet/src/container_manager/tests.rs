@@ -1,3 +1,5 @@
+//! Shares of pods on a simulated machine, with the scripted runtime.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Which claims are prepared, shared and given back, in tables.
+
 use proptest::prelude::*;
 
 use super::*;
