@@ -298,20 +298,15 @@ fn deprecated_flags_and_old_gates_are_named_once() {
 #[test]
 fn what_is_not_acted_on_is_listed_with_its_place() {
     let result = loaded(
-        "--config=k.yaml --image-gc-high-threshold=90 --lock-file=/k --kubeconfig=/c --containerd=x --pod-max-pids=1",
+        "--config=k.yaml --volume-plugin-dir=/v --lock-file=/k --kubeconfig=/c --containerd=x --pod-max-pids=1",
         &[(
             "+k.yaml",
-            "clusterDomain: a\nmemorySwap:\n  swapBehavior: NoSwap\nmaxPods: 5\npodPidsLimit: 0\n",
+            "clusterDomain: a\nmemorySwap:\n  swapBehavior: NoSwap\nmakeIPTablesUtilChains: true\npodPidsLimit: 0\n",
         )],
     );
     assert_eq!(
         not_acted_on(&result),
-        [
-            "imageGCHighThresholdPercent (flag --image-gc-high-threshold)",
-            "memorySwap (k.yaml:5:3)",
-            "podPidsLimit (flag --pod-max-pids)",
-            "--lock-file",
-        ]
+        ["makeIPTablesUtilChains (k.yaml:6:25)", "volumePluginDir (flag --volume-plugin-dir)", "--lock-file",]
     );
     assert!(not_acted_on(&loaded("", &[])).is_empty());
 }

@@ -99,6 +99,9 @@ fn used() -> Metrics {
     pods.admission_rejections.with(["Other"]).inc();
     pods.orphan_volumes_cleaned.set(0.0);
     pods.orphan_volumes_errors.set(0.0);
+    pods.evictions.with(["memory.available"]).inc();
+    pods.eviction_stats_age.with(["memory.available"]).observe(0.5);
+    pods.preemptions.with(["cpu"]).inc();
     pods.resizes_requested.with(["cpu", "limits", "increase"]).inc();
     pods.resize_duration.with(["true"]).observe(20.0);
     pods.resizes_pending.with(["deferred"]).set(1.0);
@@ -147,9 +150,27 @@ fn used() -> Metrics {
         &node.startup_pre_registration,
         &node.startup_registration,
         &node.startup_post_registration,
+        &node.shutdown_began,
+        &node.shutdown_ended,
+        &node.memory_qos_min,
+        &node.memory_qos_low,
     ] {
         gauge.set(1.0);
     }
+    for counter in [
+        &node.cpu_requests,
+        &node.cpu_errors,
+        &node.memory_requests,
+        &node.memory_errors,
+        &node.topology_requests,
+        &node.topology_errors,
+    ] {
+        counter.inc();
+    }
+    node.cgroup_duration.with(["create"]).observe(0.001);
+    node.topology_duration.observe(1.0);
+    node.aligned.with(["container", "numa_node"]).inc();
+    node.misaligned.with(["container", "numa_node"]).inc();
     node.csi_operation.with(["d", "/csi.v1.Node/NodeStageVolume", "OK", "false"]).observe(0.1);
     node.dra_grpc_operation.with(["d", "/v1.DRAPlugin/NodePrepareResources", "OK"]).observe(0.1);
     node.dra_operation.with(["PrepareResources", "false"]).observe(0.1);
@@ -316,14 +337,29 @@ async fn only_names_of_upstreams_are_remarked_on() {
     let remarks: Vec<String> = pages.iter().flat_map(|page| lint(&families(page))).collect();
     let total = "counter metrics should have \"_total\" suffix";
     let count = "only histograms and summaries should have such a suffix";
+    let ms = "metric names should not contain abbreviated units";
     let expected = [
         ("kubelet_certificate_manager_client_expiration_renew_errors", total),
+        ("kubelet_container_aligned_compute_resources_count", total),
+        ("kubelet_container_aligned_compute_resources_count", count),
+        ("kubelet_container_aligned_compute_resources_failure_count", total),
+        ("kubelet_container_aligned_compute_resources_failure_count", count),
+        ("kubelet_cpu_manager_exclusive_cpu_allocation_count", count),
         ("kubelet_evented_pleg_connection_error_count", total),
         ("kubelet_evented_pleg_connection_error_count", count),
         ("kubelet_evented_pleg_connection_success_count", total),
         ("kubelet_evented_pleg_connection_success_count", count),
+        ("kubelet_evictions", total),
         ("kubelet_pleg_discard_events", total),
+        ("kubelet_pod_resources_endpoint_errors_get", total),
+        ("kubelet_pod_resources_endpoint_errors_get_allocatable", total),
+        ("kubelet_pod_resources_endpoint_errors_list", total),
+        ("kubelet_pod_resources_endpoint_requests_get", total),
+        ("kubelet_pod_resources_endpoint_requests_get_allocatable", total),
+        ("kubelet_pod_resources_endpoint_requests_list", total),
+        ("kubelet_preemptions", total),
         ("kubelet_server_expiration_renew_errors", total),
+        ("kubelet_topology_manager_admission_duration_ms", ms),
     ];
     assert_eq!(remarks, expected.map(|(name, remark)| format!("{name}: {remark}")));
 }
