@@ -430,7 +430,9 @@ impl PodWorker {
         }
         self.services.devices.tell_health(&self.uid, &mut generated);
         self.services.claims.tell_health(&pod, &mut generated);
-        let may_run = observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
+        // Devices of claims are others' as soon as the end is told: they are given back before.
+        let holds = self.services.claims.has(&self.uid);
+        let may_run = holds || observed.may_run() || ending == Ending::No && observed.has_ready_sandbox();
         self.publish_status(&turn, &pod, &generated, may_run).await;
         generated
     }

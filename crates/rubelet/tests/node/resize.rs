@@ -11,11 +11,14 @@ fn manifest(name: &str, restarts: bool, held: u32) -> String {
     let policy = if restarts { "RestartContainer" } else { "NotRequired" };
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+         volumes: [{{name: held, emptyDir: {{medium: Memory}}}}]\n  \
          containers:\n  - name: main\n    image: rubelet.local/busybox:1\n    \
-         command: [sh, -c, \"x=$(head -c {bytes} /dev/zero | tr '\\\\0' x); trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done\"]\n    \
+         command: [sh, -c, \"dd if=/dev/zero of=/held/part bs=1M count={held} && mv /held/part /held/all; \
+         trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done\"]\n    \
+         volumeMounts: [{{name: held, mountPath: /held}}]\n    \
+         readinessProbe: {{exec: {{command: [test, -f, /held/all]}}, periodSeconds: 1}}\n    \
          resizePolicy: [{{resourceName: memory, restartPolicy: {policy}}}]\n    \
          resources: {{requests: {{cpu: 100m, memory: 32Mi}}, limits: {{cpu: 200m, memory: 128Mi}}}}\n",
-        bytes = held * 1024 * 1024,
     )
 }
 
