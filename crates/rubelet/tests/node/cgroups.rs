@@ -263,23 +263,3 @@ fn reservations_larger_than_the_node_are_refused() {
         "Expected capacity >= reservation.",
     ]);
 }
-
-#[test]
-fn kernel_settings_that_are_protected_are_named() {
-    let panic = Path::new("/proc/sys/kernel/panic");
-    let before = fs::read_to_string(panic).unwrap();
-    if fs::write(panic, "7").is_err() {
-        // The kernel is somebody else's.
-        return;
-    }
-    let mut node = Node::without_agent("protectKernelDefaults: true\n");
-    node.launch_agent();
-    node.wait_agent_failed();
-    node.wait_agent_log(&["invalid kernel flag: kernel/panic, expected value: 10, actual value: 7"]);
-    node.configure("");
-    let config = fs::read_to_string(node.path("config.yaml")).unwrap();
-    fs::write(node.path("config.yaml"), config.replace("protectKernelDefaults: true", "")).unwrap();
-    node.start_agent();
-    assert_eq!(fs::read_to_string(panic).unwrap().trim(), "10");
-    fs::write(panic, before).unwrap();
-}
