@@ -150,6 +150,7 @@ fn in_summary(node: &Node, client: &Client) {
         let writer = container(&all, "writer");
         let told = empty.is_some_and(|volume| about(&volume["usedBytes"], 4 * MIB))
             && about(&writer["rootfs"]["usedBytes"], 10 * MIB)
+            && writer["logs"]["usedBytes"].as_u64().is_some_and(|bytes| bytes >= 1_000_000)
             && container(&all, "busy")["cpu"]["usageNanoCores"].as_u64().is_some();
         if told { Ok(all) } else { Err(all.to_string()) }
     });
@@ -261,11 +262,13 @@ fn in_metrics(node: &Node, client: &Client) {
 
 /// What is said of names that dashboards know.
 const REMARKS: &[&str] = &[
+    "/metrics: kubelet_cpu_manager_exclusive_cpu_allocation_count non-histogram and non-summary metrics should not have \"_count\" suffix",
     "/metrics: kubelet_evented_pleg_connection_error_count counter metrics should have \"_total\" suffix",
     "/metrics: kubelet_evented_pleg_connection_error_count non-histogram and non-summary metrics should not have \"_count\" suffix",
     "/metrics: kubelet_evented_pleg_connection_success_count counter metrics should have \"_total\" suffix",
     "/metrics: kubelet_evented_pleg_connection_success_count non-histogram and non-summary metrics should not have \"_count\" suffix",
     "/metrics: kubelet_pleg_discard_events counter metrics should have \"_total\" suffix",
+    "/metrics: kubelet_topology_manager_admission_duration_ms metric names should not contain abbreviated units",
     "/metrics/cadvisor: cadvisor_version_info label names should be written in 'snake_case' not 'camelCase'",
     "/metrics/cadvisor: container_fs_inodes_total non-counter metrics should not have \"_total\" suffix",
     "/metrics/cadvisor: container_memory_failcnt counter metrics should have \"_total\" suffix",
