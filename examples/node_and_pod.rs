@@ -42,6 +42,8 @@ async fn main() -> Result<()> {
         // Nobody but this program is to look into it.
         enable_server: false,
         healthz_port: 0,
+        // A disk that is rather full is good enough for one pod.
+        eviction_hard: [("memory.available".to_owned(), "50Mi".to_owned())].into(),
         ..KubeletConfiguration::default()
     };
     let kubelet = Kubelet::builder(config)

@@ -79,6 +79,7 @@ impl Layout {
             "cgroupRoot": runtime.cgroup_root,
             // A developer's disk is often rather full, which is no reason to run nothing on it.
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 99,
             "failCgroupV1": false,
             "failSwapOn": false,
         })

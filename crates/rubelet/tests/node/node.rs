@@ -62,11 +62,15 @@ impl Node {
         let runtime = Containerd::start(&dir.join("c"));
         let ports = (free_port(), free_port(), free_port());
         let node = Self { agent: None, runtime, dir, ports, subcommand: None, arguments: vec![] };
+        // A disk that is rather full is no reason to run nothing on it, nor to remove the images of tests.
+        let roomy = [("evictionHard", "{memory.available: 1Mi}"), ("imageGCHighThresholdPercent", "100")];
+        let roomy = roomy.into_iter().filter(|(field, _)| !more.contains(field));
+        let roomy: String = roomy.map(|(field, value)| format!("{field}: {value}\n")).collect();
         let config = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
              staticPodPath: {dir}/manifests\npodLogsDir: {dir}/logs\ncontainerRuntimeEndpoint: {endpoint}\n\
              cgroupRoot: {cgroup}\naddress: 127.0.0.1\nreadOnlyPort: {}\nhealthzPort: {}\nport: {}\n\
-             failCgroupV1: false\nfailSwapOn: false\n{more}\n",
+             failCgroupV1: false\nfailSwapOn: false\n{roomy}{more}\n",
             node.ports.0,
             node.ports.1,
             node.ports.2,
