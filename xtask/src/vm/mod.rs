@@ -81,7 +81,7 @@ fn node_tests() -> Result<PathBuf> {
         "--test",
         "node",
     ]);
-    build.args(["--message-format", "json"]).current_dir(host::repository());
+    build.args(["--message-format", "json-render-diagnostics"]).current_dir(host::repository());
     let built = output(&mut build)?;
     let mut programs = built.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use rubelet_linux::record;
 use rubelet_systemd::{Bus, ShutdownSignals};
+use tracing::warn;
 
 use crate::fs_pool::FsPool;
 
@@ -120,7 +121,18 @@ impl Session for SystemSession {
     }
 
     fn next(&mut self) -> BoxFuture<'_, Option<bool>> {
-        Box::pin(self.signals.next())
+        Box::pin(async {
+            loop {
+                let begins = self.signals.next().await?;
+                // Whoever is on the bus can send a signal of that name: logind itself is asked. One that cannot be asked
+                // any more is believed.
+                if begins && matches!(self.bus.is_shutting_down().await, Ok(false)) {
+                    warn!("somebody on the system bus announced a shutdown that logind knows nothing of");
+                    continue;
+                }
+                return Some(begins);
+            }
+        })
     }
 }
 
