@@ -181,7 +181,12 @@ fn stray(node: &Node, uid: &str) -> Child {
     let dirs: Vec<PathBuf> =
         node.cgroups(uid).into_iter().filter(|dir| dir.ends_with(format!("pod{uid}"))).collect();
     assert!(!dirs.is_empty());
-    for dir in dirs {
+    for mut dir in dirs {
+        // In the unified hierarchy only groups without others below them have processes.
+        if dir.join("cgroup.controllers").exists() {
+            dir = dir.join("stray");
+            fs::create_dir(&dir).unwrap();
+        }
         if let Err(error) = fs::write(dir.join("cgroup.procs"), child.id().to_string()) {
             let _ = child.kill();
             let _ = child.wait();
