@@ -33,11 +33,13 @@ pub(super) fn packed(layout: &Layout, available: &CpuSet, wanted: usize, wishes:
     }
     let mut taker = Taker { layout, free, wanted, taken: CpuSet::new() };
     taker.keep_few_nodes(wishes);
-    for level in layout.outer() {
-        taker.take_whole(level);
-    }
     if wishes.few_caches {
+        // Not whole nodes first: a small one that is free as a whole would cost a cache of its own.
         taker.take_by_cache();
+    } else {
+        for level in layout.outer() {
+            taker.take_whole(level);
+        }
     }
     if wishes.spread_cores {
         taker.take_spread();
