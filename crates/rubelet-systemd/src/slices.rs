@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use futures::StreamExt as _;
 use zbus::{OwnedObjectPath, Variant};
 
-use crate::{Bus, BusError, LIMIT, Service, wrong};
+use crate::{Bus, BusError, LIMIT, Service};
 
 const MANAGER: Service = Service {
     name: "org.freedesktop.systemd1",
@@ -54,15 +54,6 @@ fn assignments<'a>(properties: &'a [(&'a str, Property)]) -> Assignments<'a> {
 }
 
 impl Bus {
-    /// The version of systemd, for example `252.36-1~deb12u1`.
-    ///
-    /// # Errors
-    /// [`BusError`].
-    pub async fn systemd_version(&self) -> Result<String, BusError> {
-        let value = self.property(&MANAGER, "Version").await?;
-        String::try_from(value).map_err(wrong)
-    }
-
     /// Starts a slice with these properties and waits until it is there; one that is there already gets them.
     ///
     /// # Errors

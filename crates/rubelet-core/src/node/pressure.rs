@@ -1,13 +1,10 @@
 //! Whether the node is short of memory, disk or process IDs.
 //!
-//! Owns thresholds, their comparison with observations, and how long pressure is reported after it has gone
-//! (upstream's eviction manager up to the node conditions). Never evicts and never measures. The shell keeps
-//! the [`PressureState`] between two looks.
+//! Owns the vocabulary: signals, thresholds and their comparison with observations. Never measures; what follows from a
+//! threshold that is met, and for how long, is [`crate::eviction`]'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-use jiff::Timestamp;
 
 use crate::quantity::{Amount, Format};
 
@@ -209,15 +206,6 @@ pub struct Observation {
 /// What was measured; signals that could not be are missing and make no pressure.
 pub type Observations = BTreeMap<Signal, Observation>;
 
-/// What is remembered between two looks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PressureState {
-    /// Indices of thresholds that were met and have not been cleared by their minimum reclaim.
-    met: BTreeSet<usize>,
-    /// When each kind of pressure was last there.
-    last_seen: BTreeMap<Pressure, Timestamp>,
-}
-
 /// What the node conditions say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressures {
@@ -229,129 +217,24 @@ pub struct Pressures {
     pub pid: bool,
 }
 
-/// Judges one look at the node. Pressure is reported while it is there and for `transition_period` after.
-///
-/// A clock that was set back never keeps pressure longer than the period from the new time on.
-pub fn observe(
-    thresholds: &[Threshold],
-    observations: &Observations,
-    state: &PressureState,
-    transition_period: Duration,
-    now: Timestamp,
-) -> (PressureState, Pressures) {
-    let met: BTreeSet<usize> = thresholds
-        .iter()
-        .enumerate()
-        .filter(|(index, threshold)| {
-            let with_min_reclaim = state.met.contains(index);
-            observations
-                .get(&threshold.signal)
-                .is_some_and(|observation| threshold.is_met(*observation, with_min_reclaim))
-        })
-        .map(|(index, _)| index)
-        .collect();
-    let mut last_seen = state.last_seen.clone();
-    for at in last_seen.values_mut() {
-        *at = (*at).min(now);
-    }
-    for index in &met {
-        last_seen.insert(thresholds[*index].signal.pressure(), now);
-    }
-    last_seen.retain(|_, at| {
-        let gone_for: Duration = now.duration_since(*at).try_into().unwrap_or_default();
-        gone_for.is_zero() || gone_for < transition_period
-    });
-    let pressures = Pressures {
-        memory: last_seen.contains_key(&Pressure::Memory),
-        disk: last_seen.contains_key(&Pressure::Disk),
-        pid: last_seen.contains_key(&Pressure::Pid),
-    };
-    (PressureState { met, last_seen }, pressures)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PERIOD: Duration = Duration::from_secs(300);
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
-    }
-
-    fn thresholds(pairs: &[(&str, &str)], reclaim: &[(&str, &str)]) -> Vec<Threshold> {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
-        };
-        Threshold::parse_all(&map(pairs), &map(reclaim))
-    }
-
-    fn defaults() -> Vec<Threshold> {
-        thresholds(
-            &[
-                ("memory.available", "100Mi"),
-                ("nodefs.available", "10%"),
-                ("nodefs.inodesFree", "5%"),
-                ("pid.available", "10%"),
-            ],
-            &[],
-        )
-    }
-
     #[track_caller]
-    fn check(observed: &[(Signal, i64, i64)], expected: (bool, bool, bool)) {
-        let observations = seen(observed);
-        let (_, found) = observe(&defaults(), &observations, &PressureState::default(), PERIOD, at(0));
-        assert_eq!((found.memory, found.disk, found.pid), expected);
-    }
-
-    fn seen(observed: &[(Signal, i64, i64)]) -> Observations {
-        observed
-            .iter()
-            .map(|(signal, available, capacity)| {
-                (*signal, Observation { available: *available, capacity: *capacity })
-            })
-            .collect()
+    fn check(value: &str, available: i64, capacity: i64, expected: bool) {
+        let limit = [("nodefs.available".to_owned(), value.to_owned())].into();
+        let thresholds = Threshold::parse_all(&limit, &BTreeMap::new());
+        assert_eq!(thresholds[0].is_met(Observation { available, capacity }, false), expected);
     }
 
     #[test]
     fn below_a_threshold_is_pressure_and_exactly_at_it_is_not() {
-        use Signal::*;
-        check(&[], (false, false, false));
-        check(&[(MemoryAvailable, 100 << 20, 1 << 30)], (false, false, false));
-        check(&[(MemoryAvailable, (100 << 20) - 1, 1 << 30)], (true, false, false));
-        check(&[(NodeFsAvailable, 99, 1000)], (false, true, false));
-        check(&[(NodeFsAvailable, 500, 1000), (NodeFsInodesFree, 1, 1000)], (false, true, false));
-        check(&[(PidAvailable, 3, 32768)], (false, false, true));
-    }
-
-    #[test]
-    fn pressure_stays_for_the_transition_period() {
-        let low = seen(&[(Signal::MemoryAvailable, 1, 1 << 30)]);
-        let fine = seen(&[(Signal::MemoryAvailable, 1 << 29, 1 << 30)]);
-        let (state, _) = observe(&defaults(), &low, &PressureState::default(), PERIOD, at(0));
-        let (state, found) = observe(&defaults(), &fine, &state, PERIOD, at(299));
-        assert!(found.memory);
-        // The clock is set back by an hour, and then goes on.
-        let (state, found) = observe(&defaults(), &fine, &state, PERIOD, at(-3600));
-        assert!(found.memory);
-        let (state, found) = observe(&defaults(), &fine, &state, PERIOD, at(-3300));
-        assert!(!found.memory);
-        assert_eq!(state, PressureState::default());
-    }
-
-    #[test]
-    fn min_reclaim_has_to_be_reached_before_pressure_ends() {
-        let limits = thresholds(&[("nodefs.available", "1Gi")], &[("nodefs.available", "1Gi")]);
-        let with = |left: i64| seen(&[(Signal::NodeFsAvailable, left << 20, 100 << 30)]);
-        let (state, found) = observe(&limits, &with(1500), &PressureState::default(), Duration::ZERO, at(0));
-        assert!(!found.disk);
-        let (state, found) = observe(&limits, &with(1000), &state, Duration::ZERO, at(10));
-        assert!(found.disk);
-        let (state, found) = observe(&limits, &with(1500), &state, Duration::ZERO, at(20));
-        assert!(found.disk);
-        let (_, found) = observe(&limits, &with(2048), &state, Duration::ZERO, at(30));
-        assert!(!found.disk);
+        check("100Mi", 100 << 20, 1 << 30, false);
+        check("100Mi", (100 << 20) - 1, 1 << 30, true);
+        check("10%", 99, 1000, true);
+        check("10%", 100, 1000, false);
+        check("5%", 1, 1000, true);
     }
 
     #[test]
