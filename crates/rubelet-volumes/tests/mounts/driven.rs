@@ -353,7 +353,8 @@ impl World {
         until(|| self.driver.places().is_empty() && self.node.staged().is_empty()).await;
         self.check(when);
         assert_eq!(mounts_below(self.dir.path()), [], "{when}");
-        assert_eq!(self.loops(), Vec::<String>::new(), "{when}");
+        // Whoever looks at a device at this moment, another test's search for a free one, keeps it for as long.
+        until(|| self.loops().is_empty()).await;
         for uid in ["u1", "u2"] {
             let record = self.node.root().join(format!("rubelet/mounts/{uid}.json"));
             assert!(!record.exists(), "{when}");
