@@ -81,6 +81,9 @@ enum ContainerdTask {
         /// Run a container to see that it works.
         #[arg(long)]
         check: bool,
+        /// Have systemd make the control groups of containers.
+        #[arg(long)]
+        systemd_cgroups: bool,
     },
     /// Kill one with all its containers, and remove every trace of it.
     Stop {
@@ -126,9 +129,9 @@ fn perform(task: Task) -> Result<()> {
             println!("{}", python::provide()?.display());
             Ok(())
         }
-        Task::Containerd(ContainerdTask::Start { version, dir, check }) => {
+        Task::Containerd(ContainerdTask::Start { version, dir, check, systemd_cgroups }) => {
             host::install_requirements()?;
-            let handle = containerd::start(version, &dir, None)?;
+            let handle = containerd::start_with(version, &dir, None, systemd_cgroups)?;
             if check {
                 containerd::check(&handle)?;
             }

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) cni_bin_dir: PathBuf,
     /// Where runc keeps its state.
     pub(crate) runc_root: PathBuf,
+    /// Whether systemd makes the control groups of containers.
+    pub(crate) systemd_cgroups: bool,
 }
 
 impl Settings {
@@ -146,10 +148,11 @@ disabled_plugins = [
 [plugins."{plugin}".containerd.runtimes.runc.options]
   BinaryName = {runc}
   Root = {root}
-  SystemdCgroup = false
+  SystemdCgroup = {systemd}
 "#,
             runc = quote(&self.runc.display().to_string()),
             root = quote(&self.runc_root.display().to_string()),
+            systemd = self.systemd_cgroups,
         )
     }
 }
@@ -171,8 +174,8 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn rendered(line: (u32, u32)) -> String {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             dir: "/d".into(),
             runc: "/usr/sbin/runc".into(),
             snapshotter: "native".to_owned(),
@@ -180,12 +183,12 @@ mod tests {
             cni_conf_dir: "/d/cni".into(),
             cni_bin_dir: "/usr/lib/cni".into(),
             runc_root: "/d/state/runc".into(),
-        };
-        settings.render(line)
+            systemd_cgroups: false,
+        }
     }
 
     fn check(line: (u32, u32), wanted: &[&str], unwanted: &[&str]) {
-        let text = rendered(line);
+        let text = settings().render(line);
         for line in wanted {
             assert!(text.lines().any(|has| has.trim() == *line), "{line:?} is missing in:\n{text}");
         }
@@ -221,6 +224,15 @@ mod tests {
             &[],
         );
         check((2, 1), &["bin_dirs = [\"/usr/lib/cni\"]"], &["bin_dir ="]);
+    }
+
+    #[test]
+    fn control_groups_are_made_by_runc_or_by_systemd() {
+        for line in [(1, 6), (2, 0)] {
+            check(line, &["SystemdCgroup = false"], &[]);
+            let text = Settings { systemd_cgroups: true, ..settings() }.render(line);
+            assert!(text.lines().any(|line| line.trim() == "SystemdCgroup = true"), "{text}");
+        }
     }
 
     #[test]

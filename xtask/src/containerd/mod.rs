@@ -145,6 +145,16 @@ fn tag(dir: &Path) -> String {
 
 /// Starts a containerd of that version in `dir` with our images in it, or finds the one that runs there already.
 pub(crate) fn start(version: Version, dir: &Path, archives: Option<&Archives>) -> Result<Handle> {
+    start_with(version, dir, archives, false)
+}
+
+/// The same, with control groups of containers that systemd makes when `systemd_cgroups`.
+pub(crate) fn start_with(
+    version: Version,
+    dir: &Path,
+    archives: Option<&Archives>,
+    systemd_cgroups: bool,
+) -> Result<Handle> {
     if !host::is_root() {
         bail!("starting a containerd needs root");
     }
@@ -152,7 +162,7 @@ pub(crate) fn start(version: Version, dir: &Path, archives: Option<&Archives>) -
     let dir = dir.canonicalize()?;
     let handle = match Handle::load(&dir).filter(Handle::is_running) {
         Some(running) => running,
-        None => launch(&dir, &versions::provide(version)?)?,
+        None => launch(&dir, &versions::provide(version)?, systemd_cgroups)?,
     };
     wait_until_ready(&handle)?;
     if missing_image(&handle)?.is_some() {
@@ -165,7 +175,7 @@ pub(crate) fn start(version: Version, dir: &Path, archives: Option<&Archives>) -
 }
 
 /// Starts the daemon and leaves its handle, so that it can be stopped even when this program is interrupted.
-fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
+fn launch(dir: &Path, programs: &versions::Programs, systemd_cgroups: bool) -> Result<Handle> {
     let socket = dir.join("containerd.sock");
     if socket.as_os_str().len() > SOCKET_PATH_MAX - ".ttrpc".len() {
         bail!("{} is too long for a socket: choose a shorter folder (RUBELET_DEV_DIR)", socket.display());
@@ -186,6 +196,7 @@ fn launch(dir: &Path, programs: &versions::Programs) -> Result<Handle> {
         cni_conf_dir: network::conf_dir(dir),
         cni_bin_dir: plugins,
         runc_root: runc_root(dir),
+        systemd_cgroups,
     };
     let file = dir.join("config.toml");
     fs::write(&file, settings.render(programs.line()?))?;
