@@ -11,6 +11,7 @@ mod http;
 mod images;
 mod kubectl;
 mod node;
+mod package;
 mod process;
 mod programs;
 mod promtool;
@@ -45,6 +46,8 @@ enum Task {
     Vm(vm::VmOptions),
     /// Measure the agent against the bare CRI calls.
     Bench(bench::BenchOptions),
+    /// Make a Debian package and a tarball of the agent.
+    Package(package::PackageOptions),
     /// Check what the compiler does not: dependency direction, documents, file headers.
     Tidy,
     /// Build the sandbox image and the workload image as archives.
@@ -110,6 +113,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test(options) => suite::test(&options),
         Task::Vm(options) => vm::vm(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Package(options) => package::package(&options),
         Task::Tidy => tidy::check(),
         Task::Images { out } => {
             for archive in images::build(&out.unwrap_or_else(images::default_dir))?.0 {

@@ -20,8 +20,8 @@ pub(crate) struct Facts<'a> {
 }
 
 /// Folders whose names make a backticked word a path of this repository.
-const FOLDERS: [&str; 8] =
-    ["crates/", "docs/", "examples/", "images/", "xtask/", ".ci/", ".cargo/", ".config/"];
+const FOLDERS: [&str; 9] =
+    ["crates/", "docs/", "examples/", "images/", "packaging/", "xtask/", ".ci/", ".cargo/", ".config/"];
 /// Endings that make a word in a folder of the repository, or at its top, a path.
 const ENDINGS: [&str; 3] = [".md", ".rs", ".toml"];
 /// Files that documents name although they are not ours.
