@@ -95,7 +95,7 @@ fn components(
         let (name, version) = (text(&package["name"]), text(&package["version"]));
         let manifest = PathBuf::from(text(&package["manifest_path"]));
         found.push(Component {
-            license: text(&package["license"]).replace('/', " OR "),
+            license: spdx(&text(&package["license"])),
             authors: list(&package["authors"]).iter().map(text).collect(),
             sources: manifest.parent().map(Path::to_owned).unwrap_or_default(),
             own: package["source"].is_null(),
@@ -109,6 +109,11 @@ fn components(
     Ok(found)
 }
 
+/// An expression of SPDX of what crates write, old ones with a slash.
+fn spdx(license: &str) -> String {
+    license.split('/').map(str::trim).collect::<Vec<_>>().join(" OR ")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn what_only_builds_or_tests_the_agent_is_not_in_it() {
         let package = |id: &str, source: Value| {
-            json!({"id": id, "name": id, "version": "1.0.0", "license": "MIT/Apache-2.0", "authors": ["a"],
+            json!({"id": id, "name": id, "version": "1.0.0", "license": "MIT / Apache-2.0", "authors": ["a"],
                    "manifest_path": format!("/src/{id}/Cargo.toml"), "source": source})
         };
         let uses = |id: &str, kind: Value| json!({"pkg": id, "dep_kinds": [{"kind": kind}]});

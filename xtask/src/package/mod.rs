@@ -100,11 +100,13 @@ fn contents(root: &Path, agent: &Path) -> Result<Vec<Entry>> {
         Entry::file("usr/lib/systemd/system/rubelet-local.service", &packaging.join("rubelet-local.service")),
         Entry::file("etc/rubelet/config.yaml", &packaging.join("config.yaml")),
         Entry::file("etc/default/rubelet", &packaging.join("default")),
-        Entry::text("usr/share/man/man8/rubelet.8.gz", gzip(&pages::manual(&cli)?)?),
         Entry::text("usr/share/bash-completion/completions/rubelet", pages::completion(&cli, "bash")?),
         Entry::text("usr/share/zsh/vendor-completions/_rubelet", pages::completion(&cli, "zsh")?),
         Entry::text("usr/share/fish/vendor_completions.d/rubelet.fish", pages::completion(&cli, "fish")?),
     ];
+    for (name, page) in pages::manuals(&cli)? {
+        entries.push(Entry::text(&format!("usr/share/man/man8/{name}.gz"), gzip(&page)?));
+    }
     let mut document =
         |name: &str, bytes| entries.push(Entry::text(&format!("usr/share/doc/rubelet/{name}"), bytes));
     document("copyright", notices::copyright(&components).into_bytes());

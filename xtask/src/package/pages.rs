@@ -99,14 +99,21 @@ fn flags(help: &str) -> Result<Vec<Flag>> {
     Ok(found)
 }
 
-/// The page of section 8, as troff.
-pub(super) fn manual(cli: &Command) -> Result<Vec<u8>> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(cli.clone())
-        .section("8")
-        .render(&mut page)
-        .context("cannot write the manual page")?;
-    Ok(page)
+/// The pages of section 8, as troff: names, and the agent's or a command's.
+pub(super) fn manuals(cli: &Command) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut cli = cli.clone().disable_help_subcommand(true);
+    // Names commands as their pages are called.
+    cli.build();
+    let (mut pages, mut open) = (Vec::new(), vec![cli]);
+    while let Some(command) = open.pop() {
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+        open.extend(command.get_subcommands().cloned());
+        let mut page = Vec::new();
+        let man = clap_mangen::Man::new(command).title(name.clone()).section("8");
+        man.render(&mut page).with_context(|| format!("cannot write the manual page of {name}"))?;
+        pages.push((format!("{name}.8"), page));
+    }
+    Ok(pages)
 }
 
 /// The completion script of a shell.
@@ -146,7 +153,14 @@ mod tests {
     fn pages_name_the_flags() {
         let cli = command_line(AGENT, LOCAL).unwrap();
         cli.clone().debug_assert();
-        let page = String::from_utf8(manual(&cli).unwrap()).unwrap();
+        let pages = manuals(&cli).unwrap();
+        let mut names: Vec<&str> = pages.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["rubelet-local-backup.8", "rubelet-local-restore.8", "rubelet-local.8", "rubelet.8"]
+        );
+        let page = String::from_utf8(pages[0].1.clone()).unwrap();
         for part in ["Configuration file.", "seccomp", "/var/lib/kubelet", "local"] {
             assert!(page.contains(part), "{part} is missing in\n{page}");
         }
