@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::EvictionConfig;
-use crate::node::pressure::{Observations, Pressure, Pressures};
+use crate::node::pressure::{Observation, Observations, Pressure, Pressures, Threshold};
 
 /// What is remembered between two looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +48,8 @@ pub fn judge(
     }
     let mut changes = Vec::new();
     for (place, threshold) in config.thresholds.iter().enumerate() {
-        let Some(observation) = observations.get(&threshold.signal) else { continue };
-        if !threshold.is_met(*observation, book.due.contains(&place)) {
+        let Some(observation) = sensible(observations, threshold) else { continue };
+        if !threshold.is_met(observation, book.due.contains(&place)) {
             continue;
         }
         let since = book.since.get(&place).map_or(now, |since| (*since).min(now));
@@ -84,6 +84,12 @@ pub fn judge(
         changes_in: changes.into_iter().min(),
     };
     (next, judgement)
+}
+
+/// What was observed of a threshold's signal. Of nothing, nothing can be left: such a reading (of a file system without
+/// a size, say) is none.
+pub(super) fn sensible(observations: &Observations, threshold: &Threshold) -> Option<Observation> {
+    observations.get(&threshold.signal).copied().filter(|observation| observation.capacity > 0)
 }
 
 fn passed(since: Timestamp, now: Timestamp) -> Duration {

@@ -429,6 +429,67 @@ fn the_nearer_a_threshold_the_sooner_the_next_look() {
 }
 
 #[test]
+fn a_disk_at_rest_is_looked_at_before_a_fast_writer_can_fill_it() {
+    use Signal::*;
+    let config = config(
+        &[("nodefs.available", "100Mi"), ("nodefs.inodesFree", "1000"), ("pid.available", "10")],
+        &[],
+        &[],
+    );
+    let look = |signal: Signal, available: i64| {
+        let seen = [(signal, Observation { available, capacity: 100_000 * MI })].into();
+        next_look(&config, &seen, &Trend::default())
+    };
+    let check = |signal, available, millis| {
+        assert_eq!(look(signal, available), Duration::from_millis(millis), "{signal:?} {available}");
+    };
+    // 200 Mi a second: 4000 Mi last for 20 s.
+    check(NodeFsAvailable, 4100 * MI, 10_000);
+    check(NodeFsAvailable, 2100 * MI, 5000);
+    check(NodeFsAvailable, 300 * MI, 500);
+    check(NodeFsAvailable, 101 * MI, 500);
+    check(NodeFsAvailable, 99 * MI, 1000);
+    check(NodeFsInodesFree, 401_000, 10_000);
+    check(NodeFsInodesFree, 101_000, 2500);
+    check(PidAvailable, 100, 10_000);
+}
+
+#[test]
+fn how_fast_a_disk_filled_is_remembered_for_a_while() {
+    let config = config(&[("nodefs.available", "1Mi")], &[], &[]);
+    let seen = |mi| -> Observations {
+        [(Signal::NodeFsAvailable, Observation { available: mi * MI, capacity: 100_000 * MI })].into()
+    };
+    let second = Duration::from_secs(1);
+    let trend = Trend::default().after(&seen(10_001), second).after(&seen(9001), second);
+    let check = |trend: &Trend, mi, millis: u128| {
+        assert_eq!(next_look(&config, &seen(mi), trend).as_millis(), millis, "{mi} {trend:?}");
+    };
+    check(&trend, 9001, 4500);
+    check(&trend, 1001, 500);
+    check(&trend, 401, 200);
+    // Nothing was written for half a minute, and something removed: half as fast.
+    let trend = trend.after(&seen(9501), Duration::from_secs(30));
+    check(&trend, 9001, 9000);
+    check(&trend, 401, 400);
+    // Long ago.
+    let trend = trend.after(&seen(9501), Duration::from_secs(3600));
+    assert_eq!(trend, Trend::default().after(&seen(9501), second));
+}
+
+#[test]
+fn what_cannot_be_right_makes_no_pressure() {
+    let config = config(&[("memory.available", "100Mi"), ("nodefs.available", "10%")], &[], &[]);
+    for capacity in [0, -1, i64::MIN] {
+        let nonsense = Observation { available: 0, capacity };
+        let seen = [(Signal::MemoryAvailable, nonsense), (Signal::NodeFsAvailable, nonsense)].into();
+        let (_, found) = judge(&config, &seen, &Book::default(), at(0));
+        assert_eq!(found, Judgement::default(), "{capacity}");
+        assert_eq!(next_look(&config, &seen, &Trend::default()), REST, "{capacity}");
+    }
+}
+
+#[test]
 fn what_is_won_back_first() {
     use Signal::*;
     let check = |signal, layout, containers, images| {
@@ -498,5 +559,25 @@ proptest! {
             prop_assert!(next_look(&config, &left(Signal::MemoryAvailable, mi), &Trend::default()) <= REST);
             book = next;
         }
+    }
+
+    /// However a disk was filled before: a writer of 200 Mi a second, which begins at the worst moment, is seen before
+    /// the room above the threshold is gone, unless that room is too small for half a second.
+    #[test]
+    fn a_writer_is_seen_before_it_crosses(
+        room in 1i64..20_000,
+        before in proptest::collection::vec((0i64..20_000, 0u64..100_000), 0..5),
+    ) {
+        let config = config(&[("nodefs.available", "500Mi")], &[], &[]);
+        let seen = |mi: i64| -> Observations {
+            [(Signal::NodeFsAvailable, Observation { available: mi * MI, capacity: 100_000 * MI })].into()
+        };
+        let trend = before
+            .iter()
+            .fold(Trend::default(), |trend, (mi, millis)| trend.after(&seen(*mi), Duration::from_millis(*millis)));
+        let pause = next_look(&config, &seen(500 + room), &trend);
+        prop_assert!(pause <= REST && pause >= Duration::from_millis(100));
+        let written = 200.0 * pause.as_secs_f64();
+        prop_assert!(written <= room as f64 || pause <= Duration::from_millis(500), "{pause:?}");
     }
 }
