@@ -191,7 +191,7 @@ impl SyncLoop {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.heartbeat.send_replace(Instant::now());
-            let again = self.crashed.values().map(|crashed| crashed.again).min();
+            let again = self.crashed.values().map(|crashed| crashed.again).chain(self.patience_ends()).min();
             while self.sweeping.try_join_next().is_some() {}
             // Every arm is cancel-safe: watches and the Notify keep their news, JoinSet::join_next and timers
             // lose nothing when dropped. Always in this order, so that a simulation can be replayed; that starves

@@ -65,7 +65,7 @@ use crate::services::Services;
 use crate::shutdown::{self, Shutdown};
 use crate::sources::file::FileSource;
 use crate::sources::http::HttpSource;
-use crate::stats::{Collector, Sources, StatsSettings};
+use crate::stats::{Collector, PodFigures, Sources, StatsSettings};
 use crate::sync_loop::SyncLoop;
 use crate::table::PodTable;
 use crate::user_namespaces::UserNamespaces;
@@ -101,6 +101,7 @@ pub struct KubeletBuilder {
     flags: KubeletFlags,
     node_probe: Arc<dyn NodeProbe>,
     node_machine: Option<NodeMachine>,
+    pod_figures: Option<PodFigures>,
     credential_providers: Option<ProviderFiles>,
     home_dir: Option<PathBuf>,
     expects_cluster_dns: bool,
@@ -182,6 +183,11 @@ impl KubeletBuilder {
     /// What the Node object says of the machine, and eyes of the caller's to look at it with.
     pub fn node_machine(mut self, machine: NodeMachine, probe: Arc<dyn NodeProbe>) -> Self {
         (self.node_machine, self.node_probe) = (Some(machine), probe);
+        self
+    }
+    /// What pods use, where the clock is a simulated one and there is no machine to look at.
+    pub fn pod_figures(mut self, figures: PodFigures) -> Self {
+        self.pod_figures = Some(figures);
         self
     }
     /// The caller gives pods, through [`KubeletHandle::run_pod`] or [`KubeletHandle::set_pods`]. Nothing is removed
@@ -527,7 +533,8 @@ impl KubeletBuilder {
 
         let streams = PodStreams::new(services.clone());
         let stats = StatsSettings::new(&config, &self.flags.runtime_cgroups, &services.node);
-        let usage = Collector::new(Sources::of(&services, measured_images), stats);
+        let sources = Sources { figures: self.pod_figures, ..Sources::of(&services, measured_images) };
+        let usage = Collector::new(sources, stats);
         let eviction = Eviction::new(EvictionParts {
             config: eviction_config(&config),
             services: services.clone(),
@@ -682,6 +689,7 @@ impl Kubelet {
             flags: KubeletFlags::default(),
             node_probe: Arc::new(MachineProbe),
             node_machine: None,
+            pod_figures: None,
             credential_providers: None,
             home_dir: None,
             expects_cluster_dns: true,

@@ -59,7 +59,7 @@ impl Shared {
         usage
     }
 
-    fn pod(&self, running: Running, read: ReadPod, storage: Option<&Storage>) -> PodUsage {
+    pub(super) fn pod(&self, running: Running, read: ReadPod, storage: Option<&Storage>) -> PodUsage {
         let Running { uid, row, alive } = running;
         let space = storage.and_then(|storage| storage.disk.pods.get(&uid));
         let logs_fs = storage.and_then(|storage| {

@@ -54,6 +54,7 @@ impl World {
             table,
             volumes: Volumes::new(pool, None, None),
             runtime_state,
+            figures: None,
         };
         let world = Self { cri, root, sources, pod, sandbox, container, _runtime_state: sender };
         world.write_groups();

@@ -98,6 +98,12 @@ impl SyncLoop {
         Ok(())
     }
 
+    /// When waiting pods have to be judged again though nobody ended.
+    pub(super) fn patience_ends(&self) -> impl Iterator<Item = Instant> {
+        let now = Instant::now();
+        self.preempting.values().map(|waiting| waiting.until).filter(move |until| *until > now)
+    }
+
     /// Pods that wait for room and that this one must leave it to.
     pub(super) fn promised_room(&self, pod: &Pod) -> Vec<Arc<Pod>> {
         if is_critical_pod(pod) {

@@ -1,6 +1,7 @@
 //! The simulation: the real agent against a scripted runtime on a paused clock, with seeded faults and crashes.
 //! See docs/testing.md for what is checked and how a seed is replayed.
 
+mod eviction;
 mod exhaustive;
 mod health;
 #[path = "../in_process/mod.rs"]
