@@ -50,6 +50,7 @@ pub mod plan;
 pub mod pod_builder;
 pub mod pod_change;
 pub mod preemption;
+pub mod preflight;
 pub mod probes;
 pub mod projection;
 pub mod pull_progress;

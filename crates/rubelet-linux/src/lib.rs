@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod node_facts;
 pub mod oom_events;
 pub mod ownership;
+pub mod preflight;
 pub mod process;
 pub mod record;
 pub mod remove;

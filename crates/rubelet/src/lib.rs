@@ -87,6 +87,7 @@ mod pod_dirs;
 mod pod_kills;
 pub mod pod_streams;
 pub mod pod_wakes;
+pub mod preflight;
 pub mod prober;
 pub mod pull_credentials;
 pub mod pulled_images;

@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     } else {
         None
     };
+    let checks = local.is_none() && args.first().is_some_and(|word| word == "check");
+    if checks {
+        args.remove(0);
+    }
     let loaded = match rubelet_config::load_from(args, &OsFiles) {
         Ok(Outcome::Run(loaded)) => loaded,
         Ok(Outcome::Print(text)) => {
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if checks {
+        return check(&loaded);
+    }
     let format = if loaded.config.logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
     let (layer, export) = loaded.config.tracing.as_ref().map(tracing_export::prepare).unzip();
     logging::init(format, loaded.config.logging.verbosity, layer);
@@ -72,6 +79,25 @@ fn main() -> ExitCode {
     // A file system operation that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// What `rubelet check` does: says what keeps an agent with this command line from working.
+fn check(loaded: &Loaded) -> ExitCode {
+    for warning in &loaded.warnings {
+        let _ = writeln!(std::io::stderr(), "{warning}");
+    }
+    let report = runtime()
+        .and_then(|runtime| runtime.block_on(rubelet::preflight::check(&loaded.config, &loaded.flags)));
+    match report {
+        Ok(report) => {
+            let _ = writeln!(std::io::stdout(), "{}", report.text);
+            if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "the machine cannot be read: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says why there is no agent.

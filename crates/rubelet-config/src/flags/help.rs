@@ -10,7 +10,8 @@ use crate::flags::table::{Flag, Status};
 pub(crate) fn help_text() -> String {
     let mut text = String::from(
         "rubelet runs pods on a container runtime: a drop-in for the Kubernetes kubelet.\n\n\
-         Usage:\n  rubelet [flags]\n",
+         Usage:\n  rubelet [flags]\n  rubelet check [flags]    says what keeps an agent with these flags from working here\n  \
+         rubelet local --help     a node of its own, with its API\n",
     );
     let current = FLAGS.iter().filter(|flag| flag.status == Status::Current);
     section(&mut text, "Flags", current);
