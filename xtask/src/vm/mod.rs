@@ -113,7 +113,7 @@ fn script(own: &Path, tests: &Path, options: &VmOptions) -> String {
         "export RUBELET_XTASK={xtask} RUBELET_TEST_CONTAINERD=installed RUST_BACKTRACE=0\n\
          export RUBELET_DEV_DIR=/var/tmp/dev\n\
          uname -rv; uptime\n\
-         {program} --test-threads {threads} --color never {filters}\n\
+         {program} --test-threads {threads} --color never --show-output {filters}\n\
          echo \"{OVER}$?\"\n"
     )
 }

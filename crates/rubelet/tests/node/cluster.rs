@@ -42,6 +42,11 @@ impl Cluster {
 
     /// A cluster with more lines in the node's configuration, whose agent is yet to be started.
     pub fn without_agent(more: &str) -> Self {
+        Self::on_containerd(&[], more)
+    }
+
+    /// The same, on a containerd that is started with more arguments.
+    pub fn on_containerd(arguments: &[&'static str], more: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("api-server")
@@ -54,7 +59,7 @@ impl Cluster {
             let served = api.serve_tls(dir.path()).await.unwrap();
             (api, served)
         });
-        let node = Node::without_agent(&format!("{CONFIG}\n{more}"));
+        let node = Node::on_containerd(arguments, &format!("{CONFIG}\n{more}"));
         let mut cluster = Self { node, api, served, runtime, dir };
         let kubeconfig = cluster.served.node_kubeconfig(NAME);
         cluster.identify(&[("--kubeconfig", kubeconfig)]);

@@ -94,6 +94,8 @@ mod runtime;
 mod runtime_loss;
 mod security;
 mod start;
+#[cfg(feature = "vm-tests")]
+mod vm;
 mod volumes;
 mod volumes_devices;
 mod volumes_files;

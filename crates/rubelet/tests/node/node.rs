@@ -52,6 +52,11 @@ impl Node {
 
     /// A node whose agent is yet to be started.
     pub fn without_agent(more: &str) -> Self {
+        Self::on_containerd(&[], more)
+    }
+
+    /// The same, on a containerd that is started with more arguments.
+    pub fn on_containerd(arguments: &[&'static str], more: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = NodeDir(PathBuf::from(format!("/tmp/rbn-{}-{number}", std::process::id())));
@@ -59,7 +64,7 @@ impl Node {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
         fs::set_permissions(dir.join("share"), fs::Permissions::from_mode(0o777)).unwrap();
-        let runtime = Containerd::start(&dir.join("c"));
+        let runtime = Containerd::start(&dir.join("c"), arguments);
         let ports = (free_port(), free_port(), free_port());
         let node = Self { agent: None, runtime, dir, ports, subcommand: None, arguments: vec![] };
         // A disk that is rather full is no reason to run nothing on it, nor to remove the images of tests.
@@ -330,22 +335,23 @@ impl Node {
         })
     }
 
-    /// Every control group of a pod, in every hierarchy.
+    /// Every control group of a pod, in every hierarchy. Tests that run beside this one have nodes of their own, and
+    /// pods with the same UIDs, since all begin with the same seed.
     pub fn cgroups(&self, uid: &str) -> Vec<PathBuf> {
-        fn walk(dir: &Path, uid: &str, found: &mut Vec<PathBuf>) {
+        fn walk(dir: &Path, own: &str, uid: &str, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if !path.is_dir() || path.is_symlink() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                if !path.is_dir() || path.is_symlink() || (name.starts_with("rubelet-") && name != own) {
                     continue;
                 }
-                if entry.file_name().to_string_lossy().contains(uid) {
+                if name.contains(uid) {
                     found.push(path.clone());
                 }
-                walk(&path, uid, found);
+                walk(&path, own, uid, found);
             }
         }
-        let mut found = vec![];
-        walk(Path::new("/sys/fs/cgroup"), uid, &mut found);
+        let (root, mut found) = (self.runtime.get("cgroup_root"), vec![]);
+        walk(Path::new("/sys/fs/cgroup"), root.trim_start_matches('/'), uid, &mut found);
         found
     }
 

@@ -14,6 +14,8 @@ use crate::wait;
 /// A running (or killed) containerd and what its handle says of it.
 pub struct Containerd {
     dir: PathBuf,
+    /// More arguments of every start.
+    arguments: Vec<&'static str>,
     handle: Value,
 }
 
@@ -34,9 +36,9 @@ pub fn output(command: &mut Command) -> String {
 }
 
 impl Containerd {
-    /// Starts one in `dir`, which is short because a socket is in it.
-    pub fn start(dir: &Path) -> Self {
-        let mut this = Self { dir: dir.to_owned(), handle: Value::Null };
+    /// Starts one in `dir`, which is short because a socket is in it, with more arguments for the task runner.
+    pub fn start(dir: &Path, arguments: &[&'static str]) -> Self {
+        let mut this = Self { dir: dir.to_owned(), arguments: arguments.to_vec(), handle: Value::Null };
         this.restart();
         this
     }
@@ -45,7 +47,10 @@ impl Containerd {
     pub fn restart(&mut self) {
         let version = std::env::var("RUBELET_TEST_CONTAINERD").unwrap_or_else(|_| "installed".to_owned());
         let mut start = xtask();
-        start.args(["containerd", "start", "--version", &version, "--dir"]).arg(&self.dir);
+        start
+            .args(["containerd", "start", "--version", &version, "--dir"])
+            .arg(&self.dir)
+            .args(&self.arguments);
         self.handle = serde_json::from_str(&output(&mut start)).unwrap();
     }
 

@@ -1,6 +1,8 @@
 //! Eviction and preemption through the whole agent, on a paused clock: a machine whose memory, disk and process IDs are
 //! what the test says less what running pods take. Who goes, when, and who stays.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what helpers of a test cannot do fails the test")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
