@@ -39,8 +39,12 @@ fn csi_the_node_tells_of_its_drivers() {
     let annotation = this.metadata.annotations.unwrap_or_default()["csi.volume.kubernetes.io/nodeid"].clone();
     let ids: Value = serde_json::from_str(&annotation).unwrap();
     assert_eq!(ids, json!({DRIVER: format!("node-of-{DRIVER}")}));
-    let told = node.driver.calls().into_iter().find(|call| call.method == Method::NotifyRegistrationStatus);
-    assert_eq!(told.unwrap().request["plugin_registered"], true);
+    // The driver is told last.
+    let told = wait::until("the driver to be told", PATIENCE, || {
+        let mut calls = node.driver.calls().into_iter();
+        calls.find(|call| call.method == Method::NotifyRegistrationStatus).ok_or_else(|| "nothing".to_owned())
+    });
+    assert_eq!(told.request["plugin_registered"], true);
 
     // A driver that comes back says what is true now.
     node.driver.stop();
